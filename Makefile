@@ -1,0 +1,57 @@
+# `make` alone lists what there is. Needs Python 3.11 or later and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m service
+
+.DEFAULT_GOAL := help
+.PHONY: help demo once serve test lint types layers unit chaos clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo ## Everything on this machine: broker, service, model, a play; Ctrl-C ends it
+	@$(RUN) demo
+
+once: $(VENV)/.demo ## The same, but end after the play; fails unless every answer came
+	@$(RUN) demo --once
+
+serve: $(VENV)/.demo ## Run the service with the settings of the environment and .env
+	@$(RUN) serve
+
+test: lint types layers unit ## Lint, types, layers, all tests
+
+lint: $(VENV)/.test ## ruff, and hadolint for the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
+
+types: $(VENV)/.test ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV)/.test ## import-linter: imports go downward only
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.test ## All tests
+	$(BIN)/pytest -q
+
+chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
+	$(BIN)/python -m tests.chaos --long
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or later is needed; name one: make PYTHON=python3.12'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo 'Installing (once) …'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,145 @@
+"""Ask with retries and fallback: one durable attempt, over the models of a flow in turn."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import tenacity
+
+from service import retry
+from service.answering.gates import Gates
+from service.clients.gpt import Completion, Gpt, OnDelta, Question
+from service.errors import Blame, ModelError
+from service.flows import ModelRef
+from service.model import Attempt
+
+OnCall = Callable[[str, str, float], None]
+_RANK = (Blame.RATE, Blame.ACCOUNT, Blame.PASSING, Blame.MODEL, Blame.REQUEST)
+
+
+@dataclass(slots=True)
+class Log:
+    """The model calls of one request, as they happened. `now` gives epoch ms."""
+
+    now: Callable[[], int]
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def add(self, began: int, model: ModelRef, result: str, message: str = "") -> None:
+        took = max(0, self.now() - began)
+        self.attempts.append(Attempt(began, took, str(model), result, message))
+
+
+class Asker:
+    """Asks through the gates and applies the inner ring of retries.
+
+    The worker bounds how many requests are in hand, and each has one call at a time.
+    `on_call(model, result, seconds)` hears of every call.
+    """
+
+    def __init__(self, gpt: Gpt, gates: Gates, *, on_call: OnCall) -> None:
+        self._gpt = gpt
+        self.gates = gates
+        self._on_call = on_call
+
+    async def ask(
+        self,
+        question: Question,
+        fallback: tuple[ModelRef, ...],
+        log: Log,
+        *,
+        left: float,
+        on_delta: OnDelta | None = None,
+        on_restart: Callable[[], None] | None = None,
+    ) -> Completion:
+        """Ask each model in turn until one answers; `left` bounds the whole in seconds.
+
+        Raises the ModelError that says most: what could pass with time beats what can't.
+        """
+        error: ModelError | None = None
+        ends = time.monotonic() + left
+        for model in (question.model, *fallback):
+            waiting = self.gates.wait(model.provider)
+            if waiting > 0:
+                error = _worse(error, self._paused(model, waiting))
+                continue
+            try:
+                asked = replace(question, model=model)
+                return await self._ring(asked, log, ends, on_delta, on_restart)
+            except ModelError as failure:
+                if failure.blame is Blame.REQUEST:
+                    raise
+                error = _worse(error, failure)
+        if error is None:  # a flow always has a model
+            raise AssertionError("no model to ask")
+        raise error
+
+    def _paused(self, model: ModelRef, waiting: float) -> ModelError:
+        last = self.gates.last_error(model.provider)
+        code = last.code if last else "model_paused"
+        message = last.message if last else f"provider {model.provider} is paused"
+        return ModelError(message, code=code, blame=Blame.RATE, retry_after=waiting)
+
+    async def _ring(
+        self,
+        question: Question,
+        log: Log,
+        ends: float,
+        on_delta: OnDelta | None,
+        on_restart: Callable[[], None] | None,
+    ) -> Completion:
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            after = error.retry_after if isinstance(error, ModelError) else None
+            return retry.inner_delay(state.attempt_number, after, random.random())
+
+        rounds = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(retry.repeat_inside),
+            stop=tenacity.stop_after_attempt(retry.INNER_ATTEMPTS)
+            | tenacity.stop_before_delay(max(0.0, ends - time.monotonic())),
+            wait=wait,
+            reraise=True,
+        )
+        async for attempt in rounds:
+            with attempt:
+                if attempt.retry_state.attempt_number > 1 and on_restart is not None:
+                    on_restart()
+                return await self._once(question, log, ends, on_delta)
+        raise AssertionError("tenacity ended without a result")
+
+    async def _once(
+        self, question: Question, log: Log, ends: float, on_delta: OnDelta | None
+    ) -> Completion:
+        provider = question.model.provider
+        waiting, left = self.gates.wait(provider), ends - time.monotonic()
+        if waiting > 0 or left <= 0:
+            raise self._paused(question.model, max(waiting, 0.0))
+        question = replace(question, timeout=min(question.timeout, left))
+        began, clock = log.now(), time.monotonic()
+        self.gates.enter(provider)
+        try:
+            if on_delta is None:
+                completion = await self._gpt.complete(question)
+            else:
+                completion = await self._gpt.stream(question, on_delta)
+        except ModelError as error:
+            self.gates.failed(provider, error)
+            log.add(began, question.model, error.code, error.message)
+            self._on_call(str(question.model), error.code, time.monotonic() - clock)
+            raise
+        except BaseException:
+            self.gates.left(provider)
+            raise
+        self.gates.succeeded(provider)
+        log.add(began, question.model, "ok")
+        self._on_call(str(question.model), "ok", time.monotonic() - clock)
+        return completion
+
+
+def _worse(one: ModelError | None, other: ModelError) -> ModelError:
+    """Of two failures the one that leaves more hope: it decides when to try again."""
+    if one is None:
+        return other
+    return min(one, other, key=lambda error: _RANK.index(error.blame))

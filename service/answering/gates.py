@@ -1,0 +1,107 @@
+"""Which providers may be called now: pauses they asked for, and breakers on those that fail.
+
+A pause (429, 401, exhausted quota) holds every call to a provider until its time. A breaker
+opens after failures in a row and then lets one probe through at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from service.errors import Blame, ModelError
+from service.retry import pause
+
+BREAK_AFTER = 5  # passing failures in a row
+BREAK_FIRST = 2.0  # seconds
+BREAK_CAP = 60.0
+
+
+@dataclass(slots=True)
+class _Gate:
+    failures: int = 0
+    until: float = 0.0
+    error: ModelError | None = None
+    probing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """A provider that may not be called freely, for people."""
+
+    provider: str
+    code: str
+    message: str
+    seconds: float
+
+
+class Gates:
+    """Gates of all providers in this process. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._gates: dict[str, _Gate] = {}
+
+    def wait(self, provider: str) -> float:
+        """Seconds until this provider may be called; 0 now."""
+        gate = self._gates.get(provider)
+        if gate is None:
+            return 0.0
+        left = gate.until - self._clock()
+        if left <= 0 and gate.probing:
+            return 0.5
+        return max(0.0, left)
+
+    def enter(self, provider: str) -> None:
+        """A call begins. Behind a breaker that has had its time, it is the probe."""
+        gate = self._gates.get(provider)
+        if gate is not None and gate.error is not None:
+            gate.probing = True
+
+    def succeeded(self, provider: str) -> None:
+        """A call got its answer. One that began before a pause does not end the pause."""
+        gate = self._gates.get(provider)
+        if gate is not None and self._clock() < gate.until:
+            gate.failures = 0
+            return
+        self._gates.pop(provider, None)
+
+    def failed(self, provider: str, error: ModelError) -> None:
+        """Note a failed call: a pause, a step towards the breaker, or proof of life."""
+        if error.blame in (Blame.REQUEST, Blame.MODEL):
+            # It answered about this question: the provider itself is well.
+            self.succeeded(provider)
+            return
+        gate = self._gates.setdefault(provider, _Gate())
+        gate.probing = False
+        seconds = pause(error)
+        if seconds is None:
+            gate.failures += 1
+            if gate.failures < BREAK_AFTER:
+                return
+            over = min(gate.failures - BREAK_AFTER, 10)
+            seconds = min(BREAK_CAP, BREAK_FIRST * 2**over)
+        gate.error = error
+        gate.until = max(gate.until, self._clock() + seconds)
+
+    def left(self, provider: str) -> None:
+        """A call was cancelled: it says nothing about the provider."""
+        gate = self._gates.get(provider)
+        if gate is not None:
+            gate.probing = False
+
+    def last_error(self, provider: str) -> ModelError | None:
+        gate = self._gates.get(provider)
+        return gate.error if gate else None
+
+    def closed(self, providers: Iterable[str]) -> float:
+        """Seconds until the first of these may be called; 0 when one may now."""
+        return min((self.wait(provider) for provider in providers), default=0.0)
+
+    def states(self) -> list[GateState]:
+        """Providers that are paused or broken, for /readyz and the page."""
+        return [
+            GateState(name, gate.error.code, gate.error.message, self.wait(name))
+            for name, gate in sorted(self._gates.items())
+            if gate.error is not None
+        ]

@@ -1,0 +1,175 @@
+"""A stored message → what the model is asked. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+import orjson
+
+from service.errors import MessageError
+from service.flows import Flow
+from service.model import Message, Turn
+from service.template import MISSING, Scope
+
+MAGIC = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF8", "image/gif"),
+)
+
+
+class Ignored(Exception):
+    """This message is not meant for the model; `reason` is for the operator."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was understood of a message: the user's words and what templates may read."""
+
+    text: str
+    scope: Scope
+    image: str | None = None  # a data: URL
+
+
+def understand(flow: Flow, message: Message, captured: Mapping[str, str]) -> Asked:
+    """Decode, strip, require. Raises Ignored, or MessageError that its sender is told."""
+    payload = message.payload
+    if not payload:
+        raise Ignored("empty")
+    if flow.input == "image":
+        image = _data_url(payload)
+        scope = Scope(message, captured)
+        text = flow.prompt.render(scope) if flow.prompt else "Describe this picture."
+        return Asked(text, scope, image)
+    said = flow.heard(decode(payload))
+    if said is None:
+        raise Ignored("require")
+    if not said.strip():
+        raise Ignored("empty")
+    scope = Scope(message, captured, text=said)
+    if flow.input == "json" and scope.payload is MISSING:
+        raise MessageError("the payload is not JSON, as this topic expects", code="not_json")
+    text = flow.prompt.render(scope) if flow.prompt is not None else said
+    return Asked(text, scope)
+
+
+def decode(payload: bytes) -> str:
+    """Payload bytes as text. Raises MessageError; EMQX writes U+FFFD for bytes it lost."""
+    try:
+        text = payload.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\ufffd"
+    if "\ufffd" in text:
+        raise MessageError("the payload is not UTF-8 text", code="undecodable")
+    return text
+
+
+def _data_url(payload: bytes) -> str:
+    kind = _image_type(payload)
+    if kind is None:
+        # Cameras behind a text-only gateway send the picture as base64 already.
+        try:
+            payload = base64.b64decode(payload.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            payload = b""
+        kind = _image_type(payload)
+    if kind is None:
+        raise MessageError("the payload is no JPEG, PNG, GIF or WebP picture", code="not_an_image")
+    return f"data:{kind};base64,{base64.b64encode(payload).decode()}"
+
+
+def _image_type(data: bytes) -> str | None:
+    for magic, kind in MAGIC:
+        if data.startswith(magic):
+            return kind
+    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def estimate(text: str) -> int:
+    """Tokens of a text, roughly: a third of its UTF-8 bytes (English ÷4, Chinese ÷2)."""
+    return len(text.encode("utf-8", "replace")) // 3 + 1
+
+
+def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
+    """The turns that still count: young enough, and within messages and tokens."""
+    if flow.history is None:
+        return []
+    kept: list[Turn] = []
+    room = flow.history.tokens
+    for turn in reversed(turns):
+        if flow.history.ttl is not None and turn.at < now - flow.history.ttl * 1000:
+            break
+        if 2 * (len(kept) + 1) > flow.history.messages:
+            break
+        if room is not None:
+            room -= estimate(turn.user) + estimate(turn.assistant)
+            if room < 0:
+                break
+        kept.append(turn)
+    kept.reverse()
+    return kept
+
+
+def compose(flow: Flow, asked: Asked, turns: Sequence[Turn]) -> tuple[Mapping[str, Any], ...]:
+    """Chat Completions messages: system, memory, question."""
+    messages: list[Mapping[str, Any]] = []
+    if flow.system is not None:
+        messages.append({"role": "system", "content": flow.system.render(asked.scope)})
+    for turn in turns:
+        messages.append({"role": "user", "content": turn.user})
+        messages.append({"role": "assistant", "content": turn.assistant})
+    content: Any = asked.text
+    if asked.image is not None:
+        content = [
+            {"type": "text", "text": asked.text},
+            {"type": "image_url", "image_url": {"url": asked.image}},
+        ]
+    messages.append({"role": "user", "content": content})
+    return tuple(messages)
+
+
+def options_of(flow: Flow) -> dict[str, Any]:
+    """Optional fields of the request; nothing is sent that the flow does not set."""
+    extra: dict[str, Any] = dict(flow.params)
+    if flow.temperature is not None:
+        extra["temperature"] = flow.temperature
+    if flow.schema is not None:
+        schema = {"name": flow.name.replace(".", "_")[:64], "schema": flow.schema}
+        extra["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if flow.tools:
+        extra["tools"] = [
+            {
+                "type": "function",
+                "function": {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.parameters,
+                },
+            }
+            for tool in flow.tools
+        ]
+    return extra
+
+
+def check_schema(text: str, schema: Mapping[str, Any]) -> tuple[str | None, str]:
+    """(fault, document): the model's JSON, out of a code fence if it put it there."""
+    body = text.strip()
+    if body.startswith("```"):
+        body = body.strip("`").removeprefix("json").strip()
+    try:
+        document = orjson.loads(body)
+        jsonschema.validate(document, schema)
+    except orjson.JSONDecodeError:
+        return "it is not JSON", text
+    except jsonschema.ValidationError as error:
+        return f"{error.json_path}: {error.message}"[:300], text
+    return None, orjson.dumps(document).decode()

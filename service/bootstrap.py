@@ -1,0 +1,174 @@
+"""The one place that wires things: settings and flows in, a service ready to start out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from service.answering.asking import Asker
+from service.answering.gates import Gates
+from service.answering.pipeline import Pipeline
+from service.clients.emqx import Emqx, Result
+from service.clients.gpt import Gpt
+from service.errors import ConfigError, Fault
+from service.flows import DEFAULT_PROVIDER, Flows, Provider
+from service.hub import Change as News
+from service.hub import Hub
+from service.insights import Insights
+from service.intake import Intake
+from service.metrics import Metrics
+from service.model import Claimed
+from service.publisher import Publisher
+from service.settings import Settings
+from service.store import Change, Store
+from service.watchdog import Watchdog
+from service.worker import LEASE, Worker
+
+log = logging.getLogger("emqx-gpt")
+
+
+def epoch_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Service:
+    """Everything of one process, wired. `start` and `stop` in the event loop.
+
+    `environ` holds the keys of other providers, `lease` is in seconds, `now` gives epoch ms.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flows: Flows,
+        *,
+        environ: Mapping[str, str] | None = None,
+        lease: float = LEASE,
+        now: Callable[[], int] = epoch_ms,
+    ) -> None:
+        self.now = now
+        self.settings = settings
+        self.flows = flows
+        self._opened = False
+        self.metrics = Metrics()
+        self.hub = Hub()
+        self.watchdog = Watchdog()
+        self.gates = Gates(time.monotonic)
+        self.store = Store(
+            settings.database_url.get_secret_value(),
+            now=now,
+            on_change=self._changed,
+            on_wake=lambda: self.worker.wake(),
+        )
+        providers, keys = model_servers(settings, flows, os.environ if environ is None else environ)
+        self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
+        self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+        self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
+        self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
+        asker = Asker(self.gpt, self.gates, on_call=self._on_call)
+        pipeline = Pipeline(
+            flows,
+            self.store,
+            asker,
+            self.publisher,
+            self.hub,
+            now=self.now,
+            max_attempts=settings.max_attempts,
+        )
+        self.insights = Insights(
+            self.store,
+            flows,
+            now=self.now,
+            gates=self.gates,
+            publisher=self.publisher,
+            emqx=self.emqx,
+            metrics=self.metrics,
+            in_flight=lambda: self.worker.in_flight,
+        )
+        self.worker = Worker(
+            flows,
+            self.store,
+            pipeline,
+            self.gates,
+            self.intake,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            concurrency=settings.max_concurrency,
+            retention=settings.retention,
+            now=self.now,
+            on_end=self.insights.ended,
+            lease=lease,
+        )
+        self.worker.outbox = self.publisher
+
+    async def open(self) -> None:
+        """Open the database; once. Raises StoreUnusable."""
+        if not self._opened:
+            await self.store.open()
+            self._opened = True
+
+    async def start(self) -> None:
+        """Open the database and begin to work. Raises StoreUnusable."""
+        await self.open()
+        if self.settings.database_url.get_secret_value().startswith("sqlite"):
+            # The only process on this file: whoever held a lease is dead.
+            await self.store.reap(all_leases=True)
+        await self.publisher.start()
+        self.worker.start()
+        self.watchdog.start()
+        log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
+
+    async def stop(self) -> None:
+        """Take nothing more, finish what is in hand within GRACE, give the rest back."""
+        self.intake.closing = True
+        self.watchdog.stop()
+        await self.worker.stop(self.settings.grace)
+        self.hub.close()
+        await self.publisher.close()
+        await self.store.close()
+        await self.gpt.close()
+        await self.emqx.close()
+        log.info("stopped")
+
+    async def _published(self, claimed: Claimed, result: Result) -> None:
+        await self.worker.published(claimed, result)
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        if self.hub.busy:
+            for change in changes:
+                self.hub.change(News(change.id, change.flow, change.conversation, change.state))
+
+    def _on_publish(self, result: str, count: int) -> None:
+        self.metrics.publishes.labels(result).inc(count)
+
+    def _on_call(self, model: str, result: str, seconds: float) -> None:
+        self.metrics.model_calls.labels(model, result).inc()
+        self.metrics.stage.labels("model").observe(seconds)
+
+
+def model_servers(
+    settings: Settings, flows: Flows, environ: Mapping[str, str]
+) -> tuple[dict[str, Provider], dict[str, str]]:
+    """Providers with their URLs, and their keys. Raises ConfigError for a missing key."""
+    key = settings.openai_api_key
+    default = Provider(
+        name=DEFAULT_PROVIDER,
+        base_url=settings.openai_base_url,
+        max_tokens_name=flows.providers[DEFAULT_PROVIDER].max_tokens_name,
+    )
+    providers = {**flows.providers, DEFAULT_PROVIDER: default}
+    keys = {DEFAULT_PROVIDER: key.get_secret_value() if key else ""}
+    faults = []
+    used = {model.provider for flow in flows.flows.values() for model in flow.models}
+    for name, provider in flows.providers.items():
+        if name == DEFAULT_PROVIDER or provider.api_key_env is None:
+            continue
+        keys[name] = environ.get(provider.api_key_env, "")
+        if not keys[name] and name in used:
+            hint = f"it is the key of provider {name} in {flows.source}"
+            faults.append(Fault(provider.api_key_env, "is not set", hint=hint))
+    if faults:
+        raise ConfigError("settings can't be used", tuple(faults))
+    return providers, keys

@@ -1,0 +1,1 @@
+"""The broker's half: rendered from the flows, compared, applied, removed, examined."""

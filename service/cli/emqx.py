@@ -1,0 +1,254 @@
+"""`emqx-gpt emqx render / diff / apply / remove / doctor`: the broker's half as code.
+
+Exit codes: 0 fine; 1 a fault in settings or flows, or something doctor found; 2 EMQX differs;
+3 EMQX unreachable; 4 wrong API key; 5 the key may not do this; 6 SQL refused; 7 a name is
+taken, or ours is in use by others; 8 the webhook refuses the token or is not there; 9 EMQX is
+too old; 10 EMQX did not reach the webhook in time; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import flows as flows_file
+from service import settings as environment
+from service.broker import names
+from service.broker.apply import ApplyError, apply, compare, ours, read, remove
+from service.broker.desired import Desired, build, target
+from service.broker.render import render, render_filled
+from service.cli.common import console, say_error
+from service.cli.emqx_view import show_finding, show_plan
+from service.clients.emqx_admin import EmqxAdmin
+from service.errors import ConfigError, EmqxGptError
+from service.flows import Flows
+from service.settings import Settings
+
+EXIT = {
+    "broker_unreachable": 3,
+    "broker_timeout": 3,
+    "broker_unavailable": 3,
+    "broker_unauthorized": 4,
+    "broker_forbidden": 5,
+    "sql_refused": 6,
+    "broker_name_taken": 7,
+    "broker_in_use": 7,
+    "webhook_unreachable": 8,
+    "webhook_token": 8,
+    "webhook_busy": 8,
+    "webhook_strange": 8,
+    "broker_too_old": 9,
+    "webhook_not_connected": 10,
+}
+
+emqx_app = typer.Typer(
+    help="The broker's half: connector, action and rules in EMQX.", no_args_is_help=True
+)
+Prefix = Annotated[str, typer.Option(help="How our resources in EMQX are called.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+@emqx_app.command("render")
+def render_command(
+    out: Annotated[Path, typer.Option(help="The directory to write to.")] = Path("emqx"),
+    filled: Annotated[
+        bool, typer.Option("--filled", help="Print it ready to load, token included.")
+    ] = False,
+    prefix: Prefix = names.PREFIX,
+) -> None:
+    """Write emqx/ from flows.toml; with --filled print it for curl or `emqx ctl`."""
+
+    async def work() -> None:
+        loaded, found = _load()
+        if filled:
+            text = render_filled(found, loaded.webhook_url, _token(loaded), prefix=prefix)
+            typer.echo(text, nl=False)
+            return
+        tls = loaded.webhook_url.startswith("https:")
+        for name, text in render(found, prefix=prefix, tls=tls).items():
+            _write(out / name, text)
+            typer.echo(f"wrote {out / name}")
+
+    _run(work())
+
+
+@emqx_app.command()
+def diff(as_json: AsJson = False, prefix: Prefix = names.PREFIX) -> None:
+    """Compare EMQX with flows.toml: exit 0 when in step, 2 when not."""
+
+    async def work() -> None:
+        loaded, found = _load()
+        async with _admin(loaded) as admin:
+            plan = await compare(admin, _desired(loaded, found, prefix))
+        if as_json:
+            typer.echo(json.dumps(plan.as_json(), indent=2, ensure_ascii=False))
+        else:
+            show_plan(console(), plan)
+        if not plan.in_step:
+            raise typer.Exit(2)
+
+    _run(work())
+
+
+@emqx_app.command("apply")
+def apply_command(
+    yes: Yes = False,
+    probe: Annotated[bool, typer.Option(help="Try the webhook from here first.")] = True,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="The service as seen from here, if not PUBLIC_URL.")
+    ] = None,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds for EMQX to connect.")] = 30.0,
+    prefix: Prefix = names.PREFIX,
+) -> None:
+    """Bring EMQX in step with flows.toml; asks first."""
+
+    async def work() -> None:
+        loaded, found = _load()
+        desired = build(found, prefix=prefix, to=target(loaded.webhook_url, _token(loaded)))
+        async with _admin(loaded) as admin:
+            plan = await compare(admin, desired)
+            plan.refuse_taken()
+            show_plan(console(), plan)
+            if plan.in_step:
+                return
+            _confirm(yes, "Carry this out?")
+            await apply(
+                admin,
+                desired,
+                probe_url=webhook_url,
+                check_webhook=probe,
+                wait=wait,
+                tell=typer.echo,
+            )
+        typer.echo("Done: EMQX is in step.")
+
+    _run(work())
+
+
+@emqx_app.command("remove")
+def remove_command(yes: Yes = False, prefix: Prefix = names.PREFIX) -> None:
+    """Delete what is ours from EMQX, and nothing else; asks first."""
+
+    async def work() -> None:
+        names.check_prefix(prefix)
+        async with _admin(environment.load()) as admin:
+            steps = ours(prefix, await read(admin, prefix))
+            if not steps:
+                typer.echo("Nothing of ours is there.")
+                return
+            for step in steps:
+                typer.echo(f"- delete {step}")
+            _confirm(yes, "Delete these?")
+            await remove(admin, prefix, tell=typer.echo)
+
+    _run(work())
+
+
+@emqx_app.command()
+def doctor(
+    send: Annotated[bool, typer.Option(help="Send a test message: one model call.")] = True,
+    flow: Annotated[str | None, typer.Option(help="The flow to send it to.")] = None,
+    webhook_url: Annotated[
+        str | None, typer.Option(help="The service as seen from here, if not PUBLIC_URL.")
+    ] = None,
+    as_json: AsJson = False,
+    prefix: Prefix = names.PREFIX,
+) -> None:
+    """Walk the chain from EMQX to the reply; exit 1 where it is broken."""
+    from service.cli.emqx_doctor import examination
+
+    async def work() -> None:
+        loaded, found = _load()
+        if flow is not None and flow not in found.flows:
+            raise ConfigError(f"there is no flow {flow!r}; there are: {', '.join(found.flows)}")
+        seen = []
+        async with _admin(loaded) as admin:
+            desired = _desired(loaded, found, prefix)
+            async for finding in examination(
+                loaded, found, admin, desired, webhook_url=webhook_url, send=send, flow=flow
+            ):
+                seen.append(finding)
+                if not as_json:
+                    show_finding(console(), finding)
+        if as_json:
+            typer.echo(json.dumps([asdict(one) for one in seen], indent=2, ensure_ascii=False))
+        if any(one.level == "fail" for one in seen):
+            raise typer.Exit(1)
+
+    _run(work())
+
+
+def _load() -> tuple[Settings, Flows]:
+    loaded = environment.load()
+    return loaded, flows_file.load(loaded.flows, model=loaded.openai_model)
+
+
+def _token(loaded: Settings) -> str:
+    return loaded.webhook_tokens[0] if loaded.webhook_tokens else ""
+
+
+def _admin(loaded: Settings) -> EmqxAdmin:
+    key = loaded.emqx_admin
+    if not all(key):
+        raise ConfigError(
+            "EMQX_API_KEY and EMQX_API_SECRET (or EMQX_ADMIN_KEY, EMQX_ADMIN_SECRET) are not set: "
+            "make a key in EMQX's dashboard under System, API Keys"
+        )
+    return EmqxAdmin(loaded.emqx_url, key, hide=loaded.webhook_tokens)
+
+
+def _desired(loaded: Settings, found: Flows, prefix: str) -> Desired:
+    """With no token here everything else can still be compared."""
+    if token := _token(loaded):
+        return build(found, prefix=prefix, to=target(loaded.webhook_url, token))
+    url = target(loaded.webhook_url, "-").url
+    desired = build(found, prefix=prefix, tls=url.startswith("https:"))
+    return replace(desired, connector={**desired.connector, "url": url})
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8", newline="\n")
+    except OSError as error:
+        raise ConfigError(f"can't write {path}: {error.strerror}") from None
+
+
+def _confirm(yes: bool, question: str) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("nobody to ask here: say --yes")
+    if not typer.confirm(question):
+        typer.echo("Nothing was changed.")
+        raise typer.Exit(1)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Errors become one line, what is done and what not, and an exit code of their own."""
+    try:
+        asyncio.run(work)
+    except EmqxGptError as error:
+        say_error(error)
+        if isinstance(error, ApplyError):
+            for title, lines in (
+                ("done", error.report.done),
+                ("not done", error.report.not_done),
+            ):
+                print(f"  {title}: {', '.join(lines) or 'nothing'}", file=sys.stderr)
+        raise typer.Exit(EXIT.get(error.code, 1)) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        raise typer.Exit(0) from None

@@ -1,0 +1,84 @@
+"""Wires `doctor`: broker, webhook, model and the service's own API."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from service.bootstrap import model_servers
+from service.broker.desired import Desired
+from service.broker.doctor import Doctor
+from service.broker.findings import Finding, fail, ok, skip, warn
+from service.broker.loop import Loop, suitable
+from service.clients.emqx import Emqx
+from service.clients.emqx_admin import EmqxAdmin
+from service.clients.gpt import Gpt
+from service.errors import ConfigError, ModelError
+from service.flows import Flows
+from service.settings import Settings
+
+
+async def examination(
+    settings: Settings,
+    flows: Flows,
+    admin: EmqxAdmin,
+    desired: Desired,
+    *,
+    webhook_url: str | None,
+    send: bool,
+    flow: str | None,
+) -> AsyncIterator[Finding]:
+    """All findings, as they are made."""
+    publisher = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+    token = settings.operator_tokens[0] if settings.operator_tokens else ""
+    url = (webhook_url or settings.webhook_url).rstrip("/")
+    loop = Loop(publisher, suitable(flows, flow), url, token) if send else None
+
+    async def models() -> Sequence[Finding]:
+        return await ask_models(settings, flows)
+
+    doctor = Doctor(admin, desired, publisher, url, models, loop)
+    try:
+        async for finding in doctor.examine():
+            yield finding
+    finally:
+        await publisher.close()
+
+
+async def ask_models(settings: Settings, flows: Flows) -> list[Finding]:
+    """Key and names of the models that the flows use, by each provider's GET /models."""
+    try:
+        providers, keys = model_servers(settings, flows, os.environ)
+    except ConfigError as error:
+        return [fail("model's key", str(fault)) for fault in error.faults]
+    used = {model for flow in flows.flows.values() for model in flow.models}
+    gpt = Gpt(providers, keys, concurrency=2)
+    findings = []
+    try:
+        for provider in sorted({model.provider for model in used}):
+            wanted = sorted(model.model for model in used if model.provider == provider)
+            findings.append(await _ask(gpt, provider, wanted))
+    finally:
+        await gpt.close()
+    return findings
+
+
+async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
+    title = f"model's key and name, provider {provider}"
+    try:
+        known = await gpt.models(provider)
+    except ModelError as error:
+        if error.status == 404:
+            return skip(title, "its server has no list of models (GET /models)")
+        hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
+        return fail(title, error.message, hint)
+    # Ollama lists llama3.2:latest for what is asked for as llama3.2.
+    listed = {name for full in known for name in (full, full.removesuffix(":latest"))}
+    if missing := [model for model in wanted if model not in listed]:
+        said = (
+            f"it does not list {', '.join(missing)}: shut down, misspelt, or hidden from this key"
+        )
+        return (warn if not known else fail)(
+            title, said, "set model in flows.toml, or OPENAI_MODEL"
+        )
+    return ok(title, ", ".join(wanted))

@@ -1,0 +1,107 @@
+"""Commands of `emqx-gpt`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service import __version__, flows, settings
+from service.cli.common import console, fail_clearly, run_async
+from service.cli.requests import requests_app
+from service.errors import ConfigError, Fault
+
+app = typer.Typer(
+    name="emqx-gpt",
+    help="GPT for devices on MQTT, through EMQX's rule engine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(requests_app, name="requests")
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="emqx-gpt")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"emqx-gpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve() -> None:
+    """Run the service: webhook in, replies out. Settings come from the environment."""
+    from service.cli.serving import run_service
+
+    with fail_clearly():
+        loaded = settings.load()
+    run_async(run_service(loaded))
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Play, then exit: 0 only if every answer came.")
+    ] = False,
+) -> None:
+    """Show everything on this machine: broker stand-in, service, model, and a play."""
+    from service import logs
+    from service.demo.run import run as run_demo
+
+    with fail_clearly():
+        loaded = settings.load()
+    logs.configure("warning", loaded.log_format)
+    if not run_async(run_demo(console(), loaded, once=once)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The flows file; default: FLOWS")] = None,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print a JSON Schema of flows.toml for editors.")
+    ] = False,
+) -> None:
+    """Check flows and settings: every fault with its line and reason; exit 1 if any."""
+    if schema:
+        from service.flows.schema import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        return
+    faults: list[Fault] = []
+    path, model = file or Path("flows.toml"), None
+    try:
+        loaded = settings.load()
+        path, model = file or loaded.flows, loaded.openai_model
+    except ConfigError as error:
+        faults.extend(error.faults)
+    found = None
+    try:
+        found, in_file = flows.parse(flows.read(path), str(path), model)
+        faults.extend(in_file)
+    except ConfigError as error:
+        faults.extend(error.faults)
+    out = console()
+    for fault in faults:
+        kind = "warning" if fault.warning else "error"
+        out.print(f"{kind}: {fault}", markup=False, soft_wrap=True)
+    if any(not fault.warning for fault in faults):
+        raise typer.Exit(1)
+    names = ", ".join(found.flows) if found else ""
+    out.print(f"{path}: fine; flows: {names}", markup=False, soft_wrap=True)

@@ -1,0 +1,102 @@
+"""`emqx-gpt requests list / show / retry`: the inbox, dead letters included."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from service import flows, settings
+from service.bootstrap import epoch_ms
+from service.cli.common import console, run_async
+from service.errors import BadRequest
+from service.insights import Insights
+from service.model import State
+from service.store import Store
+
+requests_app = typer.Typer(help="The inbox: what came, how it ended.", no_args_is_help=True)
+COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "dim"}
+
+
+@contextlib.asynccontextmanager
+async def _insights() -> AsyncIterator[Insights]:
+    loaded = settings.load()
+    found = flows.load(loaded.flows, model=loaded.openai_model)
+    store = Store(loaded.database_url.get_secret_value(), now=epoch_ms)
+    await store.open()
+    try:
+        yield Insights(store, found, now=epoch_ms)
+    finally:
+        await store.close()
+
+
+@requests_app.command("list")
+def list_requests(
+    state: Annotated[str | None, typer.Option(help="queued, answering, …, failed")] = None,
+    flow: Annotated[str | None, typer.Option(help="Only this flow")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only this conversation")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line")] = False,
+) -> None:
+    """Requests, newest first."""
+    run_async(_list(state, flow, conversation, limit, as_json))
+
+
+async def _list(
+    state: str | None, flow: str | None, conversation: str | None, limit: int, as_json: bool
+) -> None:
+    try:
+        wanted = State.parse(state) if state else None
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    async with _insights() as insights:
+        page = await insights.requests(
+            state=wanted, flow=flow, conversation=conversation, limit=limit
+        )
+    if as_json:
+        for item in page["requests"]:
+            typer.echo(json.dumps(item, ensure_ascii=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "state", "flow", "conversation", "accepted", "error"):
+        table.add_column(name, no_wrap=name == "id")
+    for item in page["requests"]:
+        colour = COLOURS.get(item["state"], "cyan")
+        table.add_row(
+            item["id"],
+            f"[{colour}]{item['state']}[/]",
+            escape(item["flow"] or "-"),
+            escape(item["conversation"] or "-"),
+            item["accepted_at"],
+            escape(item["error"]["code"] if item["error"] else ""),
+        )
+    console().print(table)
+
+
+@requests_app.command()
+def show(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
+    """One request with its attempts, reply, usage and times, as JSON."""
+
+    async def work() -> None:
+        async with _insights() as insights:
+            document = await insights.request(id)
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+    run_async(work())
+
+
+@requests_app.command()
+def retry(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
+    """A dead letter goes to the end of the queue with a new deadline."""
+
+    async def work() -> None:
+        async with _insights() as insights:
+            document = await insights.retry(id)
+        typer.echo(f"{document['id']} {document['state']}")
+
+    run_async(work())

@@ -1,0 +1,1 @@
+"""The two remote ends: the model (openai) and the broker (httpx). Thin; policy is elsewhere."""

@@ -1,0 +1,306 @@
+"""One call to an OpenAI-compatible model, its answer or its error in our words.
+
+Speaks Chat Completions through the openai SDK with the SDK's own retries off. Responses are
+read raw: compatible servers vary, and building the SDK's models costs more than the parsing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import httpx2
+import openai
+import orjson
+
+from service.errors import Blame, ModelError
+from service.flows import ModelRef, Provider
+from service.model import Usage
+
+OnDelta = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants called; `arguments` is JSON text as it came."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask. `options` go into the body as they are; `timeout` in seconds, in total."""
+
+    model: ModelRef
+    messages: tuple[Mapping[str, Any], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    max_tokens: int | None = None
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model said. `truncated`: it hit its token limit."""
+
+    text: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    tool_calls: tuple[ToolCall, ...] = ()
+    truncated: bool = False
+
+
+class Gpt:
+    """All providers behind one door. `keys` by provider name; pools fit `concurrency`."""
+
+    def __init__(
+        self, providers: Mapping[str, Provider], keys: Mapping[str, str], *, concurrency: int
+    ) -> None:
+        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
+        self._providers = providers
+        self._clients = {
+            name: openai.AsyncOpenAI(
+                api_key=keys.get(name) or "none",
+                base_url=provider.base_url,
+                max_retries=0,
+                timeout=None,
+                http_client=self._http,
+            )
+            for name, provider in providers.items()
+        }
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def complete(self, question: Question) -> Completion:
+        """Ask and wait for the whole answer. Raises ModelError."""
+        create = self._clients[question.model.provider].chat.completions.with_raw_response.create
+        with _errors(question):
+            async with asyncio.timeout(question.timeout):
+                response = await create(**self._body(question))
+        return _completion(response.content, question.model)
+
+    async def stream(self, question: Question, on_delta: OnDelta) -> Completion:
+        """Ask and hand over each piece of text as it comes. Raises ModelError."""
+        create = self._clients[question.model.provider].chat.completions.create
+        pieces = _Pieces(str(question.model))
+        with _errors(question):
+            async with asyncio.timeout(question.timeout):
+                stream = await create(**self._body(question), stream=True)
+                async with stream:
+                    async for chunk in stream:
+                        text = pieces.add(chunk)
+                        if text:
+                            await on_delta(text)
+        return pieces.completion()
+
+    async def models(self, provider: str) -> list[str]:
+        """The provider's model names (GET /models). Raises ModelError."""
+        question = Question(ModelRef(provider, "-"), (), timeout=10.0)
+        with _errors(question):
+            async with asyncio.timeout(question.timeout):
+                page = await self._clients[provider].models.list()
+                return [model.id for model in page.data]
+
+    def _body(self, question: Question) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": question.model.model,
+            "messages": question.messages,
+        }
+        extra = dict(question.options)
+        if question.max_tokens is not None:
+            name = self._providers[question.model.provider].max_tokens_name
+            extra[name] = question.max_tokens
+        if extra:
+            # extra_body: a compatible server may know options that the SDK does not.
+            body["extra_body"] = extra
+        return body
+
+
+def _completion(content: bytes, model: ModelRef) -> Completion:
+    try:
+        document = orjson.loads(content)
+        choice = document["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or ""
+        reason = choice.get("finish_reason")
+        calls = tuple(
+            ToolCall(str(call["id"]), call["function"]["name"], call["function"]["arguments"])
+            for call in message.get("tool_calls") or ()
+        )
+        if not isinstance(text, str):
+            raise TypeError("content")
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
+        raise ModelError(
+            "the model's server answered with something that is no completion",
+            code="model_garbage",
+            blame=Blame.PASSING,
+        ) from None
+    usage = _usage(document.get("usage"))
+    name = str(document.get("model") or model.model)
+    return _checked(text, message.get("refusal"), reason, calls, name, usage)
+
+
+def _checked(
+    text: str,
+    refusal: str | None,
+    reason: str | None,
+    calls: tuple[ToolCall, ...],
+    model: str,
+    usage: Usage,
+) -> Completion:
+    """Cut short, filtered, refused, empty: never an empty reply."""
+    if reason == "content_filter":
+        raise ModelError(
+            "the model's content filter stopped the answer",
+            code="model_filtered",
+            blame=Blame.REQUEST,
+        )
+    if not text.strip() and refusal:
+        text = refusal
+    if not text.strip() and not calls:
+        if reason == "length":
+            raise ModelError(
+                "the model used up max_tokens before it said anything; raise max_tokens",
+                code="model_length",
+                blame=Blame.REQUEST,
+            )
+        raise ModelError("the model's answer was empty", code="model_empty", blame=Blame.PASSING)
+    return Completion(text, model, usage, calls, truncated=reason == "length")
+
+
+def _usage(raw: Any) -> Usage:
+    if not isinstance(raw, dict):
+        return Usage()
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    return Usage(
+        prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0
+    )
+
+
+class _Pieces:
+    """Gathers a stream's chunks into what a plain answer would have been."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._text: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, list[str]] = {}
+        self._reason: str | None = None
+        self._usage = Usage()
+
+    def add(self, chunk: Any) -> str:
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        self._reason = choice.finish_reason or self._reason
+        delta = choice.delta
+        for call in delta.tool_calls or ():
+            parts = self._calls.setdefault(call.index, ["", "", ""])
+            parts[0] += call.id or ""
+            if call.function:
+                parts[1] += call.function.name or ""
+                parts[2] += call.function.arguments or ""
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        if delta.content:
+            self._text.append(delta.content)
+        return delta.content or ""
+
+    def completion(self) -> Completion:
+        if self._reason is None:
+            raise ModelError(
+                "the model's stream broke off", code="model_connection", blame=Blame.PASSING
+            )
+        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
+        refusal = "".join(self._refusal) or None
+        text = "".join(self._text)
+        return _checked(text, refusal, self._reason, calls, self._model, self._usage)
+
+
+@contextlib.contextmanager
+def _errors(question: Question) -> Any:
+    try:
+        yield
+    except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException):
+        raise ModelError(
+            f"the model did not answer within {question.timeout:g} s",
+            code="model_timeout",
+            blame=Blame.PASSING,
+        ) from None
+    except openai.APIStatusError as error:
+        raise status_error(error, question.model) from None
+    except openai.APIConnectionError as error:
+        cause = error.__cause__
+        raise ModelError(
+            f"the model's server can't be reached: {type(cause or error).__name__}",
+            code="model_connection",
+            blame=Blame.PASSING,
+        ) from None
+    except (httpx2.HTTPError, openai.OpenAIError, orjson.JSONDecodeError, ValueError) as error:
+        raise ModelError(
+            f"the model's answer could not be read: {type(error).__name__}",
+            code="model_garbage",
+            blame=Blame.PASSING,
+        ) from None
+
+
+def status_error(error: openai.APIStatusError, model: ModelRef) -> ModelError:
+    """An HTTP status of the model's server, in our words."""
+    status = error.status_code
+    body = error.body if isinstance(error.body, dict) else {}
+    code = str(body.get("code") or body.get("type") or "")
+    detail = _short(str(body.get("message") or "")) or f"HTTP {status}"
+    wait = _retry_after(error.response.headers)
+
+    def made(ours: str, blame: Blame, text: str) -> ModelError:
+        return ModelError(text, code=ours, blame=blame, retry_after=wait, status=status)
+
+    if status == 429 and "insufficient_quota" in (code, str(body.get("type"))):
+        text = "the model's account is out of quota: add credit or raise its limit"
+        return made("model_quota", Blame.ACCOUNT, text)
+    if status == 429:
+        return made("model_rate_limited", Blame.RATE, "the model's server asks to wait (429)")
+    if status == 402:
+        return made("model_quota", Blame.ACCOUNT, "the model's account is out of credit (402)")
+    if status == 401:
+        text = f"the model's server refused the key of provider {model.provider} (401)"
+        return made("model_unauthorized", Blame.ACCOUNT, text)
+    if status == 403:
+        return made("model_forbidden", Blame.MODEL, f"the key may not use model {model} (403)")
+    if status == 404:
+        text = f"model {model} does not exist or was shut down (404); choose another one"
+        return made("model_not_found", Blame.MODEL, text)
+    if status in (408, 409, 425) or status >= 500:
+        return made("model_unavailable", Blame.PASSING, f"the model's server failed ({status})")
+    return made("model_refused", Blame.REQUEST, f"the model refused the request: {detail}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    millis = headers.get("retry-after-ms")
+    value = headers.get("retry-after")
+    with contextlib.suppress(ValueError):
+        if millis:
+            return max(0.0, float(millis) / 1000)
+        if value:
+            return max(0.0, float(value))
+    if value:
+        with contextlib.suppress(TypeError, ValueError):
+            moment = cast(Any, email.utils.parsedate_to_datetime(value))
+            return float(max(0.0, moment.timestamp() - time.time()))
+    return None

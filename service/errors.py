@@ -1,0 +1,176 @@
+"""Everything that can go wrong, by who can mend it.
+
+* EmqxGptError
+  * ConfigError            settings or flows.toml; the person who starts the service
+  * ApiError               an HTTP caller of ours; carries the status
+    + BadRequest 400, Unauthorized 401, NotFound 404, Conflict 409, TooLarge 413
+    + Unavailable 503      the whole service can't store now; carries retry_after
+  * MessageError           one device's message; it is told on the error topic
+  * ModelError             the model's side; carries what `retry` needs to decide
+  * BrokerError            EMQX's REST API; carries what `retry` needs to decide
+  * StoreError             the database
+    + StoreBusy            full, locked, away: try again later (becomes Unavailable)
+    + StoreUnusable        wrong URL, wrong program, too new: a person has to act
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EmqxGptError(Exception):
+    """Base of all errors of this program; `code` is stable, `message` is for people."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault in a file or setting: where, what is wrong, what to do."""
+
+    where: str
+    message: str
+    line: int | None = None
+    hint: str = ""
+    warning: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.where}:{self.line}" if self.line else self.where
+        return f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+class ConfigError(EmqxGptError):
+    """Settings or flows that can't be used. `faults` lists all of them at once."""
+
+    code = "config"
+
+    def __init__(self, message: str, faults: tuple[Fault, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
+
+
+class ApiError(EmqxGptError):
+    """An answer to an HTTP caller in the one error shape."""
+
+    status = 500
+    code = "internal"
+
+
+class BadRequest(ApiError):
+    """400: this can never become a request."""
+
+    status = 400
+    code = "bad_request"
+
+
+class Unauthorized(ApiError):
+    """401: bearer token missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(ApiError):
+    """404."""
+
+    status = 404
+    code = "not_found"
+
+
+class Conflict(ApiError):
+    """409: the request is not in a state in which this can be done."""
+
+    status = 409
+    code = "conflict"
+
+
+class TooLarge(ApiError):
+    """413: over MAX_BODY."""
+
+    status = 413
+    code = "too_large"
+
+
+class Unavailable(ApiError):
+    """503 with Retry-After (seconds): EMQX keeps the message and tries again."""
+
+    status = 503
+    code = "unavailable"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class MessageError(EmqxGptError):
+    """A device's message that can't be answered; its sender is told `message`."""
+
+    code = "message"
+
+
+class Blame(StrEnum):
+    """What an error speaks of, and so what waiting could mend."""
+
+    REQUEST = "request"  # this question, as it stands, will fail again
+    MODEL = "model"  # this model will not do it; another one might
+    PASSING = "passing"  # network, overload: the same call may succeed later
+    RATE = "rate"  # the provider asks everyone to wait
+    ACCOUNT = "account"  # key or quota: a person has to act; keep the backlog
+
+
+class ModelError(EmqxGptError):
+    """The model's side failed. `retry_after` in seconds, if the provider named it."""
+
+    code = "model_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        blame: Blame,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.blame = blame
+        self.retry_after = retry_after
+        self.status = status
+
+
+class BrokerError(EmqxGptError):
+    """EMQX's REST API failed. `poison`: this very message is refused, others may pass."""
+
+    code = "broker_error"
+
+    def __init__(
+        self, message: str, *, code: str, poison: bool = False, status: int | None = None
+    ) -> None:
+        super().__init__(message, code=code)
+        self.poison = poison
+        self.status = status
+
+
+class StoreError(EmqxGptError):
+    """The database."""
+
+    code = "store"
+
+
+class StoreBusy(StoreError):
+    """Full, locked or away; nothing was written; the same call may succeed later."""
+
+    code = "store_busy"
+
+
+class StoreUnusable(StoreError):
+    """Wrong URL, another program's database, a newer schema: a person has to act."""
+
+    code = "store_unusable"

@@ -1,0 +1,36 @@
+"""flows.toml: which topics, which prompt and model, where the reply goes.
+
+`load` reads it, `parse` also tells warnings; the values are frozen and nothing here does I/O
+but `load`.
+"""
+
+from service.flows.flow import (
+    DEFAULT_MODEL,
+    DEFAULT_PROVIDER,
+    Flow,
+    Flows,
+    History,
+    ModelRef,
+    Price,
+    Provider,
+    Tool,
+)
+from service.flows.load import load, parse, read
+from service.flows.units import Limit, duration
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "DEFAULT_PROVIDER",
+    "Flow",
+    "Flows",
+    "History",
+    "Limit",
+    "ModelRef",
+    "Price",
+    "Provider",
+    "Tool",
+    "duration",
+    "load",
+    "parse",
+    "read",
+]

@@ -1,0 +1,244 @@
+"""What flows.toml says, as frozen values: the words the rest of the program uses."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from service.errors import MessageError
+from service.flows.units import Limit
+from service.model import Message
+from service.template import Scope, Template
+from service.topics import TopicPattern, matches
+
+DEFAULT_PROVIDER = "openai"
+DEFAULT_MODEL = "gpt-5.4-mini"
+
+_MESSAGE_ID = Template.parse("${id}")
+_KEY_LENGTH = 200  # fits every database's index, and a URL
+_DIGEST = re.compile(r"~[0-9a-f]{32}\Z")
+# Devices write the text that a regex searches, and .* takes time: in the square of its length,
+# or worse. So only this many characters are searched, and what starts with .* is tried once, at
+# the start, where it matches if it does anywhere.
+_REGEX_REACH = 2000
+_TAKES_ALL_BEFORE = re.compile(r"\.\*[^|]*|\((?:\?:)?\.\*[^()|]*\)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model and the provider that runs it; written `NAME/model`, or `model` alone."""
+
+    provider: str
+    model: str
+
+    def __str__(self) -> str:
+        if self.provider == DEFAULT_PROVIDER and "/" not in self.model:
+            return self.model
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An OpenAI-compatible server. Without `base_url` it is the one of the settings."""
+
+    name: str
+    base_url: str | None = None
+    api_key_env: str | None = None
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Memory: `messages` counts both sides, so an exchange is two. `ttl` in seconds."""
+
+    messages: int = 10
+    tokens: int | None = None
+    ttl: float | None = None
+    reset: tuple[str, ...] = ()
+
+    def resets(self, text: str) -> bool:
+        """Whether `text` is nothing but a reset word."""
+        said = text.strip().casefold()
+        return any(said == word.strip().casefold() for word in self.reset)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """What the model may call: it publishes to `topic`, or reads the retained `read`.
+
+    `parameters` is JSON Schema of an object. Without `payload` the arguments go out as JSON.
+    """
+
+    name: str
+    description: str
+    topic: Template | None = None
+    payload: Template | None = None
+    read: Template | None = None
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    at_most_once: bool = False
+    qos: int = 1
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One entry of flows.toml. Durations are seconds; None is "not set"."""
+
+    name: str
+    request: tuple[TopicPattern, ...]
+    where: str | None = None
+    reply: Template | None = None
+    error: Template | None = None
+    stream: Template | None = None
+    status: Template | None = None
+    conversation: Template | None = None
+    input: Literal["text", "json", "image"] = "text"
+    prompt: Template | None = None
+    strip: re.Pattern[str] | None = None
+    require: re.Pattern[str] | None = None
+    dedupe: Template = _MESSAGE_ID
+    system: Template | None = None
+    model: ModelRef = ModelRef(DEFAULT_PROVIDER, DEFAULT_MODEL)
+    fallback: tuple[ModelRef, ...] = ()
+    temperature: float | None = None
+    max_tokens: int | None = None
+    timeout: float = 60.0
+    params: Mapping[str, Any] = field(default_factory=dict)
+    history: History | None = None
+    format: Literal["text", "json"] = "text"
+    schema: Mapping[str, Any] | None = None
+    qos: int = 1
+    retain: bool = False
+    expiry: int | None = None
+    deadline: float = 900.0
+    cooldown: float | None = None
+    limit: Limit | None = None
+    client_limit: Limit | None = None
+    daily_tokens: int | None = None
+    on_error: Template | None = None
+    tools: tuple[Tool, ...] = ()
+    allow_response_topics: tuple[str, ...] = ()
+
+    @property
+    def ordered(self) -> bool:
+        """Whether a conversation is answered one at a time: what comes next depends on it."""
+        return self.history is not None or self.cooldown is not None
+
+    @property
+    def models(self) -> tuple[ModelRef, ...]:
+        """The models in the order in which they are asked."""
+        return (self.model, *self.fallback)
+
+    def pattern(self, topic: str) -> TopicPattern | None:
+        """The most specific of the request patterns that match `topic`."""
+        found = [pattern for pattern in self.request if matches(pattern.filter, topic)]
+        return min(found, key=lambda pattern: pattern.rank, default=None)
+
+    def match(self, topic: str) -> dict[str, str] | None:
+        """The captured levels of `topic`; None if this flow does not listen there."""
+        pattern = self.pattern(topic)
+        return pattern.match(topic) if pattern else None
+
+    def conversation_of(self, message: Message, captured: Mapping[str, str]) -> str:
+        """What shares memory, order, cooldown and limit: 1 to 200 harmless characters.
+
+        By default the captured levels joined by `/`, or `-` if there are none. Where a
+        value that `conversation` asks for is missing, or the topic is none of this flow's,
+        the sender is on his own (`~clientid`): strangers must not share a memory.
+        """
+        alone = key(f"~{message.clientid or message.id}")
+        if self.conversation is None:
+            order = [name for pattern in self.request for name in pattern.names]
+            levels = [captured[name] for name in dict.fromkeys(order) if name in captured]
+            if not levels and self.pattern(message.topic) is None:
+                return alone  # a rule made by hand brought it here
+            return key("/".join(levels))
+        try:
+            return key(self.conversation.render_strict(Scope(message, captured)))
+        except MessageError:
+            return alone
+
+    def dedupe_of(self, message: Message, captured: Mapping[str, str]) -> str:
+        """Two messages of one flow with the same value are one request.
+
+        Where the value is missing or empty every message stands for itself.
+        """
+        try:
+            value = self.dedupe.render_strict(Scope(message, captured))
+        except MessageError:
+            value = ""
+        return key(value or message.id)
+
+    def heard(self, text: str) -> str | None:
+        """The text after `strip`, or None if `require` finds nothing: not meant for us.
+
+        Both look at the first 2,000 characters only.
+        """
+        head = text[:_REGEX_REACH]
+        if self.require is not None and not _search(self.require, head):
+            return None
+        if self.strip is None or not (found := _search(self.strip, head)):
+            return text
+        return (text[: found.start()] + text[found.end() :]).strip()
+
+    def allows_response_topic(self, topic: str) -> bool:
+        """Whether an MQTT 5 Response-Topic counts."""
+        return any(matches(allowed, topic) for allowed in self.allow_response_topics)
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """The whole file. `providers` always holds the default one, `openai`."""
+
+    flows: Mapping[str, Flow]
+    providers: Mapping[str, Provider]
+    prices: Mapping[str, Price]
+    source: str = "flows.toml"
+
+    def find(self, name: str | None, topic: str) -> Flow | None:
+        """The flow that a rule named; without a name, the one that listens to `topic`.
+
+        A name that is not here is None, whatever the topic: another process may know it.
+        Of several, the one with the most specific pattern; of equals the one without
+        `where`, then the first in the file.
+        """
+        if name is not None:
+            return self.flows.get(name)
+        found = [
+            (pattern.rank, flow.where is not None, order, flow)
+            for order, flow in enumerate(self.flows.values())
+            if (pattern := flow.pattern(topic)) is not None
+        ]
+        return min(found, key=lambda item: item[:3])[3] if found else None
+
+    def price(self, model: ModelRef) -> Price | None:
+        """The price of a model, listed as `NAME/model` or by its bare name."""
+        return self.prices.get(str(model)) or self.prices.get(model.model)
+
+
+def _search(regex: re.Pattern[str], text: str) -> re.Match[str] | None:
+    everywhere = _TAKES_ALL_BEFORE.fullmatch(regex.pattern) is None
+    return regex.search(text) if everywhere else regex.match(text)
+
+
+def key(value: str) -> str:
+    """`value` as a key for any database: what is long or odd ends in a digest instead."""
+    if not value:
+        return "-"
+    odd = not value.isprintable() or _DIGEST.search(value)
+    if len(value.encode(errors="replace")) <= _KEY_LENGTH and not odd:
+        return value
+    digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:32]
+    readable = "".join(char if char.isprintable() else "_" for char in value[:40])
+    return f"{readable}~{digest}"

@@ -1,0 +1,175 @@
+"""Collects faults with the line of the key they speak of, and words pydantic's errors."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.errors import Fault
+from service.flows.keys import (
+    FileKeys,
+    FlowKeys,
+    HistoryKeys,
+    PriceKeys,
+    ProviderKeys,
+    ToolKeys,
+)
+from service.flows.lines import Lines, Path
+
+_KINDS = {
+    "string_type": "must be text in quotes",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be text in quotes, or a list of such",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+    "string_too_short": "is empty",
+    "too_short": "is empty",
+}
+
+_INNER: dict[str | int, type[BaseModel]] = {"history": HistoryKeys, "tools": ToolKeys}
+
+
+class Report:
+    """The faults found so far. A path is a key's place: ("flows", "chat", "reply")."""
+
+    def __init__(self, source: str, lines: Lines) -> None:
+        self._source = source
+        self._lines = lines
+        self._faults: dict[tuple[Path, str], Fault] = {}
+
+    def add(self, path: Path, message: str, hint: str = "", *, warning: bool = False) -> None:
+        """Note a fault; the same one at the same place (in `defaults`) counts once."""
+        path = self.place(path)
+        said = f"{show(path)}: {message}" if path else message
+        self._faults.setdefault(
+            (path, message),
+            Fault(self._source, said, self._lines.of(path), hint, warning),
+        )
+
+    def warn(self, path: Path, message: str, hint: str = "") -> None:
+        self.add(path, message, hint, warning=True)
+
+    def place(self, path: Path) -> Path:
+        """Where the key is written: in the flow itself or in `defaults`."""
+        match path:
+            case ("flows", _, name, *rest) if not self._lines.has(path[:3]):
+                inherited: Path = ("defaults", name, *rest)
+                return inherited if self._lines.has(inherited[:2]) else path
+        return path
+
+    @property
+    def faults(self) -> list[Fault]:
+        return sorted(self._faults.values(), key=lambda fault: fault.line or 0)
+
+    def pydantic(self, base: Path, errors: Iterable[Any]) -> None:
+        """Add the errors of a ValidationError found under `base`."""
+        errors = list(errors)
+        for error in errors:
+            if base[0] == "prices" and error["type"] == "missing" and len(errors) > 2:
+                continue  # a model's name without quotes: the unknown key says it all
+            path = (*base, *error["loc"])
+            message, hint = _worded(error, path)
+            self.add(path, message, hint)
+
+
+def show(path: Path) -> str:
+    """A path as people write it: flows.home.tools[0].name."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            quoted = part if part.replace("-", "").replace("_", "").isalnum() else f'"{part}"'
+            text += f".{quoted}" if text else quoted
+    return text
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`did you mean "…"?`, or nothing."""
+    close = difflib.get_close_matches(name, list(known), 1, 0.6)
+    return f'did you mean "{close[0]}"?' if close else ""
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys of a table as they are written in TOML."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _worded(error: Any, path: Path) -> tuple[str, str]:
+    kind, context = error["type"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            return _unknown_key(path)
+        case "missing":
+            return "is missing", "write it in the table of this line"
+        case "literal_error":
+            expected = context["expected"].replace("'", '"')
+            close = suggest(str(error["input"]), expected.split('"')[1::2])
+            return f"must be {expected}, not {_brief(error['input'])}", close
+        case "value_error":
+            return f"{_brief(error['input'])} can't be used", str(context["error"])
+        case "string_pattern_mismatch":
+            return _pattern(path, error["input"])
+    if kind in _KINDS:
+        return _KINDS[kind], ""
+    # Ranges: pydantic's own words are fine ("Input should be greater than 0").
+    return f"{_brief(error['input'])}: {error['msg'].replace('Input should', 'it should')}", ""
+
+
+def _unknown_key(path: Path) -> tuple[str, str]:
+    name = str(path[-1])
+    if path[0] == "prices":
+        quoted = f'a name with a dot needs quotes: [prices."{path[1]}.{name}"]'
+        return "unknown key", suggest(name, PriceKeys.model_fields) or quoted
+    known = keys_of(table_model(path[:-1]))
+    hint = suggest(name, known) or f"known here: {', '.join(known)}"
+    if path[0] == "flows" and len(path) == 3 and name in FileKeys.model_fields:
+        hint = f"write it as a table of its own: [{name}]"
+    return "unknown key", hint
+
+
+def _pattern(path: Path, value: object) -> tuple[str, str]:
+    match path[-1]:
+        case "name":
+            return f"{_brief(value)} is no tool name", "up to 64 letters, digits, _ and -"
+        case "base_url":
+            return f"{_brief(value)} is no address", 'such as "http://localhost:11434/v1"'
+        case "api_key_env":  # not shown: it may be the key itself
+            return (
+                "is no name of an environment variable",
+                "write the variable's name, such as OLLAMA_API_KEY, never the key",
+            )
+    return f"{_brief(value)} can't be used", ""
+
+
+def table_model(path: Path) -> type[BaseModel]:
+    """The model of the table at `path`."""
+    match path:
+        case ("providers", _):
+            return ProviderKeys
+        case ("prices", _):
+            return PriceKeys
+        case ("defaults", *rest) | ("flows", _, *rest):
+            return _INNER.get(rest[0], FlowKeys) if rest else FlowKeys
+    return FileKeys
+
+
+def _brief(value: object) -> str:
+    match value:
+        case str():
+            text = f'"{value}"'
+        case bool():
+            text = str(value).lower()
+        case dict() | list() | tuple():
+            text = "this"
+        case _:
+            text = str(value)
+    return text if len(text) <= 60 else f'{text[:57]}…"'

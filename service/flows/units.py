@@ -1,0 +1,80 @@
+"""Durations ("1h30m") and limits ("10/min") as people write them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = {"": "s", "sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d"}
+DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+"
+LIMIT = r"[0-9]+ ?/ ?[0-9]*(s|sec|second|m|min|minute|h|hour|d|day)"
+_TEN_YEARS = 315_360_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """`count` requests in `per` seconds."""
+
+    count: int
+    per: float
+
+    def __str__(self) -> str:
+        return f"{self.count}/{show_seconds(self.per)}"
+
+
+def duration(value: Any) -> float:
+    """Seconds of "5m", "24h", "1h30m"; raises ValueError with what to write."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f'a number needs a unit: write "{value}s"')
+    if not isinstance(value, str) or not re.fullmatch(DURATION, value):
+        raise ValueError('a duration is text such as "90s", "5m", "24h" or "1h30m"')
+    seconds = sum(
+        float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([a-z]+)", value)
+    )
+    if not 0 < seconds <= _TEN_YEARS:
+        raise ValueError("a duration lies between 1ms and ten years")
+    return seconds
+
+
+def whole_seconds(value: Any) -> int:
+    """Like `duration`, for what MQTT counts in seconds."""
+    seconds = duration(value)
+    if seconds < 1:
+        raise ValueError("it is counted in whole seconds: at least 1s")
+    return int(seconds)
+
+
+def limit(value: Any) -> Limit:
+    """A Limit of "10/min", "100/h", "5/10s"; raises ValueError with what to write."""
+    if not isinstance(value, str) or not re.fullmatch(LIMIT, value):
+        raise ValueError('a limit is text such as "10/min", "100/h", "5/10s" or "1000/day"')
+    count, _, window = value.replace(" ", "").partition("/")
+    number, unit = re.fullmatch(r"([0-9]*)([a-z]+)", window).groups()  # type: ignore[union-attr]
+    per = duration(f"{number or 1}{_UNITS.get(unit, unit)}")
+    if not 0 < int(count) <= 1_000_000_000:
+        raise ValueError("a limit allows at least one request")
+    return Limit(int(count), per)
+
+
+def no_bool(value: Any) -> Any:
+    """Python takes true for 1; here it is a slip."""
+    if isinstance(value, bool):
+        raise ValueError("write 0, 1 or 2")
+    return value
+
+
+def as_tuple(value: Any) -> Any:
+    """One text or a list of texts, as a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def show_seconds(seconds: float) -> str:
+    """90.0 as "90s", 86400.0 as "24h": the largest unit that divides it."""
+    for unit in ("h", "m", "s"):
+        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
+            return f"{int(seconds // _SECONDS[unit])}{unit}"
+    return f"{seconds:g}s"

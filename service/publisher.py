@@ -1,0 +1,215 @@
+"""Replies to the broker: what is ready together goes out together, over outages of EMQX.
+
+A few lanes post at a time. While all are busy replies gather, and the next free lane takes up
+to a hundred of them in one bulk; a lone reply finds a free lane and never waits. Deltas and
+progress have a lane of their own, so that they keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import tenacity
+
+from service.clients.emqx import Emqx, Result
+from service.errors import BrokerError
+from service.model import Claimed, Publish
+
+LANES = 3
+BULK = 100
+BULK_BYTES = 900_000
+POSTS = 2000  # deltas and progress that may wait; nobody misses them more than that
+OUTAGE_CAP = 10.0  # seconds between tries while the broker is away
+
+log = logging.getLogger("emqx-gpt.publisher")
+
+Finish = Callable[[Claimed, Result], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Item:
+    message: Publish
+    settled: Callable[[Result], None] | None = None  # None: nobody waits for it
+
+
+class _Lane:
+    """A queue that some tasks drain."""
+
+    def __init__(self) -> None:
+        self.ready: deque[_Item] = deque()
+        self.wake = asyncio.Event()
+
+    def append(self, item: _Item) -> None:
+        self.ready.append(item)
+        self.wake.set()
+
+    async def take(self) -> list[_Item]:
+        while not self.ready:
+            self.wake.clear()
+            await self.wake.wait()
+        batch: list[_Item] = []
+        size = 0
+        while self.ready and len(batch) < BULK:
+            size += len(self.ready[0].message.payload)
+            if batch and size > BULK_BYTES:
+                break
+            batch.append(self.ready.popleft())
+        return batch
+
+
+class Publisher:
+    """Owns all traffic to `/publish`. `finish` hears how a request's outbox went."""
+
+    def __init__(
+        self, emqx: Emqx, finish: Finish, *, on_publish: Callable[[str, int], None]
+    ) -> None:
+        self._emqx = emqx
+        self._finish = finish
+        self._on_publish = on_publish
+        self._replies = _Lane()
+        self._progress = _Lane()
+        self._lanes: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.outage: BrokerError | None = None
+
+    async def start(self) -> None:
+        lanes = (*[self._replies] * LANES, self._progress)
+        self._lanes = [asyncio.create_task(self._drain(lane)) for lane in lanes]
+
+    async def close(self) -> None:
+        """Stop at once; what was not published stays in the inbox as `answered`."""
+        for task in (*self._lanes, *self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
+
+    def put(self, claimed: Claimed, outbox: tuple[Publish, ...]) -> None:
+        """Publish a stored outbox; `finish` is called once all of it went or was refused."""
+        results: dict[int, Result] = {}
+
+        def settle(index: int, result: Result) -> None:
+            results[index] = result
+            if len(results) == len(outbox):
+                self._spawn(self._finish(claimed, _outcome([results[i] for i in sorted(results)])))
+
+        for index, message in enumerate(outbox):
+            self._replies.append(_Item(message, functools.partial(settle, index)))
+
+    async def send(self, message: Publish) -> Result:
+        """Publish and wait, over outages; a BrokerError that comes back is a refusal."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def settled(result: Result) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        self._replies.append(_Item(message, settled))
+        return await future
+
+    def post(self, message: Publish) -> None:
+        """Publish soon or, while the broker is away, not at all."""
+        if self.outage is None and len(self._progress.ready) < POSTS:
+            self._progress.append(_Item(message))
+
+    async def retained(self, topic: str) -> bytes | None:
+        """The retained message of a topic. Raises BrokerError."""
+        return await self._emqx.retained(topic)
+
+    @property
+    def waiting(self) -> int:
+        """Replies that are ready and not yet in a call."""
+        return len(self._replies.ready)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self, lane: _Lane) -> None:
+        while True:
+            await self._post(await lane.take())
+
+    async def _post(self, batch: list[_Item]) -> None:
+        """Publish a batch, again and again while the broker as a whole can't."""
+        pending = batch
+
+        async def attempt() -> None:
+            nonlocal pending
+            pending = await self._once(pending)
+
+        rounds = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(BrokerError),
+            wait=lambda state: _distance(state.attempt_number),
+            before_sleep=self._away,
+        )
+        await rounds(attempt)
+
+    def _away(self, state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, BrokerError):
+            if self.outage is None or self.outage.code != error.code:
+                log.error("can't publish, replies wait in the inbox: %s", error.message)
+            self.outage = error
+            self._on_publish(error.code, 1)
+
+    async def _once(self, batch: list[_Item]) -> list[_Item]:
+        """One call. Returns [] when every item is settled; raises BrokerError to try again."""
+        if len(batch) == 1:
+            await self._alone(batch[0])
+            return []
+        try:
+            results = await self._emqx.publish_bulk([item.message for item in batch])
+        except BrokerError as error:
+            if not error.poison:
+                raise
+            # One of them is refused and nothing was published: each for itself.
+            while batch:
+                await self._alone(batch[0])
+                del batch[0]
+            return []
+        failed: BrokerError | None = None
+        left: list[_Item] = []
+        for item, result in zip(batch, results, strict=True):
+            if isinstance(result, BrokerError) and not result.poison:
+                failed = result
+                left.append(item)
+            else:
+                self._settle(item, result)
+        if failed is not None:
+            batch[:] = left
+            raise failed
+        return []
+
+    async def _alone(self, item: _Item) -> None:
+        try:
+            self._settle(item, await self._emqx.publish(item.message))
+        except BrokerError as error:
+            if not error.poison:
+                raise
+            self._settle(item, error)
+
+    def _settle(self, item: _Item, result: Result) -> None:
+        if self.outage is not None:
+            log.warning("EMQX takes messages again")
+            self.outage = None
+        code = "delivered" if result is True else "unknown" if result is None else "no_subscriber"
+        self._on_publish(result.code if isinstance(result, BrokerError) else code, 1)
+        if item.settled is not None:
+            item.settled(result)
+
+
+def _distance(attempt: int) -> float:
+    return float(min(OUTAGE_CAP, 0.25 * 2 ** min(attempt - 1, 10)) * (0.75 + random.random() / 2))
+
+
+def _outcome(results: list[Result]) -> Result:
+    """Of an outbox: a refusal if there was one, else how its first message (the reply) went."""
+    for result in results:
+        if isinstance(result, BrokerError):
+            return result
+    return results[0]

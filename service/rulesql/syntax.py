@@ -1,0 +1,76 @@
+"""The shapes a parsed rule is made of. All frozen: a rule can be shared and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    """A literal."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A column, or a way into it: keys, and positions counted from 1."""
+
+    keys: tuple[str | int, ...]
+
+    def __str__(self) -> str:
+        said = str(self.keys[0])
+        for key in self.keys[1:]:
+            if isinstance(key, int):
+                said += f"[{key}]"
+            else:
+                said += f".{key}" if key.replace("_", "a").isalnum() else f".'{key}'"
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function of `functions` and its arguments."""
+
+    name: str
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """`not x` or `-x`."""
+
+    op: str
+    operand: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """`left op right`: and, or, comparisons, arithmetic."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`CASE WHEN condition THEN value ... ELSE otherwise END`."""
+
+    whens: tuple[tuple[Expr, Expr], ...]
+    otherwise: Expr | None
+
+
+Expr = Const | Path | Call | Unary | Binary | Case
+
+ORDERED = ("<", "<=", ">", ">=")
+COMPARISONS = ("=", "!=", "<>", *ORDERED)
+ARITHMETIC = ("+", "-", "*", "/", "div", "mod")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One entry of SELECT; `expr` None is `*`, `alias` None means EMQX names it."""
+
+    expr: Expr | None
+    alias: tuple[str, ...] | None = None

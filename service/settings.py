@@ -1,0 +1,199 @@
+"""Settings from the environment and `.env`; every secret also as a file (`NAME_FILE`)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import ConfigError, Fault
+
+SECRETS = (
+    "OPENAI_API_KEY",
+    "EMQX_API_KEY",
+    "EMQX_API_SECRET",
+    "EMQX_ADMIN_KEY",
+    "EMQX_ADMIN_SECRET",
+    "DATABASE_URL",
+    "WEBHOOK_TOKEN",
+    "OPERATOR_TOKEN",
+)
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
+
+
+def seconds(text: str) -> float:
+    """`"7d"`, `"30s"`, `"1h30m"` → seconds. Raises ValueError."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
+    if not parts or "".join(n + u for n, u in parts) != text.strip():
+        raise ValueError(f"{text!r} is not a duration; write for example 30s, 15m, 24h or 7d")
+    return float(sum(float(n) * _UNITS[u] for n, u in parts))
+
+
+def size(text: str) -> int:
+    """`"8 MB"` → bytes. Raises ValueError."""
+    found = re.fullmatch(r"(\d+)\s*([kKmMgG]?[bB]?)", text.strip())
+    unit = found[2].upper() if found else "?"
+    unit = unit if unit in _SIZES else unit + "B"
+    if not found or unit not in _SIZES:
+        raise ValueError(f"{text!r} is not a size; write for example 8 MB")
+    return int(found[1]) * _SIZES[unit]
+
+
+class Settings(BaseSettings):
+    """What the service reads from its environment (README, "Settings")."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    openai_api_key: SecretStr | None = Field(None, description="Key of the model's API")
+    openai_base_url: str = Field(
+        "https://api.openai.com/v1", description="Any OpenAI-compatible server"
+    )
+    openai_model: str | None = Field(None, description="Model, over the default of flows.toml")
+    emqx_url: str = Field("http://127.0.0.1:18083", description="EMQX's REST API")
+    emqx_api_key: SecretStr | None = Field(None, description="API key for publishing")
+    emqx_api_secret: SecretStr | None = Field(None, description="Its secret")
+    emqx_admin_key: SecretStr | None = Field(
+        None, description="API key for apply and retained messages; default EMQX_API_KEY"
+    )
+    emqx_admin_secret: SecretStr | None = Field(None, description="Its secret")
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///emqx-gpt.db"), description="sqlite:///FILE or postgresql://…"
+    )
+    webhook_token: SecretStr | None = Field(
+        None, description="What EMQX sends; two values separated by a comma are both valid"
+    )
+    operator_token: SecretStr | None = Field(
+        None, description="For operators and /ask; two separated by a comma are both valid"
+    )
+    flows: Path = Field(Path("flows.toml"), description="The flows file")
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
+    public_url: str | None = Field(
+        None, description="What EMQX calls; default http://127.0.0.1:PORT"
+    )
+    max_concurrency: int = Field(256, ge=1, description="Model calls in flight")
+    max_backlog: int = Field(100_000, ge=1, description="Waiting requests before 503")
+    max_body: int = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
+    max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
+    retention: float = Field(7 * 86400.0, description="Ended requests are kept this long")
+    grace: float = Field(30.0, description="SIGTERM: time for requests in flight")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="debug shows payloads and prompts"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="text or json lines")
+
+    @field_validator("retention", "grace", mode="before")
+    @classmethod
+    def _duration(cls, value: Any) -> Any:
+        return seconds(value) if isinstance(value, str) else value
+
+    @field_validator("max_body", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return size(value) if isinstance(value, str) else value
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("emqx_url", "openai_base_url", "public_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError(f"{value!r} is not a URL; it begins with http:// or https://")
+        return value.rstrip("/")
+
+    @property
+    def webhook_tokens(self) -> tuple[str, ...]:
+        return _tokens(self.webhook_token)
+
+    @property
+    def operator_tokens(self) -> tuple[str, ...]:
+        return _tokens(self.operator_token)
+
+    @property
+    def emqx_key(self) -> tuple[str, str]:
+        """API key and secret for publishing; empty strings where unset."""
+        return _plain(self.emqx_api_key), _plain(self.emqx_api_secret)
+
+    @property
+    def emqx_admin(self) -> tuple[str, str]:
+        """API key and secret for configuring; default: the publishing ones."""
+        if self.emqx_admin_key is None:
+            return self.emqx_key
+        return _plain(self.emqx_admin_key), _plain(self.emqx_admin_secret)
+
+    @property
+    def webhook_url(self) -> str:
+        """Base URL at which EMQX reaches this service."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    def serving_faults(self) -> list[Fault]:
+        """What keeps `serve` from starting with these settings."""
+        faults = []
+        if self.openai_api_key is None and "api.openai.com" in self.openai_base_url:
+            hint = "set it, or OPENAI_BASE_URL for a server that needs none"
+            faults.append(Fault("OPENAI_API_KEY", "is not set", hint=hint))
+        for name in ("emqx_api_key", "emqx_api_secret"):
+            if getattr(self, name) is None:
+                hint = "EMQX dashboard: System, API Keys"
+                faults.append(Fault(name.upper(), "is not set", hint=hint))
+        if self.host not in LOOPBACK:
+            for name in ("webhook_token", "operator_token"):
+                if not _tokens(getattr(self, name)):
+                    why = f"is not set, and HOST={self.host} is open to the network"
+                    hint = "set it to a long random text, e.g. from: openssl rand -hex 24"
+                    faults.append(Fault(name.upper(), why, hint=hint))
+        return faults
+
+
+def _plain(secret: SecretStr | None) -> str:
+    return secret.get_secret_value() if secret else ""
+
+
+def _tokens(secret: SecretStr | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in _plain(secret).split(",") if part.strip())
+
+
+def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Read the settings. Raises ConfigError that names each bad variable and the fix."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    faults: list[Fault] = []
+    for name in SECRETS:
+        path = environ.get(f"{name}_FILE")
+        if not path:
+            continue
+        try:
+            values[name.lower()] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            faults.append(Fault(f"{name}_FILE", f"can't read {path}: {reason}"))
+    values.update(overrides)
+    if faults:
+        raise ConfigError("settings can't be used", tuple(faults))
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            name = ".".join(str(part) for part in item["loc"]).upper()
+            message = item["msg"].removeprefix("Value error, ")
+            faults.append(Fault(name, message))
+        raise ConfigError("settings can't be used", tuple(faults)) from None

@@ -1,0 +1,63 @@
+"""One batch, one transaction: the order in which its parts are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from service.store import claims, counters, inbox, leases, memory, notices, purge, reaper
+from service.store.commit import Op
+from service.store.sql import Tx
+from service.store.values import Change
+
+# Writes of lease holders come before what they may set free, and claims see it all.
+_ORDER: tuple[Callable[..., Any], ...] = (
+    leases.heartbeat,
+    leases.reply,
+    leases.step,
+    leases.again,
+    leases.finish,
+    leases.release,
+    memory.forget,
+    counters.reserve,
+    counters.settle,
+    inbox.add,
+    inbox.adopt,
+    inbox.retry,
+    purge.purge,
+    reaper.reap,
+    claims.claim,
+)
+_PLACE = {step: place for place, step in enumerate(_ORDER)}
+_LEASE_WRITES = frozenset(_ORDER[:6])
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Results in the order of the ops, and what to tell after the commit."""
+
+    results: Sequence[Any]
+    changes: Sequence[Change]
+    wake: bool
+    opened: int
+
+
+def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied:
+    tx = Tx(conn, now)
+    results: list[Any] = [None] * len(ops)
+    kinds: dict[Any, list[int]] = {}
+    for at, op in enumerate(ops):
+        kinds.setdefault(op.step, []).append(at)
+    if tx.pg:
+        leases.lock_lines(tx, [op.item for op in ops if op.step in _LEASE_WRITES])
+    for step in sorted(kinds, key=_PLACE.__getitem__):
+        places = kinds[step]
+        done = step(tx, [ops[at].item for at in places])
+        for at, result in zip(places, done, strict=True):
+            results[at] = result
+    if tx.pg:
+        notices.send(tx, origin)
+    return Applied(results, tx.changes, tx.wake, tx.opened)

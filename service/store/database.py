@@ -1,0 +1,44 @@
+"""What the store needs of a database, and which one a URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection
+
+from service.store.notices import Notice
+from service.store.url import parse
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """Runs plain functions over a Connection, each in one transaction."""
+
+    concurrent: bool
+    """Whether it can write on several connections at a time."""
+
+    async def open(self) -> None: ...
+
+    async def write(self, work: Callable[[Connection], T]) -> T: ...
+
+    async def read(self, work: Callable[[Connection], T], *, hot: bool = False) -> T:
+        """`hot`: a request waits for it; it does not queue behind what people look up."""
+        ...
+
+    def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def connect(text: str) -> Database:
+    """Not opened yet. Imports only the driver that is needed."""
+    url = parse(text)
+    if url.drivername == "sqlite":
+        from service.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url)
+    from service.store.postgres import PostgresDatabase
+
+    return PostgresDatabase(url)

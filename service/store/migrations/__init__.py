@@ -1,0 +1,1 @@
+"""The schema over time. `service.store.migrate` runs what a database still lacks."""

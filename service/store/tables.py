@@ -1,0 +1,152 @@
+"""The schema, one for both databases. What it looked like over time is in `migrations`.
+
+Keys that come from devices pass through `codec.key` first, so that no index ever meets
+a text it refuses. Partial indexes hold what the hot statements need, and nothing else:
+a claim reads the front of a queue, however long the queue is.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    literal_column,
+    not_,
+)
+from sqlalchemy.dialects import postgresql
+
+HEAD = "0001"
+"""The newest migration; a database that already has it is opened without Alembic."""
+
+VERSION_TABLE = "emqx_gpt_version"
+APPLICATION_ID = 0x65677074
+"""Marks a SQLite file as ours ("egpt")."""
+
+metadata = MetaData()
+
+# PostgreSQL would sort by the locale of its database; order must not depend on that.
+Key = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+Seq = BigInteger().with_variant(Integer, "sqlite")
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=True),
+    Column("id", Key, nullable=False),
+    Column("flow", Key, nullable=False),  # "" until a process knows the flow
+    Column("scope", Key, nullable=False),  # flow, or the name that nobody knew: dedupe's scope
+    Column("dedupe", Key, nullable=False),
+    Column("conversation", Key, nullable=False),
+    Column("ordered", Boolean, nullable=False),
+    Column("order_at", BigInteger, nullable=False),  # EMQX's clock; a retry moves to the end
+    Column("order_id", Key, nullable=False),
+    Column("accepted_at", BigInteger, nullable=False),
+    Column("deadline", BigInteger, nullable=False),
+    Column("not_before", BigInteger, nullable=False),  # 0: no wait, whatever the clock says
+    Column("state", Text, nullable=False),
+    Column("fence", BigInteger, nullable=False),  # grows with each lease, never falls
+    Column("claims", Integer, nullable=False),  # since the last sign of life
+    Column("tries", Integer, nullable=False),
+    Column("owner", Text),
+    Column("lease_until", BigInteger),  # 0: answered, and nobody's
+    Column("publish", Boolean, nullable=False),
+    Column("topic", Text, nullable=False),  # topic and clientid: for people; `message` is exact
+    Column("clientid", Text),
+    Column("payload", LargeBinary, nullable=False),
+    Column("message", LargeBinary, nullable=False),
+    Column("attempts", LargeBinary),
+    Column("steps", LargeBinary),
+    Column("outbox", LargeBinary),
+    Column("outcome", Text),
+    Column("reply", LargeBinary),
+    Column("model", Text),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("delivered", Boolean),
+    Column("answered_at", BigInteger),
+    Column("ended_at", BigInteger),
+    UniqueConstraint("id", name="requests_id"),
+    UniqueConstraint("scope", "dedupe", name="requests_dedupe"),
+    sqlite_autoincrement=True,  # a purged seq must not come back: (seq, fence) is a lease
+)
+
+_r = requests.c
+
+
+def state_is(state: str) -> ColumnElement[bool]:
+    """As a literal: with a bound value no planner could prove a partial index right."""
+    return _r.state == literal_column(f"'{state}'")
+
+
+queued = state_is("queued")
+in_line: ColumnElement[bool] = and_(queued, _r.ordered)
+loose: ColumnElement[bool] = and_(queued, not_(_r.ordered))
+unresolved: ColumnElement[bool] = and_(queued, _r.flow == literal_column("''"))
+dead: ColumnElement[bool] = _r.state.in_(
+    [literal_column(f"'{state}'") for state in ("failed", "expired", "ignored")]
+)
+
+
+def _partial(name: str, where: ColumnElement[bool], *columns: Column[object]) -> Index:
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_partial("requests_line", in_line, _r.flow, _r.conversation, _r.order_at, _r.order_id, _r.seq)
+_partial("requests_loose", loose, _r.flow, _r.not_before, _r.seq)
+_partial("requests_unresolved", unresolved, _r.scope, _r.seq)
+_partial("requests_deadline", queued, _r.deadline, _r.seq)
+_partial("requests_leased", _r.lease_until.is_not(None), _r.state, _r.lease_until)
+_partial("requests_open", _r.ended_at.is_(None), _r.seq)
+_partial("requests_ended", _r.ended_at.is_not(None), _r.ended_at)
+_partial("requests_dead", dead, _r.state, _r.seq)
+Index("requests_conversation", _r.flow, _r.conversation, _r.seq)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("flow", Key, primary_key=True),
+    Column("conversation", Key, primary_key=True),
+    # When its head may be claimed; 0: now; NULL: nothing is queued, or one is active.
+    Column("next_at", BigInteger),
+    Column("since", BigInteger, nullable=False),  # in line since, among those with 0
+    Column("active_seq", BigInteger),
+    Column("cooldown_until", BigInteger),
+    sqlite_with_rowid=False,
+)
+
+_c = conversations.c
+_partial("conversations_next", _c.next_at.is_not(None), _c.flow, _c.next_at, _c.since)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=True),
+    Column("flow", Key, nullable=False),
+    Column("conversation", Key, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("text", LargeBinary, nullable=False),
+)
+Index("turns_conversation", turns.c.flow, turns.c.conversation, turns.c.seq)
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("starts_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("counters_starts_at", counters.c.starts_at)

@@ -1,0 +1,1 @@
+"""HTTP: the webhook, the inbox to look up, questions over HTTP, health."""

@@ -1,0 +1,128 @@
+"""All endpoints as one ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.errors import ApiError, NotFound, StoreError, Unavailable
+from service.flows import Flows
+from service.hub import Hub
+from service.insights import Insights
+from service.intake import Intake
+from service.metrics import Metrics
+from service.settings import Settings
+from service.web.ask import Ask
+from service.web.health import Health
+from service.web.http import Tokens, error_response
+from service.web.requests import Requests
+from service.web.webhook import Webhook
+
+log = logging.getLogger("emqx-gpt.web")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Parts(Protocol):
+    """What the endpoints work on; bootstrap makes it."""
+
+    settings: Settings
+    flows: Flows
+    intake: Intake
+    hub: Hub
+    insights: Insights
+    metrics: Metrics
+    now: Callable[[], int]
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+def create_app(parts: Parts) -> Starlette:
+    """The application; its lifespan starts and stops the service."""
+    settings = parts.settings
+    operator = Tokens("OPERATOR_TOKEN", settings.operator_tokens)
+    webhook = Webhook(
+        parts.intake,
+        Tokens("WEBHOOK_TOKEN", settings.webhook_tokens),
+        parts.metrics,
+        max_body=settings.max_body,
+        now=parts.now,
+    )
+
+    def guarded(handler: Handler) -> Handler:
+        async def endpoint(request: Request) -> Response:
+            given = request.headers.get("authorization")
+            operator.check(given.encode("latin-1") if given else None)
+            return await handler(request)
+
+        return endpoint
+
+    requests, health = Requests(parts.insights), Health(parts.insights)
+    ask = Ask(parts.flows, parts.intake, parts.hub, parts.insights, max_body=settings.max_body)
+    conversation = "/conversations/{flow}/{conversation:path}"
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            yield
+        finally:
+            await parts.stop()
+
+    return Starlette(
+        routes=[
+            Route("/webhook", webhook),
+            Route("/ask/{flow}", guarded(ask), methods=["POST"]),
+            Route("/requests", guarded(requests.list), methods=["GET"]),
+            Route("/requests/{id}", guarded(requests.show), methods=["GET"]),
+            Route("/requests/{id}/retry", guarded(requests.retry), methods=["POST"]),
+            Route(conversation, guarded(requests.conversation), methods=["GET"]),
+            Route(conversation, guarded(requests.forget), methods=["DELETE"]),
+            Route("/healthz", health.healthz, methods=["GET"]),
+            Route("/readyz", health.readyz, methods=["GET"]),
+            Route("/metrics", health.metrics, methods=["GET"]),
+        ],
+        lifespan=lifespan,
+        exception_handlers={
+            ApiError: _api_error,
+            StoreError: _store_error,
+            HTTPException: _http_error,
+            Exception: _fault,
+        },
+    )
+
+
+async def _api_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ApiError):
+        raise error
+    return error_response(error)
+
+
+async def _store_error(request: Request, error: Exception) -> Response:
+    return error_response(Unavailable(str(error), code="store_busy", retry_after=2))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 404:
+        return error_response(NotFound(f"nothing at {request.url.path}"))
+    made = ApiError(error.detail, code=f"http_{error.status_code}")
+    made.status = error.status_code
+    answer = error_response(made)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    log.error("a fault of this program at %s", request.url.path, exc_info=error)
+    return error_response(ApiError("a fault of this program; see its log"))

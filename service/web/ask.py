@@ -1,0 +1,211 @@
+"""POST /ask/{flow}: the same inbox and pipeline over HTTP, for who has no MQTT at hand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from service.errors import BadRequest, NotFound
+from service.flows import Flow, Flows
+from service.hub import Change, Delta, Hub, Listener
+from service.insights import Insights
+from service.intake import Intake
+from service.model import State
+from service.web.http import JSON, json_object
+
+LONGEST = 300.0  # seconds a caller may wait
+LOOK = 1.0  # seconds between looks: another process on the same database may answer
+PING = 15.0  # seconds between comments that keep proxies from closing a silent stream
+STATUS = {State.DONE: 200, State.IGNORED: 200, State.FAILED: 502, State.EXPIRED: 504}
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events; `stack` is closed when they end, whoever ends them."""
+
+    def __init__(self, events: AsyncIterator[bytes], id: str, stack: contextlib.ExitStack) -> None:
+        headers = {"cache-control": "no-cache", "location": f"/requests/{id}"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._stack = stack
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._stack:
+            await super().__call__(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    flow: Flow
+    text: str
+    topic: str
+    conversation: str | None
+    publish: bool
+
+
+class Ask:
+    """The endpoint."""
+
+    def __init__(
+        self, flows: Flows, intake: Intake, hub: Hub, insights: Insights, *, max_body: int
+    ) -> None:
+        self._flows = flows
+        self._intake = intake
+        self._hub = hub
+        self._insights = insights
+        self._max_body = max_body
+
+    async def __call__(self, request: Request) -> Response:
+        flow = self._flows.flows.get(request.path_params["flow"])
+        if flow is None:
+            known = ", ".join(self._flows.flows)
+            raise NotFound(f"no flow {request.path_params['flow']!r}; there are: {known}")
+        id = uuid.uuid4().hex
+        ask = _read(flow, await json_object(request, self._max_body), id)
+        key = request.headers.get("idempotency-key")
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await self._stream(ask, key, id)
+        seconds = _wait(request.headers.get("prefer", ""))
+        with self._hub.listen(id) as listener:
+            added = await self._store(ask, key, id)
+            state = await self._end(added, listener, seconds) if seconds > 0 else None
+        location = {"location": f"/requests/{added}"}
+        if state is None:
+            body = {"id": added, "status": f"/requests/{added}"}
+            return JSON(body, status_code=202, headers=location)
+        return JSON(*await self._outcome(added), headers=location)
+
+    async def _store(self, ask: _Ask, key: str | None, id: str) -> str:
+        added = await self._intake.ask(
+            ask.flow,
+            ask.text,
+            topic=ask.topic,
+            conversation=ask.conversation,
+            publish=ask.publish,
+            key=key,
+            id=id,
+        )
+        return added.id
+
+    async def _end(self, id: str, listener: Listener, seconds: float) -> State | None:
+        """Wait until the request has its reply or its end; None after `seconds`."""
+        ends = asyncio.get_running_loop().time() + seconds
+        while True:
+            state = await self._insights.answered(id)
+            left = ends - asyncio.get_running_loop().time()
+            if state is not None or left <= 0:
+                return state
+            try:
+                async with asyncio.timeout(min(left, LOOK)):
+                    while not isinstance(news := await listener.get(), Change):
+                        if news is None:
+                            return None
+            except TimeoutError:
+                continue
+
+    async def _outcome(self, id: str) -> tuple[Any, int]:
+        shown = await self._insights.request(id)
+        state = State(shown["outcome"] or shown["state"])
+        if shown["reply"] is None and shown["error"] is not None:
+            code = shown["error"]["code"]
+            status = 429 if code == "limit" else STATUS[state]
+            if status != 200:
+                return {"id": id, "error": shown["error"]}, status
+        return _reply(shown), 200
+
+    async def _stream(self, ask: _Ask, key: str | None, id: str) -> Response:
+        with contextlib.ExitStack() as stack:
+            # Listening begins before the request is stored, so that no piece is missed.
+            listener = stack.enter_context(self._hub.listen(id))
+            added = await self._store(ask, key, id)
+            return _Stream(self._events(added, listener), added, stack.pop_all())
+
+    async def _events(self, id: str, listener: Listener) -> AsyncIterator[bytes]:
+        run = None
+        silent = 0.0
+        while True:
+            try:
+                async with asyncio.timeout(LOOK):
+                    news = await listener.get()
+            except TimeoutError:
+                silent += LOOK
+                if await self._insights.answered(id) is not None:
+                    break
+                if silent >= PING:
+                    silent = 0.0
+                    yield b": waiting\n\n"
+                continue
+            if news is None:
+                return
+            if isinstance(news, Delta):
+                silent = 0.0
+                if run is not None and news.run != run:
+                    yield _event({"restart": True})
+                run = news.run
+                yield _event({"delta": news.text.encode("utf-8", "replace").decode()})
+            elif await self._insights.answered(id) is not None:
+                break
+        body, status = await self._outcome(id)
+        yield _event({"reply": body} if status == 200 else body)
+        yield b"data: [DONE]\n\n"
+
+
+def _event(document: Any) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def _reply(shown: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": shown["id"],
+        "conversation": shown["conversation"],
+        "state": shown["outcome"] or shown["state"],
+        "text": shown["reply"],
+        "model": shown["model"],
+        "usage": shown["usage"],
+    }
+
+
+def _read(flow: Flow, body: Any, id: str) -> _Ask:
+    unknown = set(body) - {"text", "topic", "conversation", "publish"}
+    if unknown:
+        raise BadRequest(f"unknown field {sorted(unknown)[0]!r}", code="bad_field")
+    text, topic = body.get("text"), body.get("topic")
+    conversation, publish = body.get("conversation"), body.get("publish", False)
+    if not isinstance(text, str) or not text:
+        raise BadRequest('"text" is missing: the question, as a string', code="no_text")
+    if topic is not None and (not isinstance(topic, str) or flow.match(topic) is None):
+        filters = ", ".join(pattern.filter for pattern in flow.request)
+        raise BadRequest(f'"topic" must match one of: {filters}', code="bad_topic")
+    if conversation is not None and (
+        not isinstance(conversation, str) or not 1 <= len(conversation) <= 200
+    ):
+        raise BadRequest('"conversation" is a string of 1 to 200 characters', code="bad_field")
+    if not isinstance(publish, bool):
+        raise BadRequest('"publish" is true or false', code="bad_field")
+    if topic is None:
+        topic = _topic(flow, conversation or id)
+    return _Ask(flow, text, topic, conversation, publish)
+
+
+def _topic(flow: Flow, conversation: str) -> str:
+    """A topic of the flow for who named none: its levels from the conversation."""
+    pattern = flow.request[0]
+    levels = conversation.split("/")
+    if len(levels) != len(pattern.names) or not all(levels):
+        levels = [re.sub(r"[/+#\0]", "-", conversation)] * len(pattern.names)
+    names = dict(zip(pattern.names, levels, strict=True))
+    made = re.sub(r"\$\{([^}]+)\}", lambda found: names[found[1]], pattern.text)
+    return "/".join("http" if level in ("+", "#") else level for level in made.split("/"))
+
+
+def _wait(prefer: str) -> float:
+    found = re.search(r"\bwait=(\d{1,6})", prefer)
+    return min(float(found[1]), LONGEST) if found else 0.0

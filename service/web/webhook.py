@@ -1,0 +1,97 @@
+"""POST /webhook: one rule output in, 202 once it is committed to disk.
+
+A raw ASGI endpoint: this is the one hot path. It never answers anything but 202, 400, 401,
+413 and 503, since EMQX drops a message on any other status, and always within LIMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from service import webhook
+from service.errors import ApiError, BadRequest, Unavailable
+from service.intake import Intake
+from service.metrics import Metrics
+from service.web.http import Tokens, error_response, header, read_body
+
+LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
+_HEADERS = [(b"content-type", b"application/json")]
+_ACCEPTED = b'{"accepted":1,"duplicates":0}'
+_DUPLICATE = b'{"accepted":0,"duplicates":1}'
+
+log = logging.getLogger("emqx-gpt.webhook")
+
+
+def _answer(body: bytes) -> tuple[dict[str, object], dict[str, object]]:
+    headers = [*_HEADERS, (b"content-length", str(len(body)).encode())]
+    start = {"type": "http.response.start", "status": 202, "headers": headers}
+    return start, {"type": "http.response.body", "body": body}
+
+
+class Webhook:
+    """The endpoint as an ASGI application."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        tokens: Tokens,
+        metrics: Metrics,
+        *,
+        max_body: int,
+        now: Callable[[], int],
+    ) -> None:
+        self._intake = intake
+        self._tokens = tokens
+        self._metrics = metrics
+        self._max_body = max_body
+        self._now = now
+        self._warned: dict[str, float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(LIMIT):
+                duplicate = await self._take(scope, receive)
+        except TimeoutError:
+            await self._refuse(Unavailable("the database is too slow now"), scope, receive, send)
+            return
+        except ApiError as error:
+            await self._refuse(error, scope, receive, send)
+            return
+        except Exception:
+            # A fault of ours must not make EMQX drop the message, as a 500 would.
+            log.exception("a fault of this program in the webhook")
+            fault = Unavailable("internal fault; see the log", code="internal")
+            await self._refuse(fault, scope, receive, send)
+            return
+        self._metrics.stage.labels("webhook").observe(time.monotonic() - began)
+        start, body = _answer(_DUPLICATE if duplicate else _ACCEPTED)
+        await send(start)
+        await send(body)
+
+    async def _take(self, scope: Scope, receive: Receive) -> bool:
+        if scope["method"] != "POST":
+            raise BadRequest("the webhook takes POST", code="method")
+        self._tokens.check(header(scope, b"authorization"))
+        body = await read_body(scope, receive, self._max_body)
+        message = webhook.parse(body, now=self._now())
+        added = await self._intake.accept(message)
+        if added.duplicate:
+            self._metrics.duplicates.inc()
+        else:
+            self._metrics.accepted.labels(message.flow or "").inc()
+        return added.duplicate
+
+    async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        self._metrics.refused.labels(error.code).inc()
+        now = time.monotonic()
+        # One line a minute for each reason: a full backlog would flood the log otherwise.
+        if now - self._warned.get(error.code, -60.0) >= 60:
+            self._warned[error.code] = now
+            log.warning("webhook answered %d: %s", error.status, error.message)
+        await error_response(error)(scope, receive, send)

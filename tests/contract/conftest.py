@@ -1,0 +1,181 @@
+"""One configured broker for each test: our flows, a webhook, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+
+from service.broker.apply import apply, remove
+from service.broker.desired import Desired, Target, build, target
+from service.clients.emqx_admin import EmqxAdmin, Kind
+from service.flows import parse
+from tests.contract import brokers
+from tests.contract.brokers import Broker
+from tests.contract.devices import Device, device
+from tests.contract.webhook import Webhook
+
+T = TypeVar("T")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """MQTT 5 is for real brokers only: such tests do not exist for the stand-in."""
+    if "broker_name" in metafunc.fixturenames:
+        names = brokers.named()
+        if metafunc.definition.get_closest_marker("mqtt5"):
+            names = [name for name in names if name == "real"] or ["no real broker named"]
+        metafunc.parametrize("broker_name", names, scope="session")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "mqtt5: speaks MQTT 5, which the stand-in does not")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    gone = [item for item in items if "no real broker named" in item.name]
+    if gone:
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
+
+
+@pytest.fixture(scope="session")
+def broker(broker_name: str) -> Iterator[Broker]:
+    with brokers.running(broker_name) as running:
+        yield running
+
+
+@pytest.fixture
+def run_id() -> str:
+    """Unique for each test: part of every name and topic."""
+    return secrets.token_hex(6)
+
+
+@pytest.fixture
+def webhook(run_id: str) -> Iterator[Webhook]:
+    host = brokers.WEBHOOK_HOST
+    bind = "127.0.0.1" if host == "127.0.0.1" else "0.0.0.0"
+    with Webhook(f"tok-{run_id}", bind=bind, host=host) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A broker with our half in it. Topics begin with `root`."""
+
+    broker: Broker
+    webhook: Webhook
+    desired: Desired
+    root: str
+    run_id: str
+
+    def call(self, work: Callable[[EmqxAdmin], Awaitable[T]]) -> T:
+        """Something with the management API."""
+
+        async def run() -> T:
+            async with EmqxAdmin(self.broker.url, self.broker.key) as admin:
+                return await work(admin)
+
+        return asyncio.run(run())
+
+    def rest(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """A plain call to the REST API."""
+        return httpx.request(
+            method, f"{self.broker.url}/api/v5{path}", json=body, auth=self.broker.key, timeout=30
+        )
+
+    def load(self, hocon: str) -> httpx.Response:
+        """What emqx/README.md does with the filled file."""
+        return httpx.put(
+            f"{self.broker.url}/api/v5/configs?mode=merge",
+            content=hocon.encode(),
+            headers={"content-type": "text/plain"},
+            auth=self.broker.key,
+            timeout=30,
+        )
+
+    def with_token(self, token: str | None) -> Desired:
+        """The same with another token, or with placeholders."""
+        to = None if token is None else target(self.webhook.url, token)
+        return build_for(self.run_id, to)
+
+    def metrics(self, kind: Kind, ident: str) -> dict[str, float]:
+        return self.call(lambda admin: admin.metrics(kind, ident))
+
+    def rule(self, flow: str) -> str:
+        return f"{self.desired.prefix}_{flow}"
+
+    def device(self, name: str, *, version: int = 4) -> AbstractContextManager[Device]:
+        """A connected client; `version` 4 is MQTT 3.1.1."""
+        return device(self.broker, f"{self.root}-{name}", version=version)
+
+    def named_device(self, client_id: str) -> AbstractContextManager[Device]:
+        """A client that calls itself exactly so."""
+        return device(self.broker, client_id)
+
+
+FLOWS = """
+[flows.chat]
+request = "ROOT/chat/${user}/ask"
+reply = "ROOT/chat/${user}/say"
+allow_response_topics = ["ROOT/answers/#"]
+
+[flows.alarm]
+request = "ROOT/alarm/${device}"
+where = "is_num(payload.temperature) and payload.temperature > 40"
+prompt = "${payload.temperature}"
+reply = "ROOT/alarms/${device}"
+
+[flows.hot]
+request = "ROOT/alarm/${device}"
+where = "is_num(payload.temperature) and payload.temperature > 80"
+prompt = "${payload.temperature}"
+reply = "ROOT/hot/${device}"
+
+[flows.camera]
+request = ["ROOT/camera/${camera}", "ROOT/cam/${camera}"]
+input = "image"
+reply = "ROOT/seen/${camera}"
+"""
+
+
+def build_for(run_id: str, to: Target | None) -> Desired:
+    """What `FLOWS` want, under names of this test's own; without `to` with placeholders."""
+    flows, faults = parse(FLOWS.replace("ROOT", f"emqxgpt-test/{run_id}"))
+    assert flows is not None, faults
+    # A reply topic of our own: on a broker in use the service's replies are none of ours.
+    reply = f"emqxgpt-test/{run_id}/reply"
+    return build(flows, prefix=f"emqxgpt_test_{run_id}", to=to, reply_topic=reply)
+
+
+@pytest.fixture
+def bare(broker: Broker, webhook: Webhook, run_id: str) -> Iterator[Setup]:
+    """Nothing applied yet; whatever a test applies is removed."""
+    desired = build_for(run_id, target(webhook.url, webhook.token))
+    setup = Setup(broker, webhook, desired, f"emqxgpt-test/{run_id}", run_id)
+    try:
+        yield setup
+    finally:
+        setup.call(lambda admin: remove(admin, desired.prefix))
+
+
+def eventually(look: Callable[[], bool], timeout: float = 30.0) -> None:
+    """Counters and statuses follow what happens by a moment."""
+    end = time.monotonic() + timeout
+    while not look():
+        assert time.monotonic() < end, f"not within {timeout} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def setup(bare: Setup) -> Setup:
+    """Applied, connected, enabled."""
+    bare.call(lambda admin: apply(admin, bare.desired))
+    bare.webhook.forget()
+    return bare

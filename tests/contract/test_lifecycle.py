@@ -1,0 +1,175 @@
+"""Apply, diff, remove, by what any broker shows of them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+
+from service.broker.apply import ApplyError, apply, compare, read, remove
+from service.broker.render import to_hocon
+from service.clients.emqx_admin import EmqxAdmin
+from service.errors import BrokerError
+from tests.contract.conftest import Setup
+
+
+def test_diff_after_apply_is_empty(setup: Setup) -> None:
+    plan = setup.call(lambda admin: compare(admin, setup.desired))
+    assert plan.in_step, plan.as_json()
+    assert plan.notes == ()
+
+
+def test_a_second_apply_does_nothing(setup: Setup) -> None:
+    assert setup.call(lambda admin: apply(admin, setup.desired)).done == []
+
+
+def test_remove_leaves_no_trace(setup: Setup) -> None:
+    before = _names(setup)
+    done = setup.call(lambda admin: remove(admin, setup.desired.prefix)).done
+    assert len(done) == 2 + len(setup.desired.rules)
+    left = setup.call(lambda admin: read(admin, setup.desired.prefix))
+    assert left.connector is None
+    assert left.action is None
+    after = _names(setup)
+    mine = {name for name in before if name.startswith(setup.desired.prefix)}
+    assert len(mine) == 2 + len(setup.desired.rules)
+    assert after == before - mine
+
+
+def _names(setup: Setup) -> set[str]:
+    rules = setup.call(lambda admin: admin.rules())
+    found = {rule["id"] for rule in rules}
+    for path in ("/connectors", "/actions"):
+        found |= {f"{item['name']} {path}" for item in setup.rest("GET", path).json()}
+    return found
+
+
+def test_what_the_file_says_is_what_apply_makes(bare: Setup) -> None:
+    """The import of emqx/README.md, and no difference after it."""
+    answer = bare.load(to_hocon(bare.desired))
+    assert (answer.status_code, answer.text) == (200, "")
+    plan = bare.call(lambda admin: compare(admin, bare.desired))
+    assert plan.in_step, plan.as_json()
+
+
+def test_a_file_with_placeholders_is_refused(bare: Setup) -> None:
+    answer = bare.load(to_hocon(bare.with_token(None)))
+    assert answer.status_code == 400
+    assert "failed_to_resolve" in answer.text
+    ident = f"http:{bare.desired.prefix}"
+    assert bare.call(lambda admin: admin.get("connector", ident)) is None
+
+
+def test_drift_is_seen_and_mended(setup: Setup) -> None:
+    ident = f"http:{setup.desired.prefix}"
+
+    async def spoil(admin: EmqxAdmin) -> None:
+        action = await admin.get("action", ident)
+        assert action is not None
+        await admin.replace(
+            "action",
+            ident,
+            {
+                "connector": action["connector"],
+                "description": action["description"],
+                "parameters": {**action["parameters"], "body": "${payload}", "max_retries": 3},
+                "resource_opts": {**action["resource_opts"], "inflight_window": 7},
+            },
+        )
+        rule = await admin.get("rule", setup.rule("chat"))
+        assert rule is not None
+        await admin.replace(
+            "rule",
+            setup.rule("chat"),
+            {key: rule[key] for key in ("sql", "actions", "description")} | {"enable": False},
+        )
+
+    setup.call(spoil)
+    plan = setup.call(lambda admin: compare(admin, setup.desired))
+    assert {(step.kind, field.path) for step in plan.pending for field in step.fields} == {
+        ("action", "resource_opts.inflight_window"),
+        ("action", "parameters.body"),
+        ("rule", "enable"),
+    }
+    setup.call(lambda admin: apply(admin, setup.desired))
+    action = setup.call(lambda admin: admin.get("action", ident))
+    assert action is not None
+    assert action["parameters"]["max_retries"] == 3
+    assert "body" not in action["parameters"]
+
+
+def test_a_rotated_token_is_seen_applied_and_never_shown(setup: Setup) -> None:
+    token = f'new-"quoted\\-{setup.run_id}'
+    desired = setup.with_token(token)
+    plan = setup.call(lambda admin: compare(admin, desired))
+    assert [field.path for step in plan.pending for field in step.fields] == [
+        "headers.authorization"
+    ]
+    setup.webhook.token = token
+    setup.call(lambda admin: apply(admin, desired))
+    with setup.device("rotator") as device:
+        device.publish(f"{setup.root}/chat/u/ask", "hello")
+    setup.webhook.wait(lambda bodies: len(bodies) == 1)
+    connector = setup.call(lambda admin: admin.get("connector", f"http:{desired.prefix}"))
+    assert token not in str(connector)
+
+
+@pytest.fixture
+def theirs(bare: Setup) -> Iterator[str]:
+    """A rule of somebody else's under the name that ours needs."""
+    ident = bare.rule("chat")
+    body = {"sql": f'SELECT * FROM "{bare.root}/x"', "actions": [], "description": "theirs"}
+    bare.call(lambda admin: admin.create("rule", ident, body))
+    try:
+        yield ident
+    finally:
+        bare.call(lambda admin: admin.delete("rule", ident))
+
+
+def test_what_is_somebody_elses_stays(bare: Setup, theirs: str) -> None:
+    with pytest.raises(ApplyError) as caught:
+        bare.call(lambda admin: apply(admin, bare.desired))
+    assert caught.value.code == "broker_name_taken"
+    assert caught.value.report.done == []
+    assert bare.call(lambda admin: remove(admin, bare.desired.prefix)).done == []
+    rule = bare.call(lambda admin: admin.get("rule", theirs))
+    assert rule is not None
+    assert rule["description"] == "theirs"
+
+
+def test_a_wrong_key_is_told_from_a_missing_broker(bare: Setup) -> None:
+    async def ask(url: str) -> str:
+        async with EmqxAdmin(url, (bare.broker.key[0], "wrong")) as admin:
+            try:
+                await compare(admin, bare.desired)
+            except BrokerError as error:
+                return error.code
+        return "no error"
+
+    assert asyncio.run(ask(bare.broker.url)) == "broker_unauthorized"
+    assert asyncio.run(ask("http://127.0.0.1:9")) == "broker_unreachable"
+
+
+def test_sql_that_the_broker_refuses(bare: Setup) -> None:
+    ident = bare.rule("chat")
+    rules = {**bare.desired.rules}
+    rules[ident] = {**rules[ident], "sql": f'SELEC id FROM "{bare.root}/x"'}
+    desired = dataclasses.replace(bare.desired, rules=rules)
+    with pytest.raises(ApplyError) as caught:
+        bare.call(lambda admin: apply(admin, desired))
+    assert caught.value.code == "sql_refused"
+    assert "syntax error" in caught.value.message
+    assert bare.call(lambda admin: admin.get("connector", f"http:{desired.prefix}")) is None
+
+
+def test_a_webhook_that_the_broker_does_not_reach(bare: Setup) -> None:
+    bare.webhook.refuse()
+    with pytest.raises(ApplyError) as caught:
+        bare.call(lambda admin: apply(admin, bare.desired, wait=3))
+    assert caught.value.code == "webhook_not_connected"
+    assert len(caught.value.report.not_done) == len(bare.desired.rules)
+    bare.webhook.listen()
+    done = bare.call(lambda admin: apply(admin, bare.desired)).done
+    assert len(done) == len(bare.desired.rules)

@@ -1,0 +1,412 @@
+"""The stand-in's MQTT side, with a real client, and what REST and MQTT do to one another."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import paho.mqtt.client as paho
+import pytest
+
+from service.demo.broker import StandIn
+from tests.demo.mqtt_client import TIMEOUT, MqttClient, client
+from tests.demo.webhook import Webhook, config, until
+
+ALL_COLUMNS = '''
+rule_engine.rules.lab.sql = """SELECT id, clientid, username, topic, payload, qos,
+  flags.retain AS retain, peerhost, pub_props FROM "lab/request/+" """
+'''
+REPLY = '''
+rule_engine.rules.reply {
+  sql = """SELECT json_decode(payload) as p, base64_decode(p.correlation) as corr
+    FROM "internal/reply" WHERE clientid = 'http_api' and is_null(peerhost) """
+  actions = [{function = republish, args = {topic = "${p.topic}", payload = "${p.payload}",
+    qos = 1, retain = false, mqtt_properties = {"Correlation-Data" = "${corr}"},
+    user_properties = "${p.user}"}}]
+}
+'''
+
+
+@pytest.fixture
+async def webhook() -> AsyncIterator[Webhook]:
+    async with Webhook() as found:
+        yield found
+
+
+@pytest.fixture
+async def broker(webhook: Webhook) -> AsyncIterator[StandIn]:
+    async with StandIn() as found:
+        await found.load(config(webhook.url) + ALL_COLUMNS)
+        yield found
+
+
+@pytest.fixture
+async def rest(broker: StandIn) -> AsyncIterator[httpx.AsyncClient]:
+    url = broker.rest_url + "/api/v5"
+    async with httpx.AsyncClient(base_url=url, auth=("key", "secret")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_publish_reaches_the_webhook(broker: StandIn, webhook: Webhook, qos: int) -> None:
+    async with client(broker.mqtt_port, "dev", username="alice") as device:
+        await device.publish("lab/request/u1", "你好".encode(), qos, retain=qos == 2)
+        (request,) = await webhook.wait(1)
+    body = request.json
+    assert len(str(body.pop("id"))) == 32
+    assert body == {
+        "clientid": "dev",
+        "username": "alice",
+        "topic": "lab/request/u1",
+        "payload": "你好",
+        "qos": qos,
+        "retain": qos == 2,
+        "peerhost": "127.0.0.1",
+        "pub_props": {"User-Property": {}},
+    }
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_burst_from_a_client_that_leaves_at_once_arrives_in_order(
+    broker: StandIn, webhook: Webhook, qos: int
+) -> None:
+    async with client(broker.mqtt_port, "dev") as device:
+        for number in range(60):
+            last = device.paho.publish("lab/request/u", str(number), qos)
+        await asyncio.to_thread(last.wait_for_publish, TIMEOUT)
+    received = await webhook.wait(60)
+    assert [request.json["payload"] for request in received] == [str(n) for n in range(60)]
+    ids = [str(request.json["id"]) for request in received]
+    assert ids == sorted(set(ids))
+
+
+async def test_rest_reaches_a_subscriber_and_says_whether_there_was_one(
+    broker: StandIn, rest: httpx.AsyncClient
+) -> None:
+    message = {"topic": "/out/u1", "payload": "hello", "qos": 1}
+    answer = await rest.post("/publish", json=message)
+    assert answer.status_code == 202
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.subscribe("/out/+")
+        answer = await rest.post("/publish", json=message)
+        assert answer.status_code == 200
+        assert len(answer.json()["id"]) == 32
+        found = await device.next()
+        assert (found.topic, found.payload, found.qos, found.retain) == (
+            "/out/u1",
+            b"hello",
+            1,
+            False,
+        )
+        binary = {"topic": "/out/u2", "payload": "AP8=", "payload_encoding": "base64"}
+        assert (await rest.post("/publish", json=binary)).status_code == 200
+        assert (await device.next()).payload == b"\x00\xff"
+    await until(lambda: broker.mqtt.client_count == 0)
+    assert (await rest.post("/publish", json=message)).status_code == 202
+
+
+async def test_bulk_keeps_order(broker: StandIn, rest: httpx.AsyncClient) -> None:
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.subscribe("out/#")
+        batch = [{"topic": f"out/{n}", "payload": str(n), "qos": 1} for n in range(50)]
+        answer = await rest.post("/publish/bulk", json=batch)
+        assert answer.status_code == 200
+        assert [(await device.next()).payload for _ in batch] == [b"%d" % n for n in range(50)]
+
+
+async def test_a_rest_publish_runs_rules_as_http_api(
+    webhook: Webhook, rest: httpx.AsyncClient
+) -> None:
+    properties = {
+        "content_type": "text/plain",
+        "correlation_data": "corr-1",
+        "response_topic": "back/here",
+        "message_expiry_interval": 30,
+        "payload_format_indicator": 1,
+        "user_properties": {"lang": "zh"},
+    }
+    message = {"topic": "lab/request/u", "payload": "x", "properties": properties}
+    assert (await rest.post("/publish", json=message)).status_code == 202
+    (request,) = await webhook.wait(1)
+    assert (request.json["clientid"], request.json["username"]) == ("http_api", "undefined")
+    assert request.json["peerhost"] == "undefined"
+    assert request.json["pub_props"] == {
+        "Content-Type": "text/plain",
+        "Correlation-Data": "corr-1",
+        "Response-Topic": "back/here",
+        "Message-Expiry-Interval": 30,
+        "Payload-Format-Indicator": 1,
+        "User-Property": {"lang": "zh"},
+        "User-Property-Pairs": [{"key": "lang", "value": "zh"}],
+    }
+
+
+async def test_delivery_takes_the_lower_qos(broker: StandIn) -> None:
+    async with client(broker.mqtt_port, "a") as one, client(broker.mqtt_port, "b") as two:
+        await one.subscribe("t/#", qos=1)
+        await two.subscribe("t/#", qos=0)
+        for qos in (0, 2):
+            await one.publish("t/x", str(qos), qos)
+        assert [(await one.next()).qos for _ in range(2)] == [0, 1]
+        assert [(await two.next()).qos for _ in range(2)] == [0, 0]
+
+
+async def test_retained_messages(broker: StandIn, rest: httpx.AsyncClient) -> None:
+    path = "/mqtt/retainer/message/%2Fstate%2Flamp"
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.publish("/state/lamp", b"on\xff", retain=True)
+        found = (await rest.get(path)).json()
+        assert base64.b64decode(found["payload"]) == b"on\xff"
+        assert (found["topic"], found["from_clientid"]) == ("/state/lamp", "dev")
+    async with client(broker.mqtt_port, "late") as late, client(broker.mqtt_port, "no") as other:
+        await other.subscribe("something/else")
+        await late.subscribe("/state/#")
+        message = await late.next()
+        assert (message.payload, message.retain) == (b"on\xff", True)
+        await late.publish("/state/lamp", b"", retain=True)
+        assert (await late.next()).payload == b""
+        assert (await rest.get(path)).status_code == 404
+        # amqtt would have sent `other` what others subscribe to
+        await late.publish("something/else", b"first")
+        assert (await other.next()).payload == b"first"
+
+
+async def test_a_retained_message_is_deleted_over_rest(
+    broker: StandIn, rest: httpx.AsyncClient
+) -> None:
+    message = {"topic": "a/b", "payload": "x", "retain": True}
+    assert (await rest.post("/publish", json=message)).status_code == 202
+    assert (await rest.get("/mqtt/retainer/message/a/b")).status_code == 404  # `/` is not %2F
+    assert (await rest.delete("/mqtt/retainer/message/a%2Fb")).status_code == 204
+    assert (await rest.delete("/mqtt/retainer/message/a%2Fb")).status_code == 404
+
+
+async def test_a_persistent_session_gets_what_came_meanwhile(
+    broker: StandIn, rest: httpx.AsyncClient
+) -> None:
+    async with client(broker.mqtt_port, "dev", clean_session=False) as device:
+        await device.subscribe("out/u")
+    await until(lambda: broker.mqtt.client_count == 0)
+    message = {"topic": "out/u", "payload": "while away", "qos": 1}
+    assert (await rest.post("/publish", json=message)).status_code == 200
+    async with client(broker.mqtt_port, "dev", clean_session=False) as device:
+        assert (await device.next()).payload == b"while away"
+
+
+async def test_websocket(broker: StandIn, webhook: Webhook) -> None:
+    options: dict[str, Any] = {"transport": "websockets"}
+    async with client(broker.ws_port, "browser", **options) as device:
+        await device.subscribe("lab/#")
+        await device.publish("lab/request/u", "over WebSocket")
+        assert (await device.next()).payload == b"over WebSocket"
+        (request,) = await webhook.wait(1)
+        assert request.json["clientid"] == "browser"
+
+
+async def test_an_mqtt_5_client_is_named_with_the_way_out(
+    broker: StandIn, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = MqttClient("newer", protocol=paho.MQTTv5)
+    assert await newer.connect(broker.mqtt_port) == "Unsupported protocol version"
+    await newer.leave()
+    (record,) = [r for r in caplog.records if "MQTT 5" in r.getMessage()]
+    assert record.levelno == logging.WARNING
+    for part in ("'newer'", "127.0.0.1:", "MQTT 3.1.1", "mosquitto: -V mqttv311"):
+        assert part in record.getMessage()
+    async with client(broker.mqtt_port, "older") as device:
+        await device.publish("lab/request/u", "still here")
+    assert (await webhook.wait(1))[0].json["payload"] == "still here"
+
+
+async def test_a_last_will_runs_rules(broker: StandIn, webhook: Webhook) -> None:
+    async with client(broker.mqtt_port, "dev", will=("lab/request/u", "gone")) as device:
+        connection: Any = device.paho.socket()
+        connection.shutdown(socket.SHUT_RDWR)
+        (request,) = await webhook.wait(1)
+    assert (request.json["payload"], request.json["clientid"]) == ("gone", "dev")
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_a_second_client_of_the_same_name_takes_over(
+    broker: StandIn, rest: httpx.AsyncClient, clean: bool
+) -> None:
+    async with client(broker.mqtt_port, "dev", clean_session=clean) as first:
+        await first.subscribe("out/#")
+        async with client(broker.mqtt_port, "dev", clean_session=clean) as second:
+            await asyncio.wait_for(first.closed.wait(), TIMEOUT)
+            await second.subscribe("out/#")
+            await rest.post("/publish", json={"topic": "out/1", "payload": "a"})
+            await rest.post("/publish", json={"topic": "out/1", "payload": "b"})
+            assert [(await second.next()).payload for _ in range(2)] == [b"a", b"b"]
+        assert first.messages.empty()
+
+
+async def test_a_packet_over_1_mb_ends_only_its_connection(
+    broker: StandIn, webhook: Webhook
+) -> None:
+    async with client(broker.mqtt_port, "big") as big, client(broker.mqtt_port, "dev") as device:
+        big.paho.publish("lab/request/u", b"x" * 1_100_000, 0)
+        await asyncio.wait_for(big.closed.wait(), TIMEOUT)
+        await device.publish("lab/request/u", b"x" * 1_000_000)
+        (request,) = await webhook.wait(1)
+        assert len(str(request.json["payload"])) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x10",
+        b"\x10\xff\xff\xff\xff\xff",
+        b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x09",
+        b"\x10\x0c\x00\x06MQIsdp\x03\x02\x00\x3c",
+        b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\xff\xff\xff\xff",
+    ],
+)
+async def test_garbage_is_hung_up_on(
+    broker: StandIn, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", broker.mqtt_port)
+    writer.write(garbage)
+    writer.write_eof()
+    await asyncio.wait_for(reader.read(), TIMEOUT)
+    writer.close()
+    await writer.wait_closed()
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.subscribe("t")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_a_reply_with_binary_correlation_data(
+    broker: StandIn, rest: httpx.AsyncClient
+) -> None:
+    await broker.load(REPLY)
+    envelope = '{"topic": "out/u", "payload": "hi", "correlation": "AP8=", "user": {"a": "1"}}'
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.subscribe("out/#")
+        await device.publish("internal/reply", envelope)  # a device may not
+        answer = await rest.post("/publish", json={"topic": "internal/reply", "payload": envelope})
+        assert answer.status_code == 202  # whatever becomes of the republished message
+        message = await device.next()
+        assert (message.topic, message.payload, message.qos) == ("out/u", b"hi", 1)
+        assert device.messages.empty()
+    (republished,) = [m for m in broker.mqtt.published if m.topic == "out/u"]
+    assert republished.properties == {
+        "Correlation-Data": b"\x00\xff",
+        "User-Property": {"a": "1"},
+        "User-Property-Pairs": [{"key": "a", "value": "1"}],
+    }
+    metrics = broker.resources.rule("reply").metrics()
+    assert (metrics["matched"], metrics["passed"], metrics["failed.no_result"]) == (2, 1, 1)
+    assert metrics["actions.success"] == 1
+
+
+async def test_a_rule_that_raises_is_counted_and_named(
+    broker: StandIn, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    await broker.load(
+        'rule_engine.rules.lab.sql = """SELECT id FROM "lab/request/+" '
+        'WHERE payload.temperature > 40 """'
+    )
+    async with client(broker.mqtt_port, "dev") as device:
+        for payload in ('{"temperature": "hot"}', '{"temperature": 4}', '{"temperature": 41}'):
+            await device.publish("lab/request/u", payload)
+    await webhook.wait(1)
+    metrics = broker.resources.rule("lab").metrics()
+    names = ("matched", "failed", "failed.exception", "failed.no_result", "passed")
+    assert [metrics[name] for name in names] == [3, 2, 1, 1, 1]
+    assert "rule lab raised" in caplog.text
+    assert "hot" not in caplog.text
+
+
+async def test_a_rule_that_republishes_onto_itself_stops(broker: StandIn) -> None:
+    await broker.load(
+        'rule_engine.rules.loop { sql = """SELECT * FROM "loop" """, actions = '
+        '[{function = republish, args = {topic = "loop"}}] }'
+    )
+    async with client(broker.mqtt_port, "dev") as device:
+        await device.publish("loop", "x")
+    metrics = broker.resources.rule("loop").metrics()
+    assert (metrics["matched"], metrics["actions.failed"]) == (2, 1)
+
+
+@pytest.mark.parametrize("which", ["mqtt_port", "ws_port", "rest_port"])
+async def test_a_taken_port_is_named(which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} is taken"):
+            await StandIn(**{which: port}).start()
+
+
+async def test_nothing_is_left_after_stop(
+    webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = asyncio.all_tasks()
+    broker = StandIn()
+    await broker.start()
+    await broker.load(config(webhook.url))
+    idle = socket.create_connection(("127.0.0.1", broker.mqtt_port))
+    device = MqttClient("dev")
+    await device.connect(broker.mqtt_port)
+    await device.subscribe("#")
+    await device.publish("lab/request/u", "x")
+    await webhook.wait(1)
+    await broker.stop()
+    await asyncio.wait_for(device.closed.wait(), TIMEOUT)
+    await device.leave()
+    idle.close()
+    await webhook.stop()
+    await until(lambda: asyncio.all_tasks() <= before)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    await webhook.start()
+    ports = broker.mqtt_port, broker.ws_port, broker.rest_port
+    await broker.start()
+    assert (broker.mqtt_port, broker.ws_port, broker.rest_port) == ports
+    await broker.stop()
+
+
+async def process(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "service.demo.broker", *arguments),
+        *("--mqtt-port", "0", "--ws-port", "0", "--rest-port", "0"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_as_a_process_of_its_own(webhook: Webhook, tmp_path: Path) -> None:
+    files = tmp_path / "rules.conf", tmp_path / "ports"
+    files[0].write_text(config(webhook.url))
+    broker = await process(
+        *("--config", str(files[0]), "--port-file", str(files[1])),
+        *("--api-key", "me", "--api-secret", "mine"),
+    )
+    assert broker.stdout is not None
+    await asyncio.wait_for(broker.stdout.readline(), TIMEOUT)
+    _, _, rest = files[1].read_text().split()
+    async with httpx.AsyncClient(auth=("me", "mine")) as http:
+        body = {"topic": "lab/request/u", "payload": "x"}
+        answer = await http.post(f"http://127.0.0.1:{rest}/api/v5/publish", json=body)
+        assert answer.status_code == 202
+    await webhook.wait(1)
+    broker.send_signal(signal.SIGTERM)
+    _, said = await asyncio.wait_for(broker.communicate(), TIMEOUT)
+    assert (broker.returncode, said) == (0, b"")
+
+
+async def test_a_process_with_a_bad_file_says_so_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.conf").write_text("connectors.http.x { url = ")
+    broker = await process("--config", str(tmp_path / "bad.conf"))
+    _, said = await asyncio.wait_for(broker.communicate(), TIMEOUT)
+    assert broker.returncode == 1
+    assert said.count(b"\n") == 1
+    assert b"syntax error" in said

@@ -1,0 +1,107 @@
+"""The main job: a question over MQTT in, a reply over MQTT out."""
+
+from __future__ import annotations
+
+import json
+
+from tests.fakes.model import hang, ok, status
+from tests.rig import message, rig
+
+HISTORY = """
+[flows.chat]
+request = "chatgpt/request/${user}"
+reply = "chatgpt/response/${user}"
+system = "You are a helpful assistant."
+history = { messages = 4, ttl = "1h", reset = ["/reset"] }
+"""
+
+
+async def test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo(database):
+    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+        house.model.script(ok("Hello Ada!"))
+        await ada.publish("chatgpt/request/ada", b"Hi")
+        assert await message(ada) == ("chatgpt/response/ada", b"Hello Ada!")
+        (request,) = await house.ended()
+        assert (request["state"], request["delivered"]) == ("done", True)
+        (call,) = house.model.calls
+        assert call.body["model"] == "gpt-5.4-mini"
+        assert call.body["messages"][-1] == {"role": "user", "content": "Hi"}
+        assert set(call.body) == {"model", "messages"}  # nothing optional unless a flow sets it
+
+
+async def test_each_user_has_a_memory_of_the_last_messages(database):
+    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/#") as client:
+        for number in range(4):
+            await client.publish("chatgpt/request/ada", f"q{number}".encode())
+            await message(client)
+        await client.publish("chatgpt/request/bob", b"other")
+        await message(client)
+        system, *history = house.model.calls[3].body["messages"]
+        assert system["role"] == "system"
+        said = [one["content"] for one in history]
+        assert said == ["q1", "echo: q1", "q2", "echo: q2", "q3"]
+        assert [one["content"] for one in house.model.calls[4].body["messages"][1:]] == ["other"]
+
+
+async def test_the_reset_word_forgets_and_is_not_asked(database):
+    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
+        for text in (b"remember me", b"/reset", b"who am I"):
+            await ada.publish("chatgpt/request/ada", text)
+            await message(ada)
+        assert len(house.model.calls) == 2
+        asked = house.model.calls[1].body["messages"]
+        assert [one["content"] for one in asked[1:]] == ["who am I"]
+
+
+async def test_failed_exchanges_do_not_enter_memory(database):
+    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
+        house.model.script(status(400, error_code="invalid_request", message="no"), ok("fine"))
+        await ada.publish("chatgpt/request/ada", b"bad")
+        _, payload = await message(ada)
+        assert payload.startswith(b"No answer: the model refused the request")
+        await ada.publish("chatgpt/request/ada", b"good")
+        assert (await message(ada))[1] == b"fine"
+        answer = await house.http.get("/conversations/chat/ada")
+        assert [turn["user"] for turn in answer.json()["turns"]] == ["good"]
+        assert (await house.http.delete("/conversations/chat/ada")).json() == {"forgotten": 1}
+        answer = await house.http.get("/conversations/chat/ada")
+        assert answer.json()["turns"] == []
+
+
+async def test_memory_survives_a_restart_of_the_service(database):
+    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+        await ada.publish("chatgpt/request/ada", b"first")
+        await message(ada)
+    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+        await ada.publish("chatgpt/request/ada", b"second")
+        await message(ada)
+        said = [one["content"] for one in house.model.calls[0].body["messages"][1:]]
+        assert said == ["first", "echo: first", "second"]
+
+
+async def test_json_replies_carry_id_model_and_usage(database):
+    flows = HISTORY + 'format = "json"\n'
+    async with rig(database, flows=flows) as house, house.mqtt("chatgpt/response/ada") as ada:
+        await ada.publish("chatgpt/request/ada", b"hi")
+        document = json.loads((await message(ada))[1])
+        (request,) = await house.ended()
+        assert document["id"] == request["id"]
+        assert document["conversation"] == "ada"
+        assert document["text"] == "echo: hi"
+        assert document["usage"]["total_tokens"] > 0
+        published = house.broker.mqtt.published[-1]
+        assert published.properties["Content-Type"] == "application/json"
+        assert published.properties["User-Property"]["request_id"] == request["id"]
+
+
+async def test_the_webhook_does_not_wait_for_the_model(database):
+    async with rig(database) as house:
+        hold = hang()
+        house.model.script(hold)
+        answer = await house.webhook({"id": "1", "topic": "chatgpt/request/ada", "payload": "x"})
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1, "duplicates": 0})
+        await house.model.wait_for_calls(1)
+        (request,) = await house.requests()
+        assert request["state"] == "answering"
+        house.model.release()
+        await house.ended()

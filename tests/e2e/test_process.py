@@ -1,0 +1,240 @@
+"""The service as a process: killed, stopped, started with what can't work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.broker.render import render_filled
+from service.demo.broker import StandIn
+from service.demo.play import Client
+from tests.fakes.model import FakeModel, hang
+from tests.rig import OPERATOR, ROOT, WEBHOOK, command, environment, eventually, load_flows, message
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Process:
+    """`emqx-gpt serve` as a child process that tests may kill."""
+
+    def __init__(self, folder: Path, broker: StandIn, model: FakeModel, **env: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "service.log"
+        self._folder = folder
+        self._env = environment(
+            OPENAI_API_KEY="sk-test",
+            OPENAI_BASE_URL=model.base_url,
+            EMQX_URL=broker.rest_url,
+            EMQX_API_KEY="key",
+            EMQX_API_SECRET="secret",
+            WEBHOOK_TOKEN=WEBHOOK,
+            OPERATOR_TOKEN=OPERATOR,
+            PORT=str(self.port),
+            FLOWS=str(ROOT / "flows.toml"),
+            **env,
+        )
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command("serve"), cwd=self._folder, env=self._env, stderr=log, stdout=log
+            )
+        await eventually(self._up, 30)
+
+    async def _up(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        with contextlib.suppress(httpx.HTTPError):
+            async with httpx.AsyncClient() as http:
+                return (await http.get(f"{self.url}/healthz")).status_code == 200
+        return False
+
+    async def end(self, number: int) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return await asyncio.to_thread(self.process.wait, 30)
+
+
+@contextlib.asynccontextmanager
+async def house(
+    folder: Path, **env: str
+) -> AsyncIterator[tuple[Process, StandIn, FakeModel, Client]]:
+    async with StandIn() as broker, FakeModel() as model:
+        process = Process(folder, broker, model, **env)
+        client = Client("127.0.0.1", broker.mqtt_port)
+        try:
+            await process.start()
+            await broker.load(render_filled(load_flows(None), process.url, WEBHOOK))
+            await client.connect()
+            await client.subscribe(["chatgpt/response/#"])
+            yield process, broker, model, client
+        finally:
+            await client.close()
+            await process.end(signal.SIGKILL)
+
+
+async def test_kill_9_between_202_and_reply_loses_nothing(tmp_path):
+    async with house(tmp_path) as (process, _, model, client):
+        model.behave(lambda body: hang())
+        for number in range(5):
+            await client.publish(f"chatgpt/request/u{number}", f"q{number}".encode())
+        await model.wait_for_calls(5, timeout=20)
+        await process.end(signal.SIGKILL)
+        model.behave(None)
+        await client.publish("chatgpt/request/late", b"while it was down")
+        await process.start()
+        answers = {(await message(client, 60))[1] for _ in range(6)}
+        assert answers == {*(f"echo: q{n}".encode() for n in range(5)), b"echo: while it was down"}
+
+
+async def test_sigterm_finishes_what_is_in_hand_and_exits_0(tmp_path):
+
+    async with house(tmp_path) as (process, _, model, client):
+        model.script(hang())
+        await client.publish("chatgpt/request/ada", b"in hand")
+        await model.wait_for_calls(1, timeout=20)
+        ending = asyncio.create_task(process.end(signal.SIGTERM))
+        await eventually(lambda: not _accepts(process.port))
+        model.release()
+        assert (await message(client))[1] == b"echo: in hand"
+        assert await ending == 0
+        log = process.log.read_text()
+        assert "Traceback" not in log
+        assert "in hand" not in log  # payloads stay out of the log
+        assert log.count(" done flow=chat") == 1
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    values = {
+        "OPENAI_API_KEY": "sk-test",
+        "EMQX_API_KEY": "k",
+        "EMQX_API_SECRET": "s",
+        "FLOWS": str(ROOT / "flows.toml"),
+        **env,
+    }
+    return subprocess.run(
+        command(*args),
+        cwd=folder,
+        env=environment(**{k: v for k, v in values.items() if v}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"OPENAI_API_KEY": ""}, ["OPENAI_API_KEY", "is not set"]),
+        ({"EMQX_API_SECRET": ""}, ["EMQX_API_SECRET", "is not set"]),
+        ({"HOST": "0.0.0.0"}, ["WEBHOOK_TOKEN", "OPERATOR_TOKEN", "HOST=0.0.0.0"]),
+        ({"FLOWS": "nowhere.toml"}, ["nowhere.toml", "no such file"]),
+        ({"PORT": "http"}, ["PORT"]),
+        ({"EMQX_URL": "localhost:18083"}, ["EMQX_URL", "http://"]),
+        ({"DATABASE_URL": "mysql://x/y"}, ["DATABASE_URL", "sqlite"]),
+        ({"DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, ["/proc/nowhere"]),
+        ({"WEBHOOK_TOKEN_FILE": "nowhere"}, ["WEBHOOK_TOKEN_FILE", "nowhere"]),
+        ({"RETENTION": "soon"}, ["RETENTION", "duration"]),
+    ],
+)
+def test_serve_refuses_what_can_not_work_with_one_clear_line(tmp_path, env, words):
+    result = run(tmp_path, "serve", **env)
+    assert result.returncode == 1, result.stderr
+    for word in words:
+        assert word in result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(line.startswith("emqx-gpt: ") for line in result.stderr.splitlines())
+
+
+def test_serve_refuses_a_malformed_flows_file_with_line_and_reason(tmp_path):
+    (tmp_path / "flows.toml").write_text('[flows.chat]\nrequest = "a/${x}"\nreplay = "b"\n')
+    result = run(tmp_path, "serve", FLOWS="flows.toml")
+    assert result.returncode == 1
+    assert "flows.toml:3" in result.stderr
+    assert "reply" in result.stderr
+    (tmp_path / "flows.toml").write_text("[flows.chat\n")
+    result = run(tmp_path, "serve", FLOWS="flows.toml")
+    assert "flows.toml:1" in result.stderr
+
+
+def test_serve_names_a_taken_port(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = run(tmp_path, "serve", PORT=str(port))
+    assert result.returncode == 1
+    assert str(port) in result.stderr
+    assert "PORT" in result.stderr
+
+
+async def test_a_secret_can_come_from_a_file(tmp_path):
+    (tmp_path / "token").write_text("from-file\n")
+    env = {"WEBHOOK_TOKEN_FILE": str(tmp_path / "token")}
+    async with StandIn() as broker, FakeModel() as model:
+        process = Process(tmp_path, broker, model, **env)
+        del process._env["WEBHOOK_TOKEN"]
+        try:
+            await process.start()
+            async with httpx.AsyncClient() as http:
+                headers = {"authorization": "Bearer from-file"}
+                body = {"id": "1", "topic": "chatgpt/request/a", "payload": "x"}
+                answer = await http.post(f"{process.url}/webhook", json=body, headers=headers)
+                assert answer.status_code == 202
+        finally:
+            await process.end(signal.SIGTERM)
+
+
+def test_mosquitto_clients_join_the_demo_as_printed(tmp_path):
+    """The very commands that the demo prints, run by a shell."""
+    log = tmp_path / "demo.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command("demo"), cwd=ROOT, env=environment(COLUMNS="200"), stdout=out, stderr=out
+        )
+    try:
+        ends = time.monotonic() + 60
+        while "It stays up" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < ends, log.read_text()
+            time.sleep(0.1)
+        lines = [line.strip() for line in log.read_text().splitlines()]
+        subscribe = next(line for line in lines if line.startswith("mosquitto_sub"))
+        publish = next(line for line in lines if line.startswith("mosquitto_pub"))
+        with subprocess.Popen(
+            f"exec {subscribe} -C 1 -W 20 -d", shell=True, stdout=subprocess.PIPE, text=True
+        ) as subscriber:
+            seen = []
+            assert subscriber.stdout is not None
+            for line in subscriber.stdout:
+                seen.append(line)
+                if "received SUBACK" in line:
+                    subprocess.run(publish, shell=True, check=True, timeout=20)
+            assert subscriber.wait(20) == 0, seen
+        assert any("Sam" in line for line in seen), seen
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(20) == 0
+    text = log.read_text()
+    assert "Every answer came." in text
+    assert "Traceback" not in text

@@ -1,0 +1,192 @@
+"""The whole house on loopback for tests: stand-in broker, scripted model, real uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from service import flows as flows_module
+from service.bootstrap import Service, epoch_ms
+from service.broker.render import render_filled
+from service.demo.broker import StandIn
+from service.demo.play import Client
+from service.server import bind, make_server
+from service.settings import Settings
+from service.web.app import create_app
+from tests.fakes.model import FakeModel
+
+ROOT = Path(__file__).parent.parent
+WEBHOOK, OPERATOR = "webhook-token", "operator-token"
+OPERATOR_AUTH = {"authorization": f"Bearer {OPERATOR}"}
+WEBHOOK_AUTH = {"authorization": f"Bearer {WEBHOOK}"}
+
+
+def make_settings(**changes: Any) -> Settings:
+    """Settings that read neither the environment nor `.env` of whoever runs the tests."""
+    names = Settings.model_fields
+    for name, value in changes.items():
+        assert name in names, name
+        if "SecretStr" in str(names[name].annotation) and isinstance(value, str):
+            changes[name] = SecretStr(value)
+    base = Settings.model_construct()
+    defaults = {name: field.default for name, field in names.items()}
+    return base.model_copy(update={**defaults, **changes})
+
+
+class Clock:
+    """Epoch ms that a test can move."""
+
+    def __init__(self) -> None:
+        self.ahead = 0
+
+    def __call__(self) -> int:
+        return epoch_ms() + self.ahead
+
+
+class Rig:
+    """Everything up, with a few ways to look at it."""
+
+    def __init__(
+        self, broker: StandIn, model: FakeModel, service: Service, port: int, clock: Clock
+    ) -> None:
+        self.broker = broker
+        self.model = model
+        self.service = service
+        self.port = port
+        self.clock = clock
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
+
+    @contextlib.asynccontextmanager
+    async def mqtt(self, *topics: str) -> AsyncIterator[Client]:
+        """A real MQTT client, subscribed."""
+        client = Client("127.0.0.1", self.broker.mqtt_port)
+        try:
+            await client.connect()
+            if topics:
+                await client.subscribe(topics)
+            yield client
+        finally:
+            await client.close()
+
+    async def requests(self, **query: Any) -> list[dict[str, Any]]:
+        answer = await self.http.get("/requests", params=query)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["requests"])
+
+    async def request(self, id: str) -> dict[str, Any]:
+        answer = await self.http.get(f"/requests/{id}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def webhook(self, body: Any, **options: Any) -> httpx.Response:
+        content = body if isinstance(body, bytes) else None
+        return await self.http.post(
+            "/webhook",
+            content=content,
+            json=None if content is not None else body,
+            headers=options.get("headers", WEBHOOK_AUTH),
+        )
+
+    async def ended(self, count: int = 1, seconds: float = 20, **query: Any) -> list[Any]:
+        """Wait until `count` requests have ended and none is open; return them, newest first."""
+
+        async def look() -> list[Any] | None:
+            found = await self.requests(limit=500, **query)
+            done = [one for one in found if one["ended_at"] is not None]
+            return found if len(done) >= count and len(done) == len(found) else None
+
+        return await eventually(look, seconds)
+
+
+async def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
+    """The first truthy result of `look`, asked again and again; fails after `seconds`."""
+    ends = time.monotonic() + seconds
+    while True:
+        result = look()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return result
+        assert time.monotonic() < ends, "it did not come about"
+        await asyncio.sleep(0.02)
+
+
+async def message(client: Client, seconds: float = 20) -> tuple[str, bytes]:
+    """The next message that arrives at a client."""
+    async with asyncio.timeout(seconds):
+        return await client.messages.get()
+
+
+@contextlib.asynccontextmanager
+async def running(service: Service, port: int = 0) -> AsyncIterator[int]:
+    """The service on a real uvicorn in this event loop; yields its port."""
+    sock = bind("127.0.0.1", port)
+    server = make_server(create_app(service))
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        await eventually(lambda: server.started or serving.done())
+        if serving.done():
+            await serving
+        yield sock.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def rig(
+    database: str, *, flows: str | None = None, lease: float = 30.0, **settings: Any
+) -> AsyncIterator[Rig]:
+    """The house with these flows (TOML text; default: the shipped file)."""
+    clock = Clock()
+    async with StandIn() as broker, FakeModel() as model:
+        found = load_flows(flows)
+        changes = {
+            "openai_api_key": "sk-test",
+            "openai_base_url": model.base_url,
+            "emqx_url": broker.rest_url,
+            "emqx_api_key": "key",
+            "emqx_api_secret": "secret",
+            "webhook_token": WEBHOOK,
+            "operator_token": OPERATOR,
+            "database_url": database,
+            "grace": 2.0,
+            **settings,
+        }
+        service = Service(make_settings(**changes), found, environ={}, lease=lease, now=clock)
+        async with running(service) as port:
+            made = Rig(broker, model, service, port, clock)
+            await broker.load(render_filled(found, made.url, WEBHOOK))
+            try:
+                yield made
+            finally:
+                await made.http.aclose()
+
+
+def load_flows(text: str | None) -> flows_module.Flows:
+    if text is None:
+        return flows_module.load(ROOT / "flows.toml")
+    found, faults = flows_module.parse(text)
+    assert found is not None, [str(fault) for fault in faults]
+    return found
+
+
+def command(*args: str) -> list[str]:
+    """The command line of emqx-gpt in this environment."""
+    return [sys.executable, "-m", "service", *args]
+
+
+def environment(**values: str) -> dict[str, str]:
+    """A clean environment for a child process."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **values}
