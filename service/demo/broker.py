@@ -20,7 +20,7 @@ from types import TracebackType
 import uvicorn
 
 from service.demo.message import Message
-from service.demo.mqtt import MqttBroker
+from service.demo.mqtt import MqttBroker, port_error
 from service.demo.resources import Refused, Resources
 from service.demo.rest import RestApi
 from service.demo.schema import Invalid
@@ -43,7 +43,11 @@ class _Server(uvicorn.Server):
 
 
 class StandIn:
-    """The whole broker. Ports of 0 are chosen by the system and known after `start`."""
+    """The whole broker. Ports of 0 are chosen by the system and known after `start`.
+
+    For tests, once started: `mqtt.published` holds the last messages with their properties,
+    `resources` the connectors, actions and rules with their counters.
+    """
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as exc:
         listener.close()
-        raise OSError(exc.errno, f"port {port} is taken (REST)") from None
+        raise port_error(exc, port, "REST") from None
     listener.setblocking(False)
     return listener
 

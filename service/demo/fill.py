@@ -15,6 +15,8 @@ from typing import Any
 from service.demo.reading import NOTHING, Reading, Schema, bounded, cut_to_fit
 
 _SEPARATORS = re.compile(r"[,;，；、。\n]+\s*(?:and\s+)?|\s+and\s+|\.\s+")
+# "T=21.5 H=40" is two readings too.
+_BETWEEN_READINGS = re.compile(r"(?<=[\d%])\s+(?=[A-Za-z_\u4e00-\u9fff]+\s?[:=]\s?-?\d)")
 
 
 def fill(schema: Schema, text: str, *, before: str = "", eager: bool = False) -> Any:
@@ -193,8 +195,12 @@ class _Filler:
     def _objects(self, target: Schema, clauses: list[str]) -> list[Any]:
         """One object for each clause that says something for it."""
         whole, found = self.reading, []
-        for clause in clauses:
-            self.reading = Reading(clause, dict(_names(target)), "", whole.eager)
+        names = dict(_names(target))
+        counts = any(names.get(name) for name in target.get("required") or [])
+        for clause in (part for each in clauses for part in _BETWEEN_READINGS.split(each)):
+            self.reading = Reading(clause, names, "", whole.eager)
+            if counts and not self.reading.figures:
+                continue
             each = self._object(target, needed=False)
             if each is not NOTHING:
                 found.append(each)

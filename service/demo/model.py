@@ -190,12 +190,12 @@ class OfflineModel:
 
 async def _run(port: int, delay: float, port_file: Path | None) -> None:
     async with OfflineModel(port, delay) as model:
-        print(f"offline model on {model.base_url}", flush=True)
         if port_file:
             # Renamed into place: whoever waits for it never reads half of it.
             partial = port_file.with_name(port_file.name + ".part")
             partial.write_text(str(model.port))
             partial.replace(port_file)
+        print(f"offline model on {model.base_url}", flush=True)
         await model.serve()
 
 

@@ -8,6 +8,7 @@ publisher gets its acknowledgement, so nothing acknowledged is lost with a closi
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import time
@@ -21,15 +22,18 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 from amqtt.errors import BrokerError
 from amqtt.session import ApplicationMessage, Session
 
+from service.demo.inbound import Inbound
 from service.demo.message import Message
-from service.demo.packets import MAX_PACKET_SIZE, Handshake, Replay, read_connect
+from service.demo.packets import Handshake, Replay, read_connect
 from service.rulesql import matches
 
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 1000  # for a client that is away, as EMQX's max_mqueue_len
 REMEMBERED = 1000
-_UNSUPPORTED_VERSION = bytes((0x20, 3, 0, 0x84, 0))  # CONNACK as MQTT 5 wants it
+_SPOKEN = 4  # the protocol level of MQTT 3.1.1
+# other levels: their name, and the CONNACK that refuses them
+_REFUSALS = {3: ("3.1", bytes((0x20, 2, 0, 1))), 5: ("5", bytes((0x20, 3, 0, 0x84, 0)))}
 
 
 class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
@@ -54,6 +58,7 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
         self._numbers = itertools.count(1)
         self._born = time.monotonic()
         self._stopping = False
+        self._named: deque[str] = deque(maxlen=100)
 
     def port(self, listener: str) -> int:
         """The port that a listener (`default` or `ws`) got."""
@@ -136,7 +141,7 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
         self._pending[client_id] -= 1
         if not self._pending[client_id]:
             del self._pending[client_id]
-        if not task.cancelled() and task.exception() is not None:
+        if not self._stopping and not task.cancelled() and task.exception() is not None:
             kind = type(task.exception()).__name__
             log.warning("client %r did not take a message (%s)", client_id, kind)
 
@@ -150,7 +155,7 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
                 listener_name, listener_type, address, port, ssl_context
             )
         except OSError as exc:
-            raise OSError(exc.errno, f"port {port} is taken ({listener_type} MQTT)") from None
+            raise port_error(exc, port, f"MQTT, {listener_type.value}") from None
 
     async def _authenticate(self, session: Session, _: ListenerConfig) -> bool:
         return True  # a demo on loopback: everybody may
@@ -165,8 +170,8 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
             hello = await read_connect(reader)
             if hello is None:
                 return
-            if hello.level == 5:
-                await self._refuse_mqtt5(hello, writer)
+            if hello.level != _SPOKEN:
+                await self._refuse(hello, writer)
                 return
             await self._close_namesake(hello.client_id)
             self._connections[task] = hello.client_id
@@ -180,16 +185,21 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
             del self._connections[task]
             await _close(writer)
 
-    async def _refuse_mqtt5(self, hello: Handshake, writer: WriterAdapter) -> None:
+    async def _refuse(self, hello: Handshake, writer: WriterAdapter) -> None:
+        version, refusal = _REFUSALS.get(hello.level, (f"level {hello.level}", b""))
         host, port = writer.get_peer_info() or ("?", 0)
-        log.warning(
-            "MQTT client %r at %s:%s speaks MQTT 5, which this stand-in does not: "
+        known = hello.client_id in self._named  # such clients come again every few seconds
+        log.log(
+            logging.DEBUG if known else logging.WARNING,
+            "MQTT client %r at %s:%s speaks MQTT %s, which this stand-in does not: "
             "choose MQTT 3.1.1 (mosquitto: -V mqttv311)",
             hello.client_id,
             host,
             port,
+            version,
         )
-        writer.write(_UNSUPPORTED_VERSION)
+        self._named.append(hello.client_id)
+        writer.write(refusal)
         await writer.drain()
 
     async def _close_namesake(self, client_id: str) -> None:
@@ -209,7 +219,9 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
             reader, writer, remote_address, remote_port
         )
         peer = (remote_address, remote_port)
-        session.delivered_message_queue = _Intake(self, session, peer, next(self._numbers))
+        session.delivered_message_queue = Inbound(
+            self.publish, session, peer, f"mqtt-{next(self._numbers)}"
+        )
         return handler, session
 
     async def _broadcast_message(
@@ -247,43 +259,11 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
         """amqtt would send retained messages of everybody's subscriptions to a new client."""
 
 
-class _Intake(asyncio.Queue[Any]):
-    """Stands where amqtt queues a client's messages, and passes them on at once.
-
-    amqtt acknowledges a message as soon as it is in this queue, and forgets the queue when the
-    client leaves.
-    """
-
-    def __init__(
-        self, broker: MqttBroker, session: Session, peer: tuple[str, int], number: int
-    ) -> None:
-        super().__init__()
-        self._broker = broker
-        self._session = session
-        self._peer = peer
-        self._source = f"mqtt-{number}"
-
-    async def put(self, item: Any) -> None:
-        self.put_nowait(item)
-
-    def put_nowait(self, item: Any) -> None:
-        packet = item.publish_packet
-        if not item.topic or "+" in item.topic or "#" in item.topic:
-            log.warning("client %r publishes to a bad topic; ignored", self._session.client_id)
-            return
-        self._broker.publish(
-            Message(
-                topic=item.topic,
-                payload=bytes(item.data or b""),
-                qos=item.qos,
-                retain=bool(packet and packet.retain_flag),
-                dup=bool(packet and packet.dup_flag),
-                clientid=self._session.client_id,
-                username=self._session.username,
-                peername=self._peer,
-                source=self._source,
-            )
-        )
+def port_error(exc: OSError, port: int, use: str) -> OSError:
+    """The same error, with the port named."""
+    taken = exc.errno == errno.EADDRINUSE
+    why = "is taken" if taken else f"can't be used: {exc.strerror}"
+    return OSError(exc.errno, f"port {port} {why} ({use})")
 
 
 def _is_connected(session: Session | None) -> bool:
@@ -296,6 +276,3 @@ async def _close(writer: WriterAdapter) -> None:
             await writer.close()
     except Exception as exc:  # already closed by the other side, in one of many ways
         log.debug("closing an MQTT connection: %s", type(exc).__name__)
-
-
-__all__ = ["MAX_PACKET_SIZE", "MqttBroker"]

@@ -61,7 +61,8 @@ TOPICS = {
         "climate", "heat", "cool", "temperature", "degree", "heater", "hvac",
         "warm", "hot", "cold", "几度", "度", "暖气",
     ),
-    "speaker": ("speaker", "volume", "play", "pause", "music", "song", "media", "player", "音乐"),
+    "speaker": ("speaker", "volume", "play", "pause", "music", "song", "media", "player", "音乐",
+                "next", "previous"),
     "humidity": ("humidity", "humid"),
     "door": ("door", "lock", "门锁", "大门"),
     "blinds": ("blind", "curtain", "shutter", "窗帘"),
@@ -129,7 +130,7 @@ def places(text: str) -> list[str]:
 _OFF = re.compile(r"\boff\b|\bdisable\b|\bdeactivate\b|关(?!于|系|心|注)|熄", re.IGNORECASE)
 _ON = re.compile(
     r"\b(?:turn|switch|put|power)(?:ed)?\b[^,;.]{0,60}?\bon\b|\bon\b\s*(?:[.!?,;]|$)"
-    r"|\benable\b|\bactivate\b|打开|开启|点亮|开(?=.{0,6}灯|着|了)",
+    r"|\benable\b|\bactivate\b|\blight(?:en)?\s+up\b|打开|开启|点亮|开(?=.{0,6}灯|着|了)",
     re.IGNORECASE,
 )
 
@@ -187,6 +188,68 @@ _ASKS_NAME = re.compile(
 def asks_name(text: str) -> bool:
     """Whether the speaker asks what he or she is called."""
     return bool(_ASKS_NAME.search(text))
+
+
+_STORY = re.compile(
+    r"\bstory\s+(?:about|of)\b\W{0,3}(\S.{0,200})|关于(.{1,100}?)的.{0,4}故事",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def story_about(text: str) -> str | None:
+    """What a story is wished about."""
+    if hit := _STORY.search(text):
+        return shorten((hit[1] or hit[2]).strip(" .!。！"), 100)
+    return None
+
+
+class Measured(NamedTuple):
+    """What kind of reading a piece of text holds, and its unit."""
+
+    quantity: str
+    unit: str
+
+
+# By its name where the text has one, else by the unit after the number.
+_QUANTITIES = (
+    ("temperature", "°C", r"°\s?[CF]?|℃|degrees?\b|celsius\b|度|C\b"),
+    ("humidity", "%", ""),
+    ("battery", "%", ""),
+    ("brightness", "lx", r"lux\b|lx\b"),
+    ("level", "%", r"%\s*full|percent\s+full"),
+    ("pressure", "hPa", r"h?Pa\b|bar\b"),
+    ("co2", "ppm", r"ppm\b"),
+    ("voltage", "V", r"V\b|volts?\b"),
+    ("energy", "kWh", r"kWh\b"),
+    ("power", "W", r"k?W\b|watts?\b"),
+    ("speed", "m/s", r"km/h|m/s"),
+    ("share", "%", r"%|percent\b"),
+)
+_UNITS = tuple(
+    (Measured(name, unit), re.compile(rf"\s*({after})", re.IGNORECASE))
+    for name, unit, after in _QUANTITIES
+    if after
+)
+
+
+def unit_at(text: str, at: int) -> Measured | None:
+    """The unit that stands at this place of the text, right after a number."""
+    for kind, after in _UNITS:
+        if hit := after.match(text, at):
+            said = hit[1]
+            standard = kind.quantity in ("temperature", "level", "share") or len(said) > 4
+            return kind if standard else Measured(kind.quantity, said)
+    return None
+
+
+def measured(text: str) -> Measured | None:
+    """The kind of the first reading in the text, if it says one."""
+    ends = (hit.end() for hit in re.finditer(r"\d(?![\d.])", text))
+    unit = next((found for end in ends if (found := unit_at(text, end))), None)
+    for name, usual, _ in _QUANTITIES:
+        if find(name, text):
+            return Measured(name, unit.unit if unit else usual)
+    return unit
 
 
 class Alarm(NamedTuple):

@@ -46,7 +46,6 @@ _UNITS = {
     "voltage": r"\s*V\b",
     "speed": r"\s*(?:km/h|m/s)",
 }
-_UNIT = re.compile(r"°\s?[CF]|℃|度|%|\b(?:degrees?|lux|lx|hPa|ppm|kWh|km/h|m/s|kW|W|V)\b")
 # Comparatives name a number without saying it.
 _IMPLIED = {
     "temperature": (("warmer|hotter|热一点|暖一点", 24), ("cooler|colder|冷一点|凉一点", 20)),
@@ -72,6 +71,8 @@ _FORMATS = {
 }
 _SWITCH = {"on", "power", "enabled", "active", "switch", "开"}
 _PLACE = {"room", "place", "area", "location", "zone", "where", "房间"}
+_KIND = {"unit", "quantity", "measure", "measurement", "metric"}
+_AMOUNT = {"value", "amount", "reading", "number"}
 _PERSON = {"name", "user", "person", "customer"}
 _MEDIA = {"media", "song", "title", "query", "genre", "playlist", "track", "artist", "music"}
 _PLAYED = re.compile(
@@ -181,6 +182,8 @@ class Reading:
         for figure in free:
             if any(re.compile(unit, re.I).match(self.text, figure.end) for unit in units):
                 return figure
+        if set(words(name)) & _AMOUNT:
+            free.sort(key=lambda each: phrases.unit_at(self.text, each.end) is None)
         return free[0] if free and any_left else None
 
     def enum(self, options: Sequence[Any], needed: bool) -> Any:
@@ -259,7 +262,7 @@ class Reading:
         tokens = set(words(name))
         if tokens & _PLACE and (earlier := phrases.places(self.before)):
             return earlier[-1]
-        if tokens & (_PLACE | _PERSON | {"device", "sensor", "unit"}):
+        if tokens & (_PLACE | _PERSON | _KIND | {"device", "sensor"}):
             return "未知" if phrases.is_chinese(self.text) else "unknown"
         return self.text.strip()
 
@@ -279,8 +282,8 @@ class Reading:
                 r"\b(?:sensor|device)\s+([\w-]+)", self.text, re.I
             )
             return hit[hit.lastindex or 0] if hit else None
-        if "unit" in tokens:
-            return hit[0] if (hit := _UNIT.search(self.text)) else None
+        if tokens & _KIND and (kind := phrases.measured(self.text)):
+            return kind.unit if "unit" in tokens else kind.quantity
         return phrases.told_name(self.text) if tokens & _PERSON else None
 
 

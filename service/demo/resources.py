@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from collections.abc import Callable, Mapping
 
 from service.demo import hocon, schema
@@ -266,13 +265,6 @@ class Resources:
             await action.stop()
         for connector in self.connectors.values():
             await connector.stop()
-
-
-def rfc3339(milliseconds: object) -> str:
-    """A stamp as EMQX shows it."""
-    assert isinstance(milliseconds, int)
-    moment = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
-    return moment.isoformat(timespec="milliseconds")
 
 
 def _merged(old: Mapping[str, object], new: object) -> object:

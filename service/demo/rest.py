@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from secrets import compare_digest
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -16,8 +17,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from service.demo import publishing, rest_resources, rest_rules
-from service.demo.message import NODE
-from service.demo.resources import Missing, Refused, rfc3339
+from service.demo.message import NODE, rfc3339
+from service.demo.resources import Missing, Refused
 from service.demo.schema import Invalid
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ class RestApi:
         routes += [
             Route(path, self._guard(handler), methods=[method]) for path, method, handler in guarded
         ]
-        self.app = Starlette(routes=[Mount("/api/v5", routes=routes)])
+        self.app = Starlette(
+            routes=[Mount("/api/v5", routes=routes)],
+            exception_handlers={404: _no_such_path, 405: _no_such_method},
+        )
 
     def _guard(self, handler: Handler) -> Handler:
         """API key first; then what handlers raise becomes what EMQX would answer."""
@@ -106,7 +110,8 @@ class RestApi:
             key, _, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             key = secret = ""
-        if key in self._api_keys and self._api_keys[key] == secret:
+        expected = self._api_keys.get(key)
+        if expected is not None and compare_digest(expected.encode(), secret.encode()):
             return None
         return error(401, "BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
 
@@ -166,6 +171,14 @@ class RestApi:
         if self._broker.retained.pop(_topic(request), None) is None:
             return error(404, "NOT_FOUND", "Viewed message doesn't exist")
         return Response(status_code=204)
+
+
+async def _no_such_path(_: Request, __: Exception) -> Response:
+    return error(404, "API_NOT_EXIST", "Request Path Not Found")
+
+
+async def _no_such_method(_: Request, __: Exception) -> Response:
+    return error(405, "METHOD_NOT_ALLOWED", "Method Not Allowed")
 
 
 def _topic(request: Request) -> str:

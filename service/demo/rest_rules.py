@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.demo import schema
-from service.demo.message import NODE, Message
-from service.demo.resources import Refused, Resources, rfc3339
+from service.demo.message import NODE, Message, rfc3339
+from service.demo.resources import Refused, Resources
 from service.demo.rest_resources import read_object
 from service.demo.rules import LoadedRule
 from service.rulesql import RuleException, SqlError, parse, to_json

@@ -74,6 +74,10 @@ class RuleEngine:
                 exc,
             )
             return
+        except Exception:  # a fault of ours must not end the publisher's connection
+            count.update(("failed", "failed.exception"))
+            log.exception("rule %s failed on message %s", loaded.id, message.id)
+            return
         if output is None:
             count.update(("failed", "failed.no_result"))
             return

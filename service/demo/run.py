@@ -84,8 +84,8 @@ async def running(console: Console, settings: Settings) -> AsyncIterator[Demo]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emqx-gpt-demo-")))
         # Secrets of this run only: nothing to configure, nothing to leak.
         key, secret, token = "demo", secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        ports = [_free(console, name, port) for name, port in PORTS.items()]
-        broker = StandIn(*ports, host=HOST, api_keys={key: secret})
+        mqtt, ws, rest = (_free(console, name, port) for name, port in PORTS.items())
+        broker = StandIn(mqtt, ws, rest, HOST, {key: secret})
         await broker.start()
         stack.push_async_callback(broker.stop)
         changes: dict[str, Any] = {

@@ -25,8 +25,9 @@ _POLITE = re.compile(
 )
 _VERB = re.compile(
     r"^(?:turn|switch|set|make|play|pause|stop|skip|put|dim|open|close|change|raise|lower|start"
-    r"|increase|decrease|adjust|lock|unlock)\b"
-    r"|打开|开启|关掉|关闭|关上|调[到成高低]|设[为置成]|播放|放一首|放点|暂停|停止|[热冷暖凉亮暗]一点",
+    r"|increase|decrease|adjust|lock|unlock"
+    r"|next|previous|heat|cool|warm|light(?:en)?\s+up)\b"
+    r"|打开|开启|关掉|关闭|关上|调[到成高低]|设[为置成]|播放|放一首|放点|暂停|停止|[上下]一首|[热冷暖凉亮暗]一点",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(

@@ -18,6 +18,24 @@ from service.demo.toolcalls import Call, Choice, choose, forced
 _READ = 4000
 _FAILED = re.compile(r"\b(?:error|failed|failure|refused|timed out)\b|失败|错误", re.IGNORECASE)
 
+# The one long answer, so that there is something to stream.
+_STORY = (
+    "I know only one story, but it fits everybody; today it is about {0}. "
+    "Once upon a time, at the end of a long day, all the machines of the house fell silent. "
+    "Only one small message was still on its way, from topic to topic, looking for an answer. "
+    "It met {0}, and asked: “Do you know where I belong?” "
+    "“Stay here,” said {0}, “somebody will subscribe to you in the morning.” "
+    "So the message was retained, and slept well. Good night."
+)
+_STORY_ZH = (
+    "我只会讲一个故事，不过谁都可以当主角，今天的主角是{0}。"
+    "从前，在漫长的一天结束的时候，家里的机器都安静了下来。"
+    "只有一条小小的消息还在路上，从一个主题走到另一个主题，寻找它的答案。"
+    "它遇见了{0}，问道：“你知道我该去哪儿吗？”"
+    "“留在这儿吧，”{0}说，“明天早上会有人订阅你的。”"
+    "于是这条消息被保留了下来，睡得很香。晚安。"
+)
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -101,6 +119,8 @@ def _said(talk: _Talk, choice: Choice, tools: Sequence[str]) -> str:
         return _seen(talk)
     if reading := phrases.alarm(talk.text):
         return _warning(reading, talk.chinese)
+    if about := phrases.story_about(talk.text):
+        return _STORY_ZH.format(about) if talk.chinese else _STORY.format(about)
     if not talk.text.strip():
         return "Your message is empty."
     return _reply_zh(talk, tools) if talk.chinese else _reply(talk, tools)

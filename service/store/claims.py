@@ -210,7 +210,7 @@ def _lock_loose(pg: bool) -> Any:
 
 
 def _too_late(tx: Tx, order: Claim, limit: int) -> Taken:
-    """Expired requests of flows that `order` leaves out: paused, unknown, removed.
+    """Expired requests of any flow: paused, unknown, removed, waiting to be tried again.
 
     In a conversation only the head, and only while nothing is active: even bad news
     comes in order.
@@ -222,8 +222,6 @@ def _too_late(tx: Tx, order: Claim, limit: int) -> Taken:
     ).all()
     full = len(rows) == limit
     order.sweep.after = (rows[-1].deadline, rows[-1].seq) if full else Sweep().after
-    open_flows = {codec.key(flow) for flow in order.flows}
-    rows = [row for row in rows if row.flow not in open_flows]
     loose_seqs = [row.seq for row in rows if not row.ordered]
     free = [
         (row.flow, row.conversation)
@@ -254,7 +252,10 @@ def _claim_one(tx: Tx, order: Claim) -> Claims:
         seqs = tx.run(_answered(), {"b_now": tx.now, "b_limit": order.limit}).scalars().all()
         taken += _lease(tx, order, seqs)
     if view.expired and len(taken) < order.limit:
-        late, time = _too_late(tx, order, order.limit - len(taken))
+        left = order.limit - len(taken)
+        # Where both are, the late ones get half: they have waited, but so have the others.
+        share = (left + order.turn % 2) // 2 if view.due else left
+        late, time = _too_late(tx, order, share) if share else ([], tx.now)
         taken, times = taken + late, [*times, time]
     if view.due and len(taken) < order.limit:
         fresh, time = _from_flows(tx, order, view.due, order.limit - len(taken))

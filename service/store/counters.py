@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import bindparam, case, select, update
 
+from service.model import Reservation
 from service.store import codec
 from service.store.sql import Tx, insert, listed_texts, texts
 from service.store.tables import counters
-from service.store.values import Reservation
 
 _k = counters.c
 

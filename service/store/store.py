@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from service.model import Answer, Attempt, Claimed, Entry, State
+from service.model import Answer, Attempt, Claimed, Entry, Reservation, State
 from service.store import claims, counters, inbox, leases, memory, purge, reads, reaper
 from service.store.engine import Engine
 from service.store.sql import Tx
-from service.store.values import Added, Change, Claims, Memory, Reservation, Row, Stats
+from service.store.values import Added, Change, Claims, Memory, Row, Stats
 
 T = TypeVar("T")
 ADD_TIMEOUT = 4.0

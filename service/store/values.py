@@ -44,16 +44,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """`amount` of `key` in the window that starts at `window`, if it stays within `limit`."""
-
-    key: str
-    window: int
-    amount: int
-    limit: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stats:
     """What waits. `counts` is of requests not yet ended, by flow and state."""
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -34,6 +34,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("broker_name", names, scope="session")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if "real" not in brokers.named():
+        terminalreporter.write_line(
+            f"contract suite: on the stand-in, without MQTT 5; {', '.join(brokers.REAL)} name a "
+            "real broker"
+        )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "mqtt5: speaks MQTT 5, which the stand-in does not")
 
@@ -48,20 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def broker(broker_name: str) -> Iterator[Broker]:
     with brokers.running(broker_name) as running:
-        yield running
-
-
-@pytest.fixture
-def run_id() -> str:
-    """Unique for each test: part of every name and topic."""
-    return secrets.token_hex(6)
-
-
-@pytest.fixture
-def webhook(run_id: str) -> Iterator[Webhook]:
-    host = brokers.WEBHOOK_HOST
-    bind = "127.0.0.1" if host == "127.0.0.1" else "0.0.0.0"
-    with Webhook(f"tok-{run_id}", bind=bind, host=host) as running:
         yield running
 
 
@@ -83,6 +77,14 @@ class Setup:
                 return await work(admin)
 
         return asyncio.run(run())
+
+    def apply(self, desired: Desired | None = None, **options: Any) -> list[str]:
+        """Our apply; the webhook is probed where it is seen from here. What was done."""
+        local = self.webhook.local_url
+        wanted = desired or self.desired
+        report = self.call(lambda admin: apply(admin, wanted, probe_url=local, **options))
+        self.webhook.forget()
+        return report.done
 
     def rest(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """A plain call to the REST API."""
@@ -113,7 +115,10 @@ class Setup:
 
     def device(self, name: str, *, version: int = 4) -> AbstractContextManager[Device]:
         """A connected client; `version` 4 is MQTT 3.1.1."""
-        return device(self.broker, f"{self.root}-{name}", version=version)
+        return device(self.broker, self.client_id(name), version=version)
+
+    def client_id(self, name: str) -> str:
+        return f"emqxgpt-test-{self.run_id}-{name}"
 
     def named_device(self, client_id: str) -> AbstractContextManager[Device]:
         """A client that calls itself exactly so."""
@@ -154,15 +159,48 @@ def build_for(run_id: str, to: Target | None) -> Desired:
     return build(flows, prefix=f"emqxgpt_test_{run_id}", to=to, reply_topic=reply)
 
 
+@contextmanager
+def prepared(broker: Broker) -> Iterator[Setup]:
+    """A webhook and names of its own; whatever is applied is removed."""
+    run_id = secrets.token_hex(6)
+    host = brokers.WEBHOOK_HOST
+    bind = "127.0.0.1" if host == "127.0.0.1" else "0.0.0.0"
+    with Webhook(f"tok-{run_id}", bind=bind, host=host) as webhook:
+        desired = build_for(run_id, target(webhook.url, webhook.token))
+        setup = Setup(broker, webhook, desired, f"emqxgpt-test/{run_id}", run_id)
+        try:
+            yield setup
+        finally:
+            setup.call(lambda admin: remove(admin, desired.prefix))
+
+
 @pytest.fixture
-def bare(broker: Broker, webhook: Webhook, run_id: str) -> Iterator[Setup]:
-    """Nothing applied yet; whatever a test applies is removed."""
-    desired = build_for(run_id, target(webhook.url, webhook.token))
-    setup = Setup(broker, webhook, desired, f"emqxgpt-test/{run_id}", run_id)
-    try:
+def bare(broker: Broker) -> Iterator[Setup]:
+    """Nothing applied yet."""
+    with prepared(broker) as setup:
         yield setup
-    finally:
-        setup.call(lambda admin: remove(admin, desired.prefix))
+
+
+@pytest.fixture
+def fresh(bare: Setup) -> Setup:
+    """Applied, connected, enabled, for this test alone."""
+    bare.apply()
+    return bare
+
+
+@pytest.fixture(scope="module")
+def shared(broker: Broker) -> Iterator[Setup]:
+    with prepared(broker) as setup:
+        setup.apply()
+        yield setup
+
+
+@pytest.fixture
+def setup(shared: Setup) -> Setup:
+    """Applied once for the tests of a module, for those that leave it as it is."""
+    shared.webhook.answer = lambda _: 202
+    shared.webhook.forget()
+    return shared
 
 
 def eventually(look: Callable[[], bool], timeout: float = 30.0) -> None:
@@ -171,11 +209,3 @@ def eventually(look: Callable[[], bool], timeout: float = 30.0) -> None:
     while not look():
         assert time.monotonic() < end, f"not within {timeout} s"
         time.sleep(0.2)
-
-
-@pytest.fixture
-def setup(bare: Setup) -> Setup:
-    """Applied, connected, enabled."""
-    bare.call(lambda admin: apply(admin, bare.desired))
-    bare.webhook.forget()
-    return bare

@@ -8,41 +8,41 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker.apply import ApplyError, apply, compare, read, remove
+from service.broker.apply import ApplyError, compare, read, remove
 from service.broker.render import to_hocon
 from service.clients.emqx_admin import EmqxAdmin
 from service.errors import BrokerError
 from tests.contract.conftest import Setup
 
 
-def test_diff_after_apply_is_empty(setup: Setup) -> None:
-    plan = setup.call(lambda admin: compare(admin, setup.desired))
+def test_diff_after_apply_is_empty(fresh: Setup) -> None:
+    plan = fresh.call(lambda admin: compare(admin, fresh.desired))
     assert plan.in_step, plan.as_json()
     assert plan.notes == ()
 
 
-def test_a_second_apply_does_nothing(setup: Setup) -> None:
-    assert setup.call(lambda admin: apply(admin, setup.desired)).done == []
+def test_a_second_apply_does_nothing(fresh: Setup) -> None:
+    assert fresh.apply() == []
 
 
-def test_remove_leaves_no_trace(setup: Setup) -> None:
-    before = _names(setup)
-    done = setup.call(lambda admin: remove(admin, setup.desired.prefix)).done
-    assert len(done) == 2 + len(setup.desired.rules)
-    left = setup.call(lambda admin: read(admin, setup.desired.prefix))
+def test_remove_leaves_no_trace(fresh: Setup) -> None:
+    before = _names(fresh)
+    done = fresh.call(lambda admin: remove(admin, fresh.desired.prefix)).done
+    assert len(done) == 2 + len(fresh.desired.rules)
+    left = fresh.call(lambda admin: read(admin, fresh.desired.prefix))
     assert left.connector is None
     assert left.action is None
-    after = _names(setup)
-    mine = {name for name in before if name.startswith(setup.desired.prefix)}
-    assert len(mine) == 2 + len(setup.desired.rules)
+    after = _names(fresh)
+    mine = {name for name in before if name.startswith(fresh.desired.prefix)}
+    assert len(mine) == 2 + len(fresh.desired.rules)
     assert after == before - mine
 
 
-def _names(setup: Setup) -> set[str]:
-    rules = setup.call(lambda admin: admin.rules())
+def _names(fresh: Setup) -> set[str]:
+    rules = fresh.call(lambda admin: admin.rules())
     found = {rule["id"] for rule in rules}
     for path in ("/connectors", "/actions"):
-        found |= {f"{item['name']} {path}" for item in setup.rest("GET", path).json()}
+        found |= {f"{item['name']} {path}" for item in fresh.rest("GET", path).json()}
     return found
 
 
@@ -62,8 +62,8 @@ def test_a_file_with_placeholders_is_refused(bare: Setup) -> None:
     assert bare.call(lambda admin: admin.get("connector", ident)) is None
 
 
-def test_drift_is_seen_and_mended(setup: Setup) -> None:
-    ident = f"http:{setup.desired.prefix}"
+def test_drift_is_seen_and_mended(fresh: Setup) -> None:
+    ident = f"http:{fresh.desired.prefix}"
 
     async def spoil(admin: EmqxAdmin) -> None:
         action = await admin.get("action", ident)
@@ -78,41 +78,41 @@ def test_drift_is_seen_and_mended(setup: Setup) -> None:
                 "resource_opts": {**action["resource_opts"], "inflight_window": 7},
             },
         )
-        rule = await admin.get("rule", setup.rule("chat"))
+        rule = await admin.get("rule", fresh.rule("chat"))
         assert rule is not None
         await admin.replace(
             "rule",
-            setup.rule("chat"),
+            fresh.rule("chat"),
             {key: rule[key] for key in ("sql", "actions", "description")} | {"enable": False},
         )
 
-    setup.call(spoil)
-    plan = setup.call(lambda admin: compare(admin, setup.desired))
+    fresh.call(spoil)
+    plan = fresh.call(lambda admin: compare(admin, fresh.desired))
     assert {(step.kind, field.path) for step in plan.pending for field in step.fields} == {
         ("action", "resource_opts.inflight_window"),
         ("action", "parameters.body"),
         ("rule", "enable"),
     }
-    setup.call(lambda admin: apply(admin, setup.desired))
-    action = setup.call(lambda admin: admin.get("action", ident))
+    fresh.apply()
+    action = fresh.call(lambda admin: admin.get("action", ident))
     assert action is not None
     assert action["parameters"]["max_retries"] == 3
     assert "body" not in action["parameters"]
 
 
-def test_a_rotated_token_is_seen_applied_and_never_shown(setup: Setup) -> None:
-    token = f'new-"quoted\\-{setup.run_id}'
-    desired = setup.with_token(token)
-    plan = setup.call(lambda admin: compare(admin, desired))
+def test_a_rotated_token_is_seen_applied_and_never_shown(fresh: Setup) -> None:
+    token = f'new-"quoted\\-{fresh.run_id}'
+    desired = fresh.with_token(token)
+    plan = fresh.call(lambda admin: compare(admin, desired))
     assert [field.path for step in plan.pending for field in step.fields] == [
         "headers.authorization"
     ]
-    setup.webhook.token = token
-    setup.call(lambda admin: apply(admin, desired))
-    with setup.device("rotator") as device:
-        device.publish(f"{setup.root}/chat/u/ask", "hello")
-    setup.webhook.wait(lambda bodies: len(bodies) == 1)
-    connector = setup.call(lambda admin: admin.get("connector", f"http:{desired.prefix}"))
+    fresh.webhook.token = token
+    fresh.apply(desired)
+    with fresh.device("rotator") as device:
+        device.publish(f"{fresh.root}/chat/u/ask", "hello")
+    fresh.webhook.wait(lambda bodies: len(bodies) == 1)
+    connector = fresh.call(lambda admin: admin.get("connector", f"http:{desired.prefix}"))
     assert token not in str(connector)
 
 
@@ -130,7 +130,7 @@ def theirs(bare: Setup) -> Iterator[str]:
 
 def test_what_is_somebody_elses_stays(bare: Setup, theirs: str) -> None:
     with pytest.raises(ApplyError) as caught:
-        bare.call(lambda admin: apply(admin, bare.desired))
+        bare.apply()
     assert caught.value.code == "broker_name_taken"
     assert caught.value.report.done == []
     assert bare.call(lambda admin: remove(admin, bare.desired.prefix)).done == []
@@ -158,7 +158,7 @@ def test_sql_that_the_broker_refuses(bare: Setup) -> None:
     rules[ident] = {**rules[ident], "sql": f'SELEC id FROM "{bare.root}/x"'}
     desired = dataclasses.replace(bare.desired, rules=rules)
     with pytest.raises(ApplyError) as caught:
-        bare.call(lambda admin: apply(admin, desired))
+        bare.apply(desired)
     assert caught.value.code == "sql_refused"
     assert "syntax error" in caught.value.message
     assert bare.call(lambda admin: admin.get("connector", f"http:{desired.prefix}")) is None
@@ -167,9 +167,9 @@ def test_sql_that_the_broker_refuses(bare: Setup) -> None:
 def test_a_webhook_that_the_broker_does_not_reach(bare: Setup) -> None:
     bare.webhook.refuse()
     with pytest.raises(ApplyError) as caught:
-        bare.call(lambda admin: apply(admin, bare.desired, wait=3))
+        bare.apply(wait=3)
     assert caught.value.code == "webhook_not_connected"
     assert len(caught.value.report.not_done) == len(bare.desired.rules)
     bare.webhook.listen()
-    done = bare.call(lambda admin: apply(admin, bare.desired)).done
+    done = bare.apply()
     assert len(done) == len(bare.desired.rules)

@@ -55,6 +55,11 @@ class Webhook:
     def url(self) -> str:
         return f"http://{self._host}:{self._port}"
 
+    @property
+    def local_url(self) -> str:
+        """Where this machine reaches it, whatever the broker calls it."""
+        return f"http://127.0.0.1:{self._port}"
+
     def __enter__(self) -> Webhook:
         self._thread.start()
         self.listen()

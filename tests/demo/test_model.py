@@ -170,6 +170,13 @@ async def test_a_sensor_becomes_one_spoken_sentence(
     assert await said(client, user(prompt)) == expected
 
 
+async def test_a_story_is_long_enough_to_be_streamed(client: AsyncOpenAI) -> None:
+    story = await said(client, user("Tell a short bedtime story about: a robot."))
+    assert "today it is about a robot." in story
+    assert len(story.split()) > 60
+    assert "主角是灯塔" in await said(client, user("讲一个关于灯塔的故事"))
+
+
 async def test_a_huge_text_is_quoted_in_short(client: AsyncOpenAI) -> None:
     async with asyncio.timeout(5):
         answer = await said(client, user("\x01 sensor and then " * 60_000))

@@ -45,6 +45,48 @@ def test_a_document_is_read_from_the_text(text: str, values: list[Any]) -> None:
     assert list(found.values()) == values
 
 
+READINGS = {
+    "type": "object",
+    "properties": {
+        "summary": {"type": "string"},
+        "readings": {"type": "array", "items": {"$ref": "#/$defs/reading"}},
+    },
+    "required": ["readings", "summary"],
+    "$defs": {
+        "reading": {
+            "type": "object",
+            "properties": {
+                "quantity": {"type": "string"},
+                "value": {"type": "number"},
+                "unit": {"type": "string"},
+            },
+            "required": ["quantity", "value", "unit"],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("tank 3 abt 66 % full, 18C", [("level", 66, "%"), ("temperature", 18, "°C")]),
+        ('{"temp": -4.5, "hum": 40}', [("temperature", -4.5, "°C"), ("humidity", 40, "%")]),
+        ("temp=21.5 bat=3.1V", [("temperature", 21.5, "°C"), ("battery", 3.1, "V")]),
+        ("1013 hPa; 812 ppm", [("pressure", 1013, "hPa"), ("co2", 812, "ppm")]),
+        ("温度18度，湿度40%", [("temperature", 18, "°C"), ("humidity", 40, "%")]),
+        ("the humidity is fine", []),
+        ("hello", []),
+    ],
+)
+def test_each_measurement_becomes_a_reading(
+    text: str, readings: list[tuple[str, float, str]]
+) -> None:
+    found = fill(READINGS, text)
+    jsonschema.validate(found, READINGS)
+    assert [tuple(each.values()) for each in found["readings"]] == readings
+    assert found["summary"] == text
+
+
 def test_arrays_references_and_nesting() -> None:
     schema = {
         "type": "object",

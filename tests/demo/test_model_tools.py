@@ -90,6 +90,7 @@ def speaker(room: str, action: str, **more: Any) -> tuple[str, dict[str, Any]]:
         ("set brightness to 40", [light("kitchen", True, brightness=40)]),
         ("set the bedroom lamp to 40%", [light("bedroom", True, brightness=40)]),
         ("set the bedroom lamp to 400%", [light("bedroom", True, brightness=100)]),
+        ("Light up the kitchen.", [light("kitchen", True)]),
         ("dim the bedroom lamp", [light("bedroom", True, brightness=20)]),
         ("打开厨房的灯", [light("kitchen", True)]),
         ("把厨房的灯打开", [light("kitchen", True)]),

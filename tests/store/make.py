@@ -50,9 +50,9 @@ def entry(conversation: str = "u1", **fields: Any) -> Entry:
     return Entry(message=Message(**message), **values)
 
 
-def loose(**fields: Any) -> Entry:
+def loose(conversation: str = "u1", **fields: Any) -> Entry:
     """A new request in `alarm`, which has no order to keep."""
-    return entry(**{"flow": "alarm", "ordered": False} | fields)
+    return entry(conversation, **{"flow": "alarm", "ordered": False} | fields)
 
 
 def answer(text: str = "hi", **fields: Any) -> Answer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -276,7 +278,16 @@ async def test_publish_trouble_does_not_hide_why_it_failed(store: Store, clock: 
     assert (row.state, row.error_code, row.error_message) == (State.FAILED, "model", "m")
 
 
-async def test_a_cancelled_claim_gives_back_what_it_took(store: Store) -> None:
+async def test_a_cancelled_claim_gives_back_what_it_took(opened: Any) -> None:
+    back = asyncio.Event()
+
+    def changed(changes: Sequence[Change]) -> None:
+        states.extend(change.state for change in changes)
+        if states == [State.QUEUED, State.ANSWERING, State.QUEUED]:
+            back.set()
+
+    states: list[State] = []
+    store = await opened(on_change=changed)
     one = entry()
     await store.add(one)
     task = asyncio.ensure_future(store.claim(FLOWS, 5, "w", LEASE))
@@ -284,8 +295,7 @@ async def test_a_cancelled_claim_gives_back_what_it_took(store: Store) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await store.ping()  # one turn of the writer later …
-    await store.ping()
+    await back.wait()
     claimed = await claim_one(store)
     assert (claimed.id, claimed.claims) == (one.id, 1)
 
