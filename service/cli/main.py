@@ -10,6 +10,7 @@ import typer
 
 from service import __version__, flows, settings
 from service.cli.common import console, fail_clearly, run_async
+from service.cli.emqx import emqx_app
 from service.cli.requests import requests_app
 from service.errors import ConfigError, Fault
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(requests_app, name="requests")
+app.add_typer(emqx_app, name="emqx")
 
 
 def main() -> None:
@@ -45,13 +47,17 @@ def _root(
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Also bring EMQX's connector, action and rules in step.")
+    ] = False,
+) -> None:
     """Run the service: webhook in, replies out. Settings come from the environment."""
     from service.cli.serving import run_service
 
     with fail_clearly():
         loaded = settings.load()
-    run_async(run_service(loaded))
+    run_async(run_service(loaded, apply=apply))
 
 
 @app.command()

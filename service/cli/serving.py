@@ -2,23 +2,69 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
 from service import flows, logs
 from service.bootstrap import Service
+from service.broker.apply import ApplyError, apply_when_ready
+from service.broker.desired import Desired, build, target
+from service.clients.emqx_admin import EmqxAdmin
 from service.errors import ConfigError
 from service.server import bind, make_server, serve
 from service.settings import Settings
 from service.web.app import create_app
 
+log = logging.getLogger("emqx-gpt.apply")
 
-async def run_service(settings: Settings) -> None:
-    """Check everything, then serve until SIGTERM. Raises EmqxGptError before it listens."""
+
+async def run_service(settings: Settings, *, apply: bool = False) -> None:
+    """Check everything, then serve until SIGTERM. Raises EmqxGptError before it listens.
+
+    `apply` brings the broker's half up to date once the service answers.
+    """
     logs.configure(settings.log_level, settings.log_format)
     faults = settings.serving_faults()
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
     found = flows.load(settings.flows, model=settings.openai_model)
+    desired = None
+    if apply:
+        token = next(iter(settings.webhook_tokens), "")
+        desired = build(found, to=target(settings.webhook_url, token))
     service = Service(settings, found)
     # Opened here, not in the lifespan: an unusable database is one line, before we listen.
     await service.open()
     sock = bind(settings.host, settings.port)
-    await serve(make_server(create_app(service)), sock)
+    server = make_server(create_app(service))
+    async with _applying(settings, desired):
+        await serve(server, sock)
+
+
+@contextlib.asynccontextmanager
+async def _applying(settings: Settings, desired: Desired | None) -> AsyncIterator[None]:
+    """Apply beside serving: the probe waits until the webhook answers."""
+    if desired is None:
+        yield
+        return
+    task = asyncio.create_task(_apply(settings, desired))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _apply(settings: Settings, desired: Desired) -> None:
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    probe = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin, hide=tuple(settings.webhook_tokens))
+    try:
+        await apply_when_ready(admin, desired, probe_url=probe, tell=log.info)
+        log.info("EMQX's half is up to date")
+    except ApplyError as error:
+        log.error("EMQX's half is not up to date: %s; see: emqx-gpt emqx diff", error.message)
+    finally:
+        await admin.close()

@@ -93,12 +93,14 @@ async def play(
 
 
 async def _scene(console: Console, mqtt: Client, scene: Scene, patience: float) -> list[str]:
-    console.print(f"\n[bold]{escape(scene.flow)}[/]  [dim]{escape(scene.title)}[/]")
+    console.print(f"\n[bold]{escape(scene.flow)}[/]  [dim]{escape(scene.title)}[/]", soft_wrap=True)
     await mqtt.subscribe(scene.listen)
     missing: list[str] = []
     for line in scene.lines:
         note = f"  [dim]({escape(line.note)}: no answer, as it should be)[/]" if line.note else ""
-        console.print(f"  [cyan]{escape(line.topic)}[/] ◀ {_shown(line.payload)}{note}")
+        console.print(
+            f"  [cyan]{escape(line.topic)}[/] ◀ {_shown(line.payload)}{note}", soft_wrap=True
+        )
         await mqtt.publish(line.topic, line.payload)
         left = await _answers(console, mqtt, line, patience)
         for topic in left:
@@ -117,7 +119,7 @@ async def _answers(console: Console, mqtt: Client, line: Line, patience: float) 
         while True:
             async with asyncio.timeout(patience):
                 topic, payload = await mqtt.messages.get()
-            console.print(f"  [green]{escape(topic)}[/] ▶ {_shown(payload)}")
+            console.print(f"  [green]{escape(topic)}[/] ▶ {_shown(payload)}", soft_wrap=True)
             if topic in wanted:
                 wanted.remove(topic)
             if not wanted:

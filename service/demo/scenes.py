@@ -118,6 +118,7 @@ SCENES = (
                 "story/ada/status",
                 "story/ada/stream",
                 "story/ada/tell",
+                "story/ada/status",
             ),
         ),
     ),

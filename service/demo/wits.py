@@ -134,7 +134,7 @@ def _reply(talk: _Talk, tools: Sequence[str]) -> str:
     if phrases.asks_name(talk.text):
         known = f"Your name is {name}." if name else "You have not told me your name yet."
         return f"{known} {memory}"
-    heard = f"I understood: “{phrases.shorten(talk.text)}”."
+    heard = f"I understood: {_quoted(talk.text)}"
     if tools and phrases.topics(talk.text):
         heard += f" None of my tools ({', '.join(tools)}) fits that."
     if told := phrases.told_name(talk.text):
@@ -153,6 +153,12 @@ def _reply_zh(talk: _Talk, tools: Sequence[str]) -> str:
     if told := phrases.told_name(talk.text):
         return f"很高兴认识你，{told}！{heard}{memory}"
     return f"{name}，{heard}{memory}" if name else heard + memory
+
+
+def _quoted(text: str) -> str:
+    """The text as the end of a sentence."""
+    said = phrases.shorten(text)
+    return f"“{said}”" if said.endswith((".", "!", "?", "…")) else f"“{said}”."
 
 
 def _warning(reading: phrases.Alarm, chinese: bool) -> str:
@@ -180,7 +186,7 @@ def _seen(talk: _Talk) -> str:
     parts = [f"I got a picture: {each}." for each in talk.now.pictures]
     links = [phrases.shorten(each, 80) for each in talk.now.links]
     parts += [f"I am offline and can't open {each}." for each in links]
-    return " ".join([*parts, f"You asked: “{asked}”."] if asked else parts)
+    return " ".join([*parts, f"You asked: {_quoted(talk.text)}"] if asked else parts)
 
 
 def _unreachable(choice: Choice, chinese: bool) -> str:
@@ -203,7 +209,7 @@ def _outcome(talk: _Talk) -> str:
         elif words(name)[:1] in (["get"], ["read"], ["query"], ["check"], ["list"], ["show"]):
             read.append(f"{what}: {result}")
         else:
-            done.append(f"{what} ({result})" if result else what)
+            done.append(f"{what} ({result})" if result not in ("", "done") else what)
     if talk.chinese:
         groups = (("已完成：", done), ("查到：", read), ("没有成功：", failed))
         return "".join(f"{head}{'；'.join(items)}。" for head, items in groups if items)

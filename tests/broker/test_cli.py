@@ -36,6 +36,7 @@ def here(
         "EMQX_API_SECRET": "secret",
         "PUBLIC_URL": webhook.url,
         "WEBHOOK_TOKEN": f"{TOKEN},older",
+        "OPENAI_BASE_URL": "http://127.0.0.1:9/v1",
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }.items():
@@ -225,3 +226,5 @@ def test_doctor_without_a_model_names_what_is_missing(here: Path, webhook: Webho
     assert levels["webhook here, token equal"] == "ok"
     assert levels["rules enabled"] == "ok"
     assert levels["in step with flows.toml"] == "ok"
+    assert levels["model's key and name, provider openai"] == "fail"
+    assert seen.exit_code == 1

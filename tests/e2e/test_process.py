@@ -34,7 +34,7 @@ class Process:
     def __init__(self, folder: Path, broker: StandIn, model: FakeModel, **env: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "service.log"
+        self.log = folder / f"service-{self.port}.log"
         self._folder = folder
         self._env = environment(
             OPENAI_API_KEY="sk-test",
@@ -49,12 +49,15 @@ class Process:
             **env,
         )
 
-    async def start(self) -> None:
+    async def start(self, *options: str) -> None:
+        self.launch(*options)
+        await eventually(self._up, 30)
+
+    def launch(self, *options: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command("serve"), cwd=self._folder, env=self._env, stderr=log, stdout=log
+                command("serve", *options), cwd=self._folder, env=self._env, stderr=log, stdout=log
             )
-        await eventually(self._up, 30)
 
     async def _up(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
@@ -186,6 +189,45 @@ def test_serve_names_a_taken_port(tmp_path):
     assert result.returncode == 1
     assert str(port) in result.stderr
     assert "PORT" in result.stderr
+
+
+async def test_serve_apply_brings_the_broker_in_step_for_replicas_that_start_together(tmp_path):
+    async with StandIn() as broker, FakeModel() as model:
+        first = Process(tmp_path, broker, model)
+        second = Process(
+            tmp_path, broker, model, PUBLIC_URL=first.url, DATABASE_URL="sqlite:///second.db"
+        )
+        client = Client("127.0.0.1", broker.mqtt_port)
+        try:
+            for process in (first, second):
+                process.launch("--apply")
+            done = "EMQX's half is up to date"
+            for process in (first, second):
+                await eventually(lambda process=process: done in process.log.read_text(), 60)
+            await client.connect()
+            await client.subscribe(["chatgpt/response/ada"])
+            await client.publish("chatgpt/request/ada", b"hi")
+            assert (await message(client))[1] == b"echo: hi"
+            for process in (first, second):
+                assert await process.end(signal.SIGTERM) == 0
+                assert "Traceback" not in process.log.read_text()
+        finally:
+            await client.close()
+            for process in (first, second):
+                await process.end(signal.SIGKILL)
+
+
+async def test_serve_apply_waits_for_a_broker_that_comes_later(tmp_path):
+    async with FakeModel() as model:
+        broker = StandIn(rest_port=free_port())
+        process = Process(tmp_path, broker, model)
+        try:
+            await process.start("--apply")  # it serves before the broker is there
+            await eventually(lambda: "not up to date yet" in process.log.read_text())
+            async with broker:
+                await eventually(lambda: "half is up to date" in process.log.read_text(), 60)
+        finally:
+            await process.end(signal.SIGTERM)
 
 
 async def test_a_secret_can_come_from_a_file(tmp_path):

@@ -93,6 +93,8 @@ def unknown_in(call: str) -> str | None:
         words.pop(0)
     command = typer.main.get_command(app)
     for word in words:
+        if word == "…":
+            return None
         if word.startswith("-"):
             options = {name for option in command.params for name in option.opts}
             if word.split("=")[0] not in options:

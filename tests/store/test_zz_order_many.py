@@ -132,7 +132,7 @@ async def test_random_interleavings(store: Store, other: Store, clock: Clock) ->
         await playing.play_out()
 
     @settings(
-        max_examples=1500,
+        max_examples=2500,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
