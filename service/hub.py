@@ -64,33 +64,39 @@ class Hub:
     def __init__(self) -> None:
         self._all: set[Listener] = set()
         self._one: dict[str, set[Listener]] = {}
+        self._pieces: dict[str, set[Listener]] = {}
         self._closed = False
 
     @contextlib.contextmanager
-    def listen(self, id: str | None = None) -> Iterator[Listener]:
-        """Listen to one request's changes and deltas, or (None) to every change."""
+    def listen(self, id: str | None = None, *, pieces: bool = False) -> Iterator[Listener]:
+        """Listen to one request's changes, with `pieces` also to its deltas; None: to all."""
         listener = Listener()
-        group = self._all if id is None else self._one.setdefault(id, set())
-        group.add(listener)
+        groups = [self._all] if id is None else [self._one.setdefault(id, set())]
+        if id is not None and pieces:
+            groups.append(self._pieces.setdefault(id, set()))
+        for group in groups:
+            group.add(listener)
         if self._closed:
             listener.put(None)
         try:
             yield listener
         finally:
-            group.discard(listener)
-            if id is not None and not group:
-                self._one.pop(id, None)
+            for group in groups:
+                group.discard(listener)
+            for kept in (self._one, self._pieces):
+                if id is not None and not kept.get(id, True):
+                    del kept[id]
 
     def wanted(self, id: str) -> bool:
-        """Does anyone wait for this very request?"""
-        return id in self._one
+        """Does anyone want this reply piece by piece?"""
+        return id in self._pieces
 
     def change(self, change: Change) -> None:
         for listener in (*self._all, *self._one.get(change.id, ())):
             listener.put(change)
 
     def delta(self, delta: Delta) -> None:
-        for listener in self._one.get(delta.id, ()):
+        for listener in self._pieces.get(delta.id, ()):
             listener.put(delta)
 
     @property

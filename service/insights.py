@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
-from service.answering.gates import Gates
 from service.clients.emqx import Emqx
 from service.errors import BrokerError, Conflict, NotFound, StoreError
 from service.flows import Flows
@@ -76,6 +75,28 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
 
 def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
+
+
+class Paused(Protocol):
+    """A provider that may not be called now. `ok`: it only asked to wait."""
+
+    @property
+    def provider(self) -> str: ...
+
+    @property
+    def code(self) -> str: ...
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def ok(self) -> bool: ...
+
+
+class Gates(Protocol):
+    """Which providers may be called."""
+
+    def states(self) -> Sequence[Paused]: ...
 
 
 class Insights:
@@ -163,11 +184,11 @@ class Insights:
         parts["broker"] = {"ok": True}
         if outage is not None:
             parts["broker"] = {"ok": False, "code": outage.code, "message": outage.message}
-        closed = self._gates.states() if self._gates else []
-        parts["model"] = {"ok": not closed}
+        closed = sorted(self._gates.states() if self._gates else [], key=lambda one: one.ok)
+        parts["model"] = {"ok": all(one.ok for one in closed)}
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
-            parts["model"]["providers"] = [state.provider for state in closed]
+            parts["model"]["providers"] = [one.provider for one in closed]
         return all(part["ok"] for part in parts.values()), parts
 
     async def metrics(self) -> bytes:

@@ -196,5 +196,8 @@ class Reservation:
     limit: int
 
 
+# Who tries the webhook while the broker's half is brought in step says so in its User-Agent.
+PROBE = "emqx-gpt-probe"
+
 # The internal topic on which binary Correlation-Data reaches the broker's reply rule.
 REPLY_TOPIC = "emqx-gpt/reply"

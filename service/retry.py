@@ -75,7 +75,7 @@ def decide(
     wait = pause(error)
     if wait is not None:
         # Waiting for a provider is no failure of this request: only the deadline ends it.
-        return Again(wait, counts=False) if wait < left else Again(max(left, 0.0), counts=False)
+        return Again(min(wait, left), counts=False) if left > 0 else GiveUp(error.code)
     if tries >= max_attempts:
         return GiveUp(error.code)
     delay = max(outer_delay(tries, jitter), min(error.retry_after or 0.0, RETRY_AFTER_CAP))

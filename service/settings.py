@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     retention: float = Field(7 * 86400.0, description="Ended requests are kept this long")
     grace: float = Field(30.0, description="SIGTERM: time for requests in flight")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="debug shows payloads and prompts"
+        "info", description="debug, info, warning or error"
     )
     log_format: Literal["text", "json"] = Field("text", description="text or json lines")
 

@@ -22,6 +22,7 @@ from service.demo.play import Client
 from service.server import bind, make_server
 from service.settings import Settings
 from service.web.app import create_app
+from tests.fakes.emqx import FaultyRest
 from tests.fakes.model import FakeModel
 
 ROOT = Path(__file__).parent.parent
@@ -56,20 +57,29 @@ class Rig:
     """Everything up, with a few ways to look at it."""
 
     def __init__(
-        self, broker: StandIn, model: FakeModel, service: Service, port: int, clock: Clock
+        self,
+        broker: StandIn,
+        model: FakeModel,
+        service: Service,
+        port: int,
+        clock: Clock,
+        lease: float = 30.0,
     ) -> None:
         self.broker = broker
         self.model = model
         self.service = service
         self.port = port
         self.clock = clock
+        self.lease = lease
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
 
     @contextlib.asynccontextmanager
-    async def mqtt(self, *topics: str) -> AsyncIterator[Client]:
+    async def mqtt(self, *topics: str, clientid: str | None = None) -> AsyncIterator[Client]:
         """A real MQTT client, subscribed."""
         client = Client("127.0.0.1", self.broker.mqtt_port)
+        if clientid is not None:
+            client._paho._client_id = clientid.encode()
         try:
             await client.connect()
             if topics:
@@ -77,6 +87,42 @@ class Rig:
             yield client
         finally:
             await client.close()
+
+    async def mqtt5(self, topic: str, payload: str, **properties: Any) -> None:
+        """Publish with MQTT 5 properties, by the stand-in's REST side: it speaks no 5."""
+        async with httpx.AsyncClient(auth=("key", "secret")) as http:
+            body = {"topic": topic, "payload": payload, "qos": 1, "properties": properties}
+            answer = await http.post(f"{self.broker.rest_url}/api/v5/publish", json=body)
+            assert answer.status_code in (200, 202), answer.text
+
+    async def crash(self) -> None:
+        """The service does nothing any more and gives nothing back, as if it was killed.
+
+        Its HTTP side goes on to look things up; `replica` is the process that comes after.
+        """
+        worker, publisher = self.service.worker, self.service.publisher
+        tasks = (
+            *worker._loops,
+            *worker._asking.values(),
+            *publisher._lanes,
+            *publisher._tasks,
+        )
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        worker._held.clear()
+
+    @contextlib.asynccontextmanager
+    async def replica(self) -> AsyncIterator[Service]:
+        """Another process's service on the same database and model, in this event loop."""
+        made = Service(
+            self.service.settings, self.service.flows, environ={}, lease=self.lease, now=self.clock
+        )
+        await made.start()
+        try:
+            yield made
+        finally:
+            await made.stop()
 
     async def requests(self, **query: Any) -> list[dict[str, Any]]:
         answer = await self.http.get("/requests", params=query)
@@ -145,16 +191,26 @@ async def running(service: Service, port: int = 0) -> AsyncIterator[int]:
 
 @contextlib.asynccontextmanager
 async def rig(
-    database: str, *, flows: str | None = None, lease: float = 30.0, **settings: Any
+    database: str,
+    *,
+    flows: str | None = None,
+    lease: float = 30.0,
+    rest: FaultyRest | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """The house with these flows (TOML text; default: the shipped file)."""
+    """The house with these flows (TOML text; default: the shipped file).
+
+    `rest` stands between the service and the broker's REST API, and can fail.
+    """
     clock = Clock()
     async with StandIn() as broker, FakeModel() as model:
         found = load_flows(flows)
+        if rest is not None:
+            rest.target = broker.rest_url
         changes = {
             "openai_api_key": "sk-test",
             "openai_base_url": model.base_url,
-            "emqx_url": broker.rest_url,
+            "emqx_url": rest.url if rest is not None else broker.rest_url,
             "emqx_api_key": "key",
             "emqx_api_secret": "secret",
             "webhook_token": WEBHOOK,
@@ -165,7 +221,7 @@ async def rig(
         }
         service = Service(make_settings(**changes), found, environ={}, lease=lease, now=clock)
         async with running(service) as port:
-            made = Rig(broker, model, service, port, clock)
+            made = Rig(broker, model, service, port, clock, lease)
             await broker.load(render_filled(found, made.url, WEBHOOK))
             try:
                 yield made

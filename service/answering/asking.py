@@ -5,31 +5,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import tenacity
 
 from service import retry
 from service.answering.gates import Gates
+from service.answering.job import Log
 from service.clients.gpt import Completion, Gpt, OnDelta, Question
 from service.errors import Blame, ModelError
 from service.flows import ModelRef
-from service.model import Attempt
 
 OnCall = Callable[[str, str, float], None]
 _RANK = (Blame.RATE, Blame.ACCOUNT, Blame.PASSING, Blame.MODEL, Blame.REQUEST)
-
-
-@dataclass(slots=True)
-class Log:
-    """The model calls of one request, as they happened. `now` gives epoch ms."""
-
-    now: Callable[[], int]
-    attempts: list[Attempt] = field(default_factory=list)
-
-    def add(self, began: int, model: ModelRef, result: str, message: str = "") -> None:
-        took = max(0, self.now() - began)
-        self.attempts.append(Attempt(began, took, str(model), result, message))
 
 
 class Asker:
@@ -60,11 +48,14 @@ class Asker:
         """
         error: ModelError | None = None
         ends = time.monotonic() + left
+        calls = len(log.attempts)
         for model in (question.model, *fallback):
             waiting = self.gates.wait(model.provider)
             if waiting > 0:
                 error = _worse(error, self._paused(model, waiting))
                 continue
+            if len(log.attempts) > calls and on_restart is not None:
+                on_restart()  # the model before may have begun to speak
             try:
                 asked = replace(question, model=model)
                 return await self._ring(asked, log, ends, on_delta, on_restart)
@@ -134,6 +125,7 @@ class Asker:
             raise
         self.gates.succeeded(provider)
         log.add(began, question.model, "ok")
+        log.usage += completion.usage
         self._on_call(str(question.model), "ok", time.monotonic() - clock)
         return completion
 

@@ -6,11 +6,14 @@ opens after failures in a row and then lets one probe through at a time.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from service.errors import Blame, ModelError
 from service.retry import pause
+
+log = logging.getLogger("emqx-gpt.model")
 
 BREAK_AFTER = 5  # passing failures in a row
 BREAK_FIRST = 2.0  # seconds
@@ -27,12 +30,13 @@ class _Gate:
 
 @dataclass(frozen=True, slots=True)
 class GateState:
-    """A provider that may not be called freely, for people."""
+    """A provider that may not be called now, for people. `ok`: it only asked to wait."""
 
     provider: str
     code: str
     message: str
     seconds: float
+    ok: bool = False
 
 
 class Gates:
@@ -64,6 +68,8 @@ class Gates:
         if gate is not None and self._clock() < gate.until:
             gate.failures = 0
             return
+        if gate is not None and gate.error is not None:
+            log.warning("provider %s answers again", provider)
         self._gates.pop(provider, None)
 
     def failed(self, provider: str, error: ModelError) -> None:
@@ -81,6 +87,10 @@ class Gates:
                 return
             over = min(gate.failures - BREAK_AFTER, 10)
             seconds = min(BREAK_CAP, BREAK_FIRST * 2**over)
+        if gate.error is None:
+            log.warning(
+                "provider %s is not called for %.1f s: %s", provider, seconds, error.message
+            )
         gate.error = error
         gate.until = max(gate.until, self._clock() + seconds)
 
@@ -99,9 +109,13 @@ class Gates:
         return min((self.wait(provider) for provider in providers), default=0.0)
 
     def states(self) -> list[GateState]:
-        """Providers that are paused or broken, for /readyz and the page."""
+        """Providers that are paused or broken, for /readyz and the page.
+
+        Once its time is over a provider counts as well until a call says otherwise: who gets
+        no traffic while it is red would never find out.
+        """
         return [
-            GateState(name, gate.error.code, gate.error.message, self.wait(name))
+            GateState(name, error.code, error.message, wait, error.blame is Blame.RATE)
             for name, gate in sorted(self._gates.items())
-            if gate.error is not None
+            if (error := gate.error) is not None and (wait := self.wait(name)) > 0
         ]

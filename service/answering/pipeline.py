@@ -6,19 +6,22 @@ crash in between leaves it under a lease that runs out.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from service import retry
 from service.answering import limits, prompt, replies
-from service.answering.asking import Asker, Log
+from service.answering.asking import Asker
+from service.answering.job import Job, Log, LostLease
+from service.answering.patience import patiently
 from service.answering.ports import Broker, Store
-from service.answering.streaming import Stream, stream_for
-from service.answering.tools import ROUNDS, ToolBox, as_messages, round_of
-from service.clients.gpt import Completion, Question
+from service.answering.rounds import Rounds
+from service.answering.streaming import stream_for
+from service.clients.gpt import Completion
 from service.errors import Blame, MessageError, ModelError
 from service.flows import Flow, Flows
 from service.hub import Hub
@@ -29,17 +32,6 @@ MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
 FORGOTTEN = "OK, our conversation so far is forgotten."
 
 log = logging.getLogger("emqx-gpt.answering")
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What the steps of one request share."""
-
-    claimed: Claimed
-    flow: Flow
-    scope: Scope
-    captured: Mapping[str, str]
-    log: Log
 
 
 class Pipeline:
@@ -58,7 +50,7 @@ class Pipeline:
     ) -> None:
         self._flows = flows
         self._store = store
-        self._asker = asker
+        self._rounds = Rounds(store, asker, broker, now=now)
         self._broker = broker
         self._hub = hub
         self._now = now
@@ -75,7 +67,7 @@ class Pipeline:
                 claimed, Answer(State.FAILED, error_code="flow_unknown", error_message=text)
             )
         captured = flow.match(claimed.message.topic) or {}
-        job = _Job(claimed, flow, Scope(claimed.message, captured), captured, attempts)
+        job = Job(claimed, flow, Scope(claimed.message, captured), captured, attempts)
         try:
             answer = await self._answer(job)
         except prompt.Ignored as ignored:
@@ -93,22 +85,28 @@ class Pipeline:
         except Exception as fault:
             log.exception("request %s: a fault of this program", claimed.id)
             return await self._faulty(job, fault)
-        return await self._end(claimed, replace(answer, attempts=tuple(attempts.attempts)))
+        told = replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
+        return await self._end(claimed, told)
 
-    async def _answer(self, job: _Job) -> Answer:
+    async def _answer(self, job: Job) -> Answer:
         claimed, flow, now = job.claimed, job.flow, self._now()
         if claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
             return self._told(job, State.FAILED, "worker_killed", text)
         if now >= claimed.deadline and not claimed.steps:
-            text = "it came too late to be asked" if not claimed.tries else "no answer came in time"
+            asked = claimed.tries or claimed.attempts
+            text = "no answer came in time" if asked else "it came too late to be asked"
             return self._told(job, State.EXPIRED, "expired", text)
         asked = prompt.understand(flow, claimed.message, job.captured)
         job = replace(job, scope=asked.scope)
+        if claimed.publish:
+            replies.reply_topic(flow, claimed, asked.scope)  # better known before it is paid for
         turns: list[Turn] = []
         if flow.ordered:
             limit = (flow.history.messages + 1) // 2 if flow.history else 0
-            memory = await self._store.memory(flow.name, claimed.conversation, limit=limit)
+            memory = await patiently(
+                lambda: self._store.memory(flow.name, claimed.conversation, limit=limit)
+            )
             if flow.cooldown is not None and (memory.cooldown_until or 0) > now:
                 raise prompt.Ignored("cooldown")
             turns = prompt.remembered(flow, memory.turns, now)
@@ -117,25 +115,23 @@ class Pipeline:
             return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)
         return await self._ask(job, asked, turns)
 
-    async def _ask(self, job: _Job, asked: prompt.Asked, turns: list[Turn]) -> Answer:
+    async def _ask(self, job: Job, asked: prompt.Asked, turns: list[Turn]) -> Answer:
         claimed, flow = job.claimed, job.flow
         messages = list(prompt.compose(flow, asked, turns))
         estimate = sum(prompt.estimate(str(message["content"])) for message in messages)
         wanted = limits.reservations(flow, claimed, estimate, self._now())
-        if wanted and claimed.claims == 1:
-            over = await self._store.reserve(wanted)
-            if over is not None:
-                return self._told(job, State.IGNORED, "limit", _over(over))
-        for publish in replies.status(flow, claimed, job.scope, "working"):
-            self._broker.post(publish)
-        stream = stream_for(flow, claimed, job.scope, self._hub, self._broker.post)
-        completion = await self._rounds(job, messages, stream)
-        if stream is not None:
-            stream.flush()
-        for reserved in wanted:
-            if reserved.key.startswith("tokens:"):
-                used = completion.usage.total_tokens - reserved.amount
-                await self._store.settle(reserved.key, reserved.window, used)
+        allowance = limits.Allowance(self._store, wanted, claimed)
+        over = await allowance.take()
+        if over is not None:
+            return self._told(job, State.IGNORED, "limit", limits.told(over))
+        try:
+            completion = await self._model(job, messages)
+        except BaseException:
+            await allowance.settle(job.log.usage.total_tokens if job.log.attempts else None)
+            raise
+        # Some servers do not count what they stream.
+        used = job.log.usage.total_tokens or estimate + prompt.estimate(completion.text)
+        await allowance.settle(used)
         text = completion.text
         now = self._now()
         turn = None
@@ -144,83 +140,32 @@ class Pipeline:
             turn = Turn(asked.text, text, now, tokens)
         return Answer(
             State.DONE,
-            self._reply(job, text, completion.model, completion.usage, completion.truncated),
+            self._reply(job, text, completion.model, job.log.usage, completion.truncated),
             text=text,
             model=completion.model,
-            usage=completion.usage,
             turn=turn,
             keep_turns=(flow.history.messages + 1) // 2 if flow.history else 0,
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 
-    async def _rounds(
-        self, job: _Job, messages: list[Mapping[str, Any]], stream: Stream | None
-    ) -> Completion:
-        """Ask, carry out tool calls, ask again, until there is a sentence for the user."""
+    async def _model(self, job: Job, messages: list[Mapping[str, Any]]) -> Completion:
+        """Ask, and show that and how it goes."""
         claimed, flow = job.claimed, job.flow
-        box = ToolBox(flow, claimed, job.captured, self._broker)
-        steps: list[Mapping[str, Any]] = [dict(step) for step in claimed.steps]
-        usage = Usage()
-        for index, step in enumerate(steps):
-            if "results" not in step:
-                steps[index] = {**step, "results": await box.run(step, again=True)}
-                await self._store.step(claimed, steps)
-            messages.extend(as_messages(steps[index]))
-        options = prompt.options_of(flow)
-        for number in range(len(steps), ROUNDS + 1):
-            if flow.tools and number == ROUNDS:
-                options = {**options, "tool_choice": "none"}
-            completion = await self._once(job, messages, options, stream)
-            usage = usage + completion.usage
-            if not completion.tool_calls or number == ROUNDS:
-                return replace(completion, usage=usage)
-            step = round_of(claimed, number, completion.text, completion.tool_calls)
-            if not await self._store.step(claimed, [*steps, step]):
-                raise LostLease
-            steps.append({**step, "results": await box.run(step, again=False)})
-            await self._store.step(claimed, steps)
-            messages.extend(as_messages(steps[-1]))
-        raise AssertionError("the last round has no tools")
+        post = functools.partial(self._broker.post, of=claimed.id)
+        for publish in replies.status(flow, claimed, job.scope, "working"):
+            post(publish)
+        stream = stream_for(flow, claimed, job.scope, self._hub, post)
+        if stream is None:
+            return await self._rounds.run(job, messages, None)
+        with stream:
+            return await self._rounds.run(job, messages, stream)
 
-    async def _once(
-        self,
-        job: _Job,
-        messages: list[Mapping[str, Any]],
-        options: dict[str, Any],
-        stream: Stream | None,
-    ) -> Completion:
-        flow = job.flow
-        question = Question(flow.model, tuple(messages), options, flow.max_tokens, flow.timeout)
-        left = max(1.0, (job.claimed.deadline - self._now()) / 1000)
-        for last in (False, True):
-            completion = await self._asker.ask(
-                question,
-                flow.fallback,
-                job.log,
-                left=left,
-                on_delta=stream.delta if stream else None,
-                on_restart=stream.restart if stream else None,
-            )
-            if flow.schema is None or completion.tool_calls:
-                return completion
-            fault, text = prompt.check_schema(completion.text, flow.schema)
-            if fault is None:
-                return replace(completion, text=text)
-            if last:
-                break
-            hint = f"That did not fit the JSON Schema: {fault}. Answer with the JSON alone."
-            said = {"role": "assistant", "content": completion.text}
-            correction = {"role": "user", "content": hint}
-            question = replace(question, messages=(*messages, said, correction))
-            if stream is not None:
-                stream.restart()
-        text = "the model's answer does not fit the flow's schema"
-        raise ModelError(text, code="model_schema", blame=Blame.MODEL)
-
-    async def _faulty(self, job: _Job, fault: Exception) -> Answer | None:
+    async def _faulty(self, job: Job, fault: Exception) -> Answer | None:
         """A fault of ours: tried again like a passing one, and in the end a dead letter."""
         error = ModelError(
-            f"a fault of this program ({type(fault).__name__})", code="internal", blame=Blame.PASSING
+            f"a fault of this program ({type(fault).__name__})",
+            code="internal",
+            blame=Blame.PASSING,
         )
         if job.claimed.tries + 1 < self._max_attempts:
             delay = retry.outer_delay(job.claimed.tries + 1, random.random())
@@ -232,7 +177,7 @@ class Pipeline:
             Answer(State.FAILED, error_code=error.code, error_message=error.message),
         )
 
-    def _failed(self, job: _Job, error: ModelError) -> retry.Again | Answer:
+    def _failed(self, job: Job, error: ModelError) -> retry.Again | Answer:
         """Again later, or how it ends."""
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
@@ -260,7 +205,7 @@ class Pipeline:
         return self._told(job, State.FAILED, decision.code, error.message)
 
     def _reply(
-        self, job: _Job, text: str, model: str, usage: Usage, truncated: bool = False
+        self, job: Job, text: str, model: str, usage: Usage, truncated: bool = False
     ) -> tuple[Publish, ...]:
         flow, claimed, scope = job.flow, job.claimed, job.scope
         sent = replies.reply(
@@ -269,7 +214,7 @@ class Pipeline:
         return sent + replies.status(flow, claimed, scope, "completed")
 
     def _told(
-        self, job: _Job, state: State, code: str, message: str, *, tell: bool = True
+        self, job: Job, state: State, code: str, message: str, *, tell: bool = True
     ) -> Answer:
         """An end without a reply, and the sentence about it."""
         flow, claimed, scope = job.flow, job.claimed, job.scope
@@ -277,7 +222,7 @@ class Pipeline:
         publishes += replies.status(flow, claimed, scope, replies.STATUS[state], code)
         return Answer(state, publishes, error_code=code, error_message=message or None)
 
-    async def _again(self, job: _Job, decision: retry.Again, error: ModelError) -> None:
+    async def _again(self, job: Job, decision: retry.Again, error: ModelError) -> None:
         claimed = job.claimed
         log.log(
             logging.WARNING if decision.counts else logging.DEBUG,
@@ -287,25 +232,18 @@ class Pipeline:
             error.message,
             decision.delay,
         )
-        await self._store.again(
-            claimed,
-            at=self._now() + int(decision.delay * 1000),
-            attempts=tuple(job.log.attempts),
-            count=decision.counts,
-            error_code=error.code,
-            error_message=error.message,
+        at = self._now() + int(decision.delay * 1000)
+        await patiently(
+            lambda: self._store.again(
+                claimed,
+                at=at,
+                attempts=tuple(job.log.attempts),
+                count=decision.counts,
+                error_code=error.code,
+                error_message=error.message,
+            )
         )
 
     async def _end(self, claimed: Claimed, answer: Answer) -> Answer | None:
-        return answer if await self._store.reply(claimed, answer) else None
-
-
-class LostLease(Exception):
-    """Somebody else has this request now; nothing more is done here."""
-
-
-def _over(key: str) -> str:
-    kind = key.partition(":")[0]
-    if kind == "tokens":
-        return "this flow has used up its tokens for today"
-    return "too many requests, wait a little"
+        stored = await patiently(lambda: self._store.reply(claimed, answer))
+        return answer if stored else None

@@ -53,8 +53,8 @@ class Broker(Protocol):
         """Publish and wait, over outages of the broker; a BrokerError is a refusal."""
         ...
 
-    def post(self, message: Publish) -> None:
-        """Publish some time soon, or not at all: nobody waits for it."""
+    def post(self, message: Publish, of: str) -> None:
+        """Publish soon, or not at all: progress of request `of`, before its outbox."""
         ...
 
     async def retained(self, topic: str) -> bytes | None: ...

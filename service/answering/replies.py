@@ -46,7 +46,7 @@ def reply(
         content_type = "application/json"
         fields: dict[str, Any] = {
             "id": claimed.id,
-            "conversation": claimed.conversation,
+            "conversation": _clean(claimed.conversation),
             "text": _clean(text),
             "model": model,
             "usage": {
@@ -121,7 +121,7 @@ def status(
         topic = flow.status.render_topic(scope)
     except MessageError:
         return ()
-    fields = {"id": claimed.id, "conversation": claimed.conversation, "status": state}
+    fields = {"id": claimed.id, "conversation": _clean(claimed.conversation), "status": state}
     if error:
         fields["error"] = error
     return (

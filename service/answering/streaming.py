@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ WINDOW = 0.25  # seconds: the broker sees at most four messages a second for eac
 
 
 class Stream:
-    """One request's stream. A higher `run` replaces the text of every lower one."""
+    """One request's stream, while it is entered. A higher `run` replaces the text of every lower one."""
 
     def __init__(
         self,
@@ -34,27 +35,51 @@ class Stream:
         self._qos = qos
         self._run = (claimed.fence - 1) * 100 + 1
         self._number = 0
+        self._said = False
         self._held: list[str] = []
         self._sent = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._unset()
 
     async def delta(self, text: str) -> None:
-        """A piece of text came; the first goes out at once."""
+        """A piece of text came; the first goes out at once, the others with their window."""
+        self._said = True
         self._hub.delta(Delta(self._claimed.id, self._run, text))
         if self._topic is None:
             return
         self._held.append(text)
-        if time.monotonic() - self._sent >= WINDOW:
-            self.flush()
+        wait = self._sent + WINDOW - time.monotonic()
+        if wait <= 0:
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
 
     def restart(self) -> None:
         """The model begins again: what was said so far no longer counts."""
+        if not self._said:
+            return
+        self._unset()
+        self._said = False
         self._run += 1
         self._number = 0
         self._held.clear()
         self._sent = 0.0
 
-    def flush(self) -> None:
+    def _unset(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
         """Publish what is held."""
+        self._unset()
         if self._topic is None or not self._held:
             return
         fields = {

@@ -79,6 +79,7 @@ class ToolBox:
         try:
             arguments = orjson.loads(call["arguments"] or "{}")
             jsonschema.validate(arguments, tool.parameters)
+            jsonschema.validate(arguments, {"type": "object"})
         except orjson.JSONDecodeError:
             return "error: the arguments are not JSON"
         except jsonschema.ValidationError as error:

@@ -73,10 +73,22 @@ async def read(admin: EmqxAdmin, prefix: str) -> Actual:
     )
 
 
-async def compare(admin: EmqxAdmin, desired: Desired) -> Plan:
-    """The plan for a broker that speaks our language. Raises BrokerError."""
+async def compare(admin: EmqxAdmin, desired: Desired, *, sure: bool = False) -> Plan:
+    """The plan for a broker that speaks our language. Raises BrokerError.
+
+    `sure`: for apply, which puts a token in again that it can't compare.
+    """
     await check_version(admin)
-    return plan(desired, await read(admin, desired.prefix))
+    return plan(desired, await read(admin, desired.prefix), sure=sure)
+
+
+async def waiting_messages(admin: EmqxAdmin, todo: Plan) -> int:
+    """How many messages wait in an action that `todo` would restart: its buffer is memory."""
+    restarts = [item for item in todo.doing(Do.CHANGE) if item.kind != "rule"]
+    if not restarts or any(item.kind == "action" for item in todo.doing(Do.CREATE)):
+        return 0
+    counters = await admin.metrics("action", restarts[0].ident)
+    return int(counters.get("queuing", 0) + counters.get("inflight", 0))
 
 
 async def apply(
@@ -97,7 +109,7 @@ async def apply(
         raise ValueError("placeholders can't be applied")
     run = _Run(tell)
     try:
-        todo = await compare(admin, desired)
+        todo = await compare(admin, desired, sure=True)
         todo.refuse_taken()
         run.steps = list(todo.pending)
         for item in run.steps:
@@ -116,7 +128,7 @@ async def apply(
         for item in todo.doing(Do.DELETE):
             await run.carry_out(item, _retrying(admin.delete, "rule", item.ident))
         if run.report.done:
-            _verify(await compare(admin, desired))
+            _verify(await compare(admin, desired, sure=True))
     except EmqxGptError as error:
         raise ApplyError(error, run.report_left()) from error
     return run.report

@@ -20,7 +20,9 @@ from service.model import REPLY_TOPIC
 
 WEBHOOK_PATH = "/webhook"
 HEALTH_CHECK = "2s"
-_REQUEST_TTL = 600  # seconds; at least, and no shorter than the longest deadline
+# Seconds that EMQX keeps a message: as long as a flow would still answer it. A day at most: the
+# buffer is in EMQX's memory.
+_REQUEST_TTL = (600.0, 86400.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
 
 
 def _action(prefix: str, flows: Flows) -> dict[str, Any]:
-    longest = max((flow.deadline for flow in flows.flows.values()), default=0)
+    least, most = _REQUEST_TTL
+    longest = max((flow.deadline for flow in flows.flows.values()), default=least)
     return {
         "description": names.ACTION_SAYS,
         "enable": True,
@@ -130,7 +133,7 @@ def _action(prefix: str, flows: Flows) -> dict[str, Any]:
         "parameters": {"method": "post", "path": WEBHOOK_PATH},
         "resource_opts": {
             "inflight_window": 1,
-            "request_ttl": _duration(max(_REQUEST_TTL, longest)),
+            "request_ttl": _duration(min(max(least, longest), most)),
             "health_check_interval": HEALTH_CHECK,
         },
     }

@@ -126,7 +126,7 @@ class Loop:
         try:
             rows = answer.json()["requests"]
         except (ValueError, KeyError, TypeError):
-            raise LoopError(f"{self.url} is not this service: check --service-url") from None
+            raise LoopError(f"{self.url} is not this service: check --webhook-url") from None
         return list(rows)
 
     async def _forget(self, http: httpx.AsyncClient, row: dict[str, Any]) -> None:

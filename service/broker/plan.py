@@ -102,11 +102,14 @@ class Plan:
         }
 
 
-def plan(desired: Desired, actual: Actual) -> Plan:
-    """Compare everything. Nothing is refused here: see `Plan.refuse_taken`."""
+def plan(desired: Desired, actual: Actual, *, sure: bool = False) -> Plan:
+    """Compare everything. Nothing is refused here: see `Plan.refuse_taken`.
+
+    `sure`: a token that can't be compared is put in again (`differences`).
+    """
     ident = names.action_id(desired.prefix)
     steps = [
-        step(desired, "connector", ident, actual.connector),
+        step(desired, "connector", ident, actual.connector, sure=sure),
         step(desired, "action", ident, actual.action),
         *(step(desired, "rule", rule, actual.rule(rule)) for rule in desired.rules),
         *_others(desired, actual),
@@ -115,12 +118,23 @@ def plan(desired: Desired, actual: Actual) -> Plan:
     if actual.connector is not None and steps[0].do is not Do.TAKEN:
         if desired.target is None:
             notes.append("WEBHOOK_TOKEN is not set here, so the token is not compared")
-        elif names.fingerprint_in(str(actual.connector.get("description", ""))) is None:
+        elif steps[0].do is Do.LEAVE and not _marked(actual.connector):
             notes.append("the token is not compared: EMQX masks it, and it was loaded by hand")
     return Plan(tuple(steps), tuple(notes))
 
 
-def step(desired: Desired, kind: Kind, ident: str, have: Mapping[str, Any] | None) -> Step:
+def _marked(connector: Mapping[str, Any]) -> bool:
+    return names.fingerprint_in(str(connector.get("description", ""))) is not None
+
+
+def step(
+    desired: Desired,
+    kind: Kind,
+    ident: str,
+    have: Mapping[str, Any] | None,
+    *,
+    sure: bool = False,
+) -> Step:
     """What to do about one resource that we want."""
     if have is None:
         return Step(Do.CREATE, kind, ident)
@@ -131,7 +145,7 @@ def step(desired: Desired, kind: Kind, ident: str, have: Mapping[str, Any] | Non
         ours = description.startswith(names.MARK)
     if not ours:
         return Step(Do.TAKEN, kind, ident, note="somebody else's resource has this name")
-    fields = differences(wanted(desired, kind, ident), have)
+    fields = differences(wanted(desired, kind, ident), have, sure=sure)
     return Step(Do.CHANGE if fields else Do.LEAVE, kind, ident, fields)
 
 

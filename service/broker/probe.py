@@ -12,6 +12,7 @@ import httpx
 
 from service.broker.desired import WEBHOOK_PATH
 from service.errors import BrokerError
+from service.model import PROBE
 
 _BODY = b'{"probe": "emqx-gpt: neither topic nor id, so this is never stored"}'
 
@@ -20,7 +21,7 @@ async def probe(url: str, token: str, *, timeout: float = 5.0) -> None:
     """Returns if all is well. `timeout` in seconds for each of the two calls.
 
     Raises BrokerError: webhook_unreachable, webhook_token (another one, or any will do),
-    webhook_busy (503) or webhook_strange (something else answers there).
+    webhook_busy (503; 502 of a proxy) or webhook_strange (something else answers there).
     """
     at = f"{url}{WEBHOOK_PATH}"
     async with httpx.AsyncClient(timeout=timeout, follow_redirects=False) as http:
@@ -30,9 +31,9 @@ async def probe(url: str, token: str, *, timeout: float = 5.0) -> None:
                 f"{at} refuses our token: the service runs with another WEBHOOK_TOKEN",
                 code="webhook_token",
             )
-        if status in (429, 503):
+        if status in (429, 502, 503, 504):
             raise BrokerError(
-                f"{at} answers {status}: the service can't store now (see its /readyz)",
+                f"{at} answers {status}: the service is starting, or can't store (its /readyz)",
                 code="webhook_busy",
             )
         if status != 400:
@@ -49,6 +50,7 @@ async def probe(url: str, token: str, *, timeout: float = 5.0) -> None:
 
 async def _post(http: httpx.AsyncClient, url: str, token: str) -> int:
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    headers["user-agent"] = PROBE  # the service need not warn of it
     try:
         answer = await http.post(url, content=_BODY, headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -32,7 +32,7 @@ async def ensure(admin: EmqxAdmin, desired: Desired, kind: Kind, ident: str) -> 
     """
     for last in (False, False, True):
         have = await admin.get(kind, ident)
-        todo = step(desired, kind, ident, have)
+        todo = step(desired, kind, ident, have, sure=True)
         want = wanted(desired, kind, ident)
         if todo.do is Do.LEAVE:
             return

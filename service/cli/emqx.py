@@ -22,7 +22,15 @@ import typer
 from service import flows as flows_file
 from service import settings as environment
 from service.broker import names
-from service.broker.apply import ApplyError, apply, compare, ours, read, remove
+from service.broker.apply import (
+    ApplyError,
+    apply,
+    compare,
+    ours,
+    read,
+    remove,
+    waiting_messages,
+)
 from service.broker.desired import Desired, build, target
 from service.broker.render import render, render_filled
 from service.cli.common import console, say_error
@@ -115,11 +123,13 @@ def apply_command(
         loaded, found = _load()
         desired = build(found, prefix=prefix, to=target(loaded.webhook_url, _token(loaded)))
         async with _admin(loaded) as admin:
-            plan = await compare(admin, desired)
+            plan = await compare(admin, desired, sure=True)
             plan.refuse_taken()
             show_plan(console(), plan)
             if plan.in_step:
                 return
+            if waiting := await waiting_messages(admin, plan):
+                typer.echo(f"Note: {waiting} messages wait in EMQX, and this may lose them.")
             _confirm(yes, "Carry this out?")
             await apply(
                 admin,

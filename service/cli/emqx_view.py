@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -54,8 +55,9 @@ def _step(step: Step) -> Iterator[Text]:
 def _field(field: Field) -> Iterator[Text]:
     if field.path == "sql":
         yield Text("    sql:")
-        yield from (Text(f"      - {line.strip()}", "red") for line in _lines(field.have))
-        yield from (Text(f"      + {line.strip()}", "green") for line in _lines(field.want))
+        for each in difflib.ndiff(_lines(field.have), _lines(field.want)):
+            if each[0] in "-+":
+                yield Text(f"      {each}", "red" if each[0] == "-" else "green")
         return
     line = Text(f"    {field.path}: ")
     line.append(_value(field.have), "red").append(" → ").append(_value(field.want), "green")
@@ -63,7 +65,7 @@ def _field(field: Field) -> Iterator[Text]:
 
 
 def _lines(value: Any) -> list[str]:
-    return [line for line in str(value or "").splitlines() if line.strip()]
+    return [line.strip() for line in str(value or "").splitlines() if line.strip()]
 
 
 def _value(value: Any) -> str:

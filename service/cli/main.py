@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,13 +69,23 @@ def demo(
 ) -> None:
     """Show everything on this machine: broker stand-in, service, model, and a play."""
     from service import logs
-    from service.demo.run import run as run_demo
 
     with fail_clearly():
+        run_demo = _demo()
         loaded = settings.load()
     logs.configure("warning", loaded.log_format)
     if not run_async(run_demo(console(), loaded, once=once)):
         raise typer.Exit(1)
+
+
+def _demo() -> Callable[..., Coroutine[Any, Any, bool]]:
+    """The demo, which needs more libraries than the service."""
+    try:
+        from service.demo.run import run
+    except ModuleNotFoundError as error:
+        text = f"the demo needs {error.name}: pip install 'emqx-gpt[demo]'"
+        raise ConfigError(text) from None
+    return run
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -72,10 +73,15 @@ async def _list(
             f"[{colour}]{item['state']}[/]",
             escape(item["flow"] or "-"),
             escape(item["conversation"] or "-"),
-            item["accepted_at"],
+            _clock(item["accepted_at"]),
             escape(item["error"]["code"] if item["error"] else ""),
         )
     console().print(table)
+
+
+def _clock(moment: str) -> str:
+    """ISO 8601 in UTC → local time as people read it."""
+    return datetime.fromisoformat(moment).astimezone().strftime("%m-%d %H:%M:%S")
 
 
 @requests_app.command()

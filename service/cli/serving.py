@@ -17,7 +17,7 @@ from service.server import bind, make_server, serve
 from service.settings import Settings
 from service.web.app import create_app
 
-log = logging.getLogger("emqx-gpt.apply")
+log = logging.getLogger("emqx-gpt.serve")
 
 
 async def run_service(settings: Settings, *, apply: bool = False) -> None:
@@ -39,6 +39,7 @@ async def run_service(settings: Settings, *, apply: bool = False) -> None:
     await service.open()
     sock = bind(settings.host, settings.port)
     server = make_server(create_app(service))
+    log.info("listening on http://%s:%d", *sock.getsockname()[:2])
     async with _applying(settings, desired):
         await serve(server, sock)
 

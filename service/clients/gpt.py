@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 import openai
 import orjson
 
+from service.clients.gpt_errors import broken, status_error
 from service.errors import Blame, ModelError
 from service.flows import ModelRef, Provider
 from service.model import Usage
@@ -82,7 +81,7 @@ class Gpt:
     async def complete(self, question: Question) -> Completion:
         """Ask and wait for the whole answer. Raises ModelError."""
         create = self._clients[question.model.provider].chat.completions.with_raw_response.create
-        with _errors(question):
+        with self._errors(question):
             async with asyncio.timeout(question.timeout):
                 response = await create(**self._body(question))
         return _completion(response.content, question.model)
@@ -91,9 +90,12 @@ class Gpt:
         """Ask and hand over each piece of text as it comes. Raises ModelError."""
         create = self._clients[question.model.provider].chat.completions.create
         pieces = _Pieces(str(question.model))
-        with _errors(question):
+        with self._errors(question):
             async with asyncio.timeout(question.timeout):
-                stream = await create(**self._body(question), stream=True)
+                # Without include_usage a stream counts no tokens, and no limit would hold.
+                stream = await create(
+                    **self._body(question), stream=True, stream_options={"include_usage": True}
+                )
                 async with stream:
                     async for chunk in stream:
                         text = pieces.add(chunk)
@@ -104,10 +106,38 @@ class Gpt:
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
         question = Question(ModelRef(provider, "-"), (), timeout=10.0)
-        with _errors(question):
+        with self._errors(question):
             async with asyncio.timeout(question.timeout):
                 page = await self._clients[provider].models.list()
                 return [model.id for model in page.data]
+
+    @contextlib.contextmanager
+    def _errors(self, question: Question) -> Iterator[None]:
+        """The SDK's errors in our words."""
+        try:
+            yield
+        except openai.APIStatusError as error:
+            raise status_error(error, question.model) from None
+        except (TimeoutError, openai.APIConnectionError, httpx2.TransportError) as error:
+            reason = broken(error)
+            if reason is None:
+                raise ModelError(
+                    f"the model did not answer within {question.timeout:g} s",
+                    code="model_timeout",
+                    blame=Blame.PASSING,
+                ) from None
+            url = self._clients[question.model.provider].base_url
+            raise ModelError(
+                f"the model's server at {url.host} can't be reached: {reason}",
+                code="model_connection",
+                blame=Blame.PASSING,
+            ) from None
+        except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
+            raise ModelError(
+                f"the model's answer could not be read: {type(error).__name__}",
+                code="model_garbage",
+                blame=Blame.PASSING,
+            ) from None
 
     def _body(self, question: Question) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -131,10 +161,7 @@ def _completion(content: bytes, model: ModelRef) -> Completion:
         message = choice["message"]
         text = message.get("content") or ""
         reason = choice.get("finish_reason")
-        calls = tuple(
-            ToolCall(str(call["id"]), call["function"]["name"], call["function"]["arguments"])
-            for call in message.get("tool_calls") or ()
-        )
+        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
         if not isinstance(text, str):
             raise TypeError("content")
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
@@ -146,6 +173,15 @@ def _completion(content: bytes, model: ModelRef) -> Completion:
     usage = _usage(document.get("usage"))
     name = str(document.get("model") or model.model)
     return _checked(text, message.get("refusal"), reason, calls, name, usage)
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
+    """Some servers leave out the id, or write the arguments as an object."""
+    function = call["function"]
+    arguments = function.get("arguments") or ""
+    if not isinstance(arguments, str):
+        arguments = orjson.dumps(arguments).decode()
+    return ToolCall(str(call.get("id") or ""), str(function["name"]), arguments)
 
 
 def _checked(
@@ -226,81 +262,3 @@ class _Pieces:
         refusal = "".join(self._refusal) or None
         text = "".join(self._text)
         return _checked(text, refusal, self._reason, calls, self._model, self._usage)
-
-
-@contextlib.contextmanager
-def _errors(question: Question) -> Any:
-    try:
-        yield
-    except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException):
-        raise ModelError(
-            f"the model did not answer within {question.timeout:g} s",
-            code="model_timeout",
-            blame=Blame.PASSING,
-        ) from None
-    except openai.APIStatusError as error:
-        raise status_error(error, question.model) from None
-    except openai.APIConnectionError as error:
-        cause = error.__cause__
-        raise ModelError(
-            f"the model's server can't be reached: {type(cause or error).__name__}",
-            code="model_connection",
-            blame=Blame.PASSING,
-        ) from None
-    except (httpx2.HTTPError, openai.OpenAIError, orjson.JSONDecodeError, ValueError) as error:
-        raise ModelError(
-            f"the model's answer could not be read: {type(error).__name__}",
-            code="model_garbage",
-            blame=Blame.PASSING,
-        ) from None
-
-
-def status_error(error: openai.APIStatusError, model: ModelRef) -> ModelError:
-    """An HTTP status of the model's server, in our words."""
-    status = error.status_code
-    body = error.body if isinstance(error.body, dict) else {}
-    code = str(body.get("code") or body.get("type") or "")
-    detail = _short(str(body.get("message") or "")) or f"HTTP {status}"
-    wait = _retry_after(error.response.headers)
-
-    def made(ours: str, blame: Blame, text: str) -> ModelError:
-        return ModelError(text, code=ours, blame=blame, retry_after=wait, status=status)
-
-    if status == 429 and "insufficient_quota" in (code, str(body.get("type"))):
-        text = "the model's account is out of quota: add credit or raise its limit"
-        return made("model_quota", Blame.ACCOUNT, text)
-    if status == 429:
-        return made("model_rate_limited", Blame.RATE, "the model's server asks to wait (429)")
-    if status == 402:
-        return made("model_quota", Blame.ACCOUNT, "the model's account is out of credit (402)")
-    if status == 401:
-        text = f"the model's server refused the key of provider {model.provider} (401)"
-        return made("model_unauthorized", Blame.ACCOUNT, text)
-    if status == 403:
-        return made("model_forbidden", Blame.MODEL, f"the key may not use model {model} (403)")
-    if status == 404:
-        text = f"model {model} does not exist or was shut down (404); choose another one"
-        return made("model_not_found", Blame.MODEL, text)
-    if status in (408, 409, 425) or status >= 500:
-        return made("model_unavailable", Blame.PASSING, f"the model's server failed ({status})")
-    return made("model_refused", Blame.REQUEST, f"the model refused the request: {detail}")
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 200 else line[:199] + "…"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    millis = headers.get("retry-after-ms")
-    value = headers.get("retry-after")
-    with contextlib.suppress(ValueError):
-        if millis:
-            return max(0.0, float(millis) / 1000)
-        if value:
-            return max(0.0, float(value))
-    if value:
-        with contextlib.suppress(TypeError, ValueError):
-            moment = cast(Any, email.utils.parsedate_to_datetime(value))
-            return float(max(0.0, moment.timestamp() - time.time()))
-    return None

@@ -94,7 +94,10 @@ async def running(console: Console, settings: Settings) -> AsyncIterator[Demo]:
             "emqx_url": broker.rest_url,
             "emqx_api_key": SecretStr(key),
             "emqx_api_secret": SecretStr(secret),
+            "emqx_admin_key": None,
+            "emqx_admin_secret": None,
             "webhook_token": SecretStr(token),
+            "operator_token": None,
             "database_url": SecretStr(f"sqlite:///{folder / 'demo.db'}"),
             "grace": min(settings.grace, 3.0),
         }
@@ -134,8 +137,8 @@ async def _stop(server: Any, serving: asyncio.Task[None]) -> None:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - uvicorn has no event for it
+    while not condition():  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0.01)
 
 
 def _free(console: Console, name: str, port: int) -> int:

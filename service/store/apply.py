@@ -45,6 +45,19 @@ class Applied:
     opened: int
 
 
+def _rounds(ops: Sequence[Op], places: Sequence[int]) -> list[list[int]]:
+    """Two writes to one request must see each other: no request twice in a round."""
+    rounds: list[list[int]] = []
+    met: dict[int, int] = {}
+    for at in places:
+        seq = ops[at].item.claimed.seq
+        turn = met[seq] = met.get(seq, -1) + 1
+        if turn == len(rounds):
+            rounds.append([])
+        rounds[turn].append(at)
+    return rounds
+
+
 def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied:
     tx = Tx(conn, now)
     results: list[Any] = [None] * len(ops)
@@ -54,10 +67,10 @@ def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied
     if tx.pg:
         leases.lock_lines(tx, [op.item for op in ops if op.step in _LEASE_WRITES])
     for step in sorted(kinds, key=_PLACE.__getitem__):
-        places = kinds[step]
-        done = step(tx, [ops[at].item for at in places])
-        for at, result in zip(places, done, strict=True):
-            results[at] = result
+        for places in _rounds(ops, kinds[step]) if step in _LEASE_WRITES else [kinds[step]]:
+            done = step(tx, [ops[at].item for at in places])
+            for at, result in zip(places, done, strict=True):
+                results[at] = result
     if tx.pg:
         notices.send(tx, origin)
     return Applied(results, tx.changes, tx.wake, tx.opened)

@@ -124,7 +124,7 @@ class Ask:
     async def _stream(self, ask: _Ask, key: str | None, id: str) -> Response:
         with contextlib.ExitStack() as stack:
             # Listening begins before the request is stored, so that no piece is missed.
-            listener = stack.enter_context(self._hub.listen(id))
+            listener = stack.enter_context(self._hub.listen(id, pieces=True))
             added = await self._store(ask, key, id)
             return _Stream(self._events(added, listener), added, stack.pop_all())
 

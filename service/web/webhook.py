@@ -17,6 +17,7 @@ from service import webhook
 from service.errors import ApiError, BadRequest, Unavailable
 from service.intake import Intake
 from service.metrics import Metrics
+from service.model import PROBE
 from service.web.http import Tokens, error_response, header, read_body
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
@@ -91,7 +92,9 @@ class Webhook:
         self._metrics.refused.labels(error.code).inc()
         now = time.monotonic()
         # One line a minute for each reason: a full backlog would flood the log otherwise.
-        if now - self._warned.get(error.code, -60.0) >= 60:
+        if header(scope, b"user-agent") == PROBE.encode():
+            log.debug("a probe of the broker's half was answered %d", error.status)
+        elif now - self._warned.get(error.code, -60.0) >= 60:
             self._warned[error.code] = now
             log.warning("webhook answered %d: %s", error.status, error.message)
         await error_response(error)(scope, receive, send)

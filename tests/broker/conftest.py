@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import httpx
 import pytest
 
 from service.broker import desired as wanted
@@ -71,3 +72,11 @@ def build(flows: Flows, webhook: Webhook) -> Callable[..., Desired]:
         return wanted.build(asked, prefix=prefix, to=wanted.target(webhook.url, token))
 
     return make
+
+
+async def publish(admin: EmqxAdmin, topic: str, payload: str) -> None:
+    async with httpx.AsyncClient(auth=("key", "secret")) as http:
+        answer = await http.post(
+            f"{admin.url}/api/v5/publish", json={"topic": topic, "payload": payload}
+        )
+        assert answer.is_success

@@ -61,10 +61,14 @@ def test_the_action_keeps_messages_as_long_as_someone_would_answer_them(flows: F
         "request_ttl": "60m",
         "health_check_interval": "2s",
     }
-    short = flows_of('[flows.a]\nrequest = "a"\nreply = "b"\ndeadline = "1m"')
-    assert build(short).action["resource_opts"]["request_ttl"] == "10m"
-    odd = flows_of('[flows.a]\nrequest = "a"\nreply = "b"\ndeadline = "1000.5s"')
-    assert build(odd).action["resource_opts"]["request_ttl"] == "1001s"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "ttl"), [("1m", "10m"), ("15m", "15m"), ("1000.5s", "1001s"), ("30d", "1440m")]
+)
+def test_request_ttl_follows_the_longest_deadline(deadline: str, ttl: str) -> None:
+    flows = flows_of(f'[flows.a]\nrequest = "a"\nreply = "b"\ndeadline = "{deadline}"')
+    assert build(flows).action["resource_opts"]["request_ttl"] == ttl
 
 
 def test_sql_of_each_flow(flows: Flows) -> None:

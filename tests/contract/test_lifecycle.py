@@ -116,6 +116,18 @@ def test_a_rotated_token_is_seen_applied_and_never_shown(fresh: Setup) -> None:
     assert token not in str(connector)
 
 
+def test_a_path_in_front_of_the_webhook(bare: Setup) -> None:
+    """PUBLIC_URL behind a proxy: EMQX joins the connector's path and the action's."""
+    url = f"{bare.webhook.url}/behind/proxy"
+    connector = {**bare.desired.connector, "url": url}
+    desired = dataclasses.replace(bare.desired, connector=connector)
+    bare.webhook.path = "/behind/proxy/webhook"
+    bare.apply(desired, check_webhook=False)
+    with bare.device("a") as device:
+        device.publish(f"{bare.root}/chat/a/ask", "hello")
+    bare.webhook.wait(lambda bodies: len(bodies) == 1)
+
+
 @pytest.fixture
 def theirs(bare: Setup) -> Iterator[str]:
     """A rule of somebody else's under the name that ours needs."""

@@ -40,6 +40,7 @@ class Webhook:
 
     def __init__(self, token: str, *, bind: str = "127.0.0.1", host: str | None = None) -> None:
         self.token = token
+        self.path = "/webhook"
         self.posts: list[Post] = []
         self.answer: Callable[[Body], int] = lambda _: 202
         self._bind, self._host = bind, host or bind
@@ -167,7 +168,7 @@ class Webhook:
         return True
 
     def _status(self, line: str, headers: dict[str, str], data: bytes) -> tuple[int, Body]:
-        if line.split(" ")[:2] != ["POST", "/webhook"]:
+        if line.split(" ")[:2] != ["POST", self.path]:
             return 404, {}
         if headers.get("authorization") != f"Bearer {self.token}":
             return 401, {}

@@ -67,7 +67,8 @@ def compose() -> dict:
 
 def validate(text: str) -> None:
     """Raises ValueError for what the Compose specification does not allow."""
-    PyOptions(apply_merge=True).from_yaml(text).validate()
+    # The library takes addresses only; host-gateway is Docker's word for this machine's.
+    PyOptions(apply_merge=True).from_yaml(text.replace("host-gateway", "10.0.0.1")).validate()
     parsed = yaml.safe_load(text)
     services = parsed["services"]
     for name, service in services.items():

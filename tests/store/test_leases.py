@@ -252,3 +252,16 @@ async def test_parallel_reapers_and_claimers(store: Store, other: Store, clock: 
 
     await asyncio.wait_for(asyncio.gather(work(store), work(other)), 30)
     assert sorted(done) == sorted(ids(entries))
+
+
+async def test_the_first_of_two_writes_in_one_batch_counts(store: Store) -> None:
+    """Even if a worker errs: what a batch does to one request, it does in turn."""
+    first, second = entry(), entry()
+    await store.add(first)
+    await store.add(second)
+    claimed = await claim_one(store)
+    await asyncio.gather(store.reply(claimed, ended()), store.reply(claimed, answer()))
+    row = await store.request(first.id)
+    assert row is not None
+    assert (row.state, row.outbox) == (State.IGNORED, ())
+    assert ids(await claim(store)) == [second.id]

@@ -1,0 +1,86 @@
+"""What went wrong between us and a model's server, in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import aiohttp
+import httpx2
+import openai
+
+from service.errors import Blame, ModelError
+from service.flows import ModelRef
+
+
+def broken(error: BaseException) -> str | None:
+    """Why a connection failed, or None if it was only slow.
+
+    The SDK's transport calls a refused or reset connection a timeout, too; aiohttp's own
+    error, further down the chain of causes, knows better.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.ServerTimeoutError):
+            return None
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return cause.strerror or "refused"
+        if isinstance(cause, aiohttp.ClientError):
+            return "it closed the connection"
+        cause = cause.__cause__ or cause.__context__
+    slow = isinstance(error, TimeoutError | openai.APITimeoutError | httpx2.TimeoutException)
+    return None if slow else type(error.__cause__ or error).__name__
+
+
+def status_error(error: openai.APIStatusError, model: ModelRef) -> ModelError:
+    """An HTTP status of the model's server, in our words."""
+    status = error.status_code
+    body = error.body if isinstance(error.body, dict) else {}
+    code = str(body.get("code") or body.get("type") or "")
+    detail = _short(str(body.get("message") or "")) or f"HTTP {status}"
+    wait = _retry_after(error.response.headers)
+
+    def made(ours: str, blame: Blame, text: str) -> ModelError:
+        return ModelError(text, code=ours, blame=blame, retry_after=wait, status=status)
+
+    if status == 429 and "insufficient_quota" in (code, str(body.get("type"))):
+        text = "the model's account is out of quota: add credit or raise its limit"
+        return made("model_quota", Blame.ACCOUNT, text)
+    if status == 429:
+        return made("model_rate_limited", Blame.RATE, "the model's server asks to wait (429)")
+    if status == 402:
+        return made("model_quota", Blame.ACCOUNT, "the model's account is out of credit (402)")
+    if status == 401:
+        text = f"the model's server refused the key of provider {model.provider} (401)"
+        return made("model_unauthorized", Blame.ACCOUNT, text)
+    if status == 403:
+        return made("model_forbidden", Blame.MODEL, f"the key may not use model {model} (403)")
+    if status == 404:
+        text = f"model {model} does not exist or was shut down (404); choose another one"
+        return made("model_not_found", Blame.MODEL, text)
+    if status in (408, 409, 425) or status >= 500:
+        return made("model_unavailable", Blame.PASSING, f"the model's server failed ({status})")
+    return made("model_refused", Blame.REQUEST, f"the model refused the request: {detail}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    millis = headers.get("retry-after-ms")
+    value = headers.get("retry-after")
+    with contextlib.suppress(ValueError):
+        if millis:
+            return max(0.0, float(millis) / 1000)
+        if value:
+            return max(0.0, float(value))
+    if value:
+        with contextlib.suppress(TypeError, ValueError):
+            moment = cast(Any, email.utils.parsedate_to_datetime(value))
+            return float(max(0.0, moment.timestamp() - time.time()))
+    return None

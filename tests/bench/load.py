@@ -1,0 +1,166 @@
+"""Webhooks the way EMQX sends them: few keep-alive connections, up to 100 pipelined on each."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+CONNECTIONS = 8
+PIPELINED = 100
+USERS = 1000
+_MARK = b"HTTP/1.1 "
+_TAIL = len(_MARK) + 3  # a status line may be cut in two; keep what could be its front
+
+
+@dataclass
+class Posted:
+    """What came of a load: how long it took, and each answer's latency in seconds."""
+
+    seconds: float
+    latencies: list[float] = field(default_factory=list)
+    refused: int = 0
+
+    @property
+    def rate(self) -> float:
+        return len(self.latencies) / self.seconds
+
+
+def question(run: str, number: int) -> str:
+    """The text of a request; it comes back as the reply."""
+    return f"{run}-{number:07d} Which lamp in the kitchen is still on?"
+
+
+def webhook(run: str, number: int, *, flow: str = "chat", users: int = USERS) -> bytes:
+    """One rule output as EMQX posts it, whole."""
+    user = f"u{number % users:04d}"
+    now = time.time_ns() // 1_000_000
+    body = orjson.dumps(
+        {
+            "flow": flow,
+            "id": f"{run}{number:019d}",
+            "clientid": f"device-{user}",
+            "username": "bench",
+            "topic": f"{flow}/request/{user}",
+            "payload": question(run, number),
+            "qos": 1,
+            "pub_props": {"User-Property": {}},
+            "publish_received_at": now,
+            "correlation_base64": "",
+        }
+    )
+    return (
+        b"POST /webhook HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json\r\n"
+        b"cache-control: no-cache\r\nconnection: keep-alive\r\ncontent-type: application/json\r\n"
+        b"keep-alive: timeout=5\r\nauthorization: Bearer webhook-token\r\n"
+        b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    )
+
+
+class _Line(asyncio.Protocol):
+    """A connection that counts status lines; bodies are of no interest."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._tail = b""
+        self.sent: deque[float] = deque()
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        data = self._tail + data
+        at = data.rfind(_MARK)
+        while at >= 0 and len(data) < at + _TAIL:  # its status is still on the way
+            at = data.rfind(_MARK, 0, at)
+        after = at + _TAIL if at >= 0 else 0
+        self._tail = data[max(after, len(data) - _TAIL) :]
+        whole = data[:after]
+        answers = whole.count(_MARK)
+        self._load.answered(self, answers, answers - whole.count(b"HTTP/1.1 202"))
+
+    def post(self, requests: list[bytes], due: float | None = None) -> None:
+        stamp = time.monotonic() if due is None else due
+        self.sent.extend([stamp] * len(requests))
+        self.transport.write(b"".join(requests))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._load.broken(error)
+
+
+class Load:
+    """Posts requests and waits for all answers. Use `async with`; each `post` is one run."""
+
+    def __init__(self, port: int, *, connections: int = CONNECTIONS) -> None:
+        self._port = port
+        self._connections = connections
+        self._lines: list[_Line] = []
+        self._todo: deque[bytes] = deque()
+        self._left = 0
+        self._latencies: list[float] = []
+        self._refused = 0
+        self._done: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Load:
+        loop = asyncio.get_running_loop()
+        for _ in range(self._connections):
+            _, line = await loop.create_connection(lambda: _Line(self), "127.0.0.1", self._port)
+            self._lines.append(line)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for line in self._lines:
+            line.transport.abort()
+
+    async def post(
+        self, requests: list[bytes], *, rate: float | None = None, timeout: float = 120
+    ) -> Posted:
+        """As fast as answers come, or (rate a second) at random moments, come what may.
+
+        At a rate, a latency counts from the moment at which the request was due.
+        """
+        self._left, self._latencies, self._refused = len(requests), [], 0
+        self._done = asyncio.get_running_loop().create_future()
+        began = time.monotonic()
+        async with asyncio.timeout(timeout):
+            if rate is None:
+                self._todo = deque(requests)
+                for line in self._lines:
+                    self._fill(line, PIPELINED)
+            else:
+                await self._paced(requests, rate)
+            await self._done
+        return Posted(time.monotonic() - began, self._latencies, self._refused)
+
+    async def _paced(self, requests: list[bytes], rate: float) -> None:
+        due = time.monotonic()
+        for number, request in enumerate(requests):
+            due += random.expovariate(rate)
+            wait = due - time.monotonic()
+            if wait > 0.0005:
+                await asyncio.sleep(wait)
+            self._lines[number % len(self._lines)].post([request], due)
+
+    def _fill(self, line: _Line, room: int) -> None:
+        todo = self._todo
+        if todo:
+            line.post([todo.popleft() for _ in range(min(room, len(todo)))])
+
+    def answered(self, line: _Line, count: int, refused: int) -> None:
+        now = time.monotonic()
+        self._latencies += [now - line.sent.popleft() for _ in range(count)]
+        self._refused += refused
+        self._left -= count
+        self._fill(line, count)
+        if self._left <= 0 and self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def broken(self, error: Exception | None) -> None:
+        if self._left > 0 and self._done is not None and not self._done.done():
+            self._done.set_exception(error or ConnectionError("the server closed a connection"))

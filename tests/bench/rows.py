@@ -1,0 +1,94 @@
+"""What a row of the bench is, and what all measurements share."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.load import webhook
+from tests.bench.processes import Child, Ends, Service
+
+
+@dataclass
+class Row:
+    """One line of the table. `share` is ours over the baseline, for the picture."""
+
+    name: str
+    what: str
+    target: str
+    ours: str
+    reached: bool
+    baseline: str = "–"
+    ratio: float | None = None
+    goal: float | None = None  # what the ratio should be
+    below: bool = False  # whether less is better
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Bench:
+    """One run: its ends, its folder, its sizes."""
+
+    def __init__(self, ends: Ends, folder: Path, *, quick: bool) -> None:
+        self.ends = ends
+        self.quick = quick
+        self._folder = folder
+        self._runs = itertools.count(1)
+        self.rounds = 2 if quick else 5
+
+    def size(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+    def requests(self, count: int, *, flow: str = "chat") -> list[bytes]:
+        """Webhooks with ids that no other run has."""
+        run = f"R{next(self._runs):03d}"
+        return [webhook(run, number, flow=flow) for number in range(count)]
+
+    @contextlib.contextmanager
+    def _home(self):  # type: ignore[no-untyped-def]
+        with tempfile.TemporaryDirectory(
+            prefix="service-", dir=self._folder, ignore_cleanup_errors=True
+        ) as home:
+            yield Path(home)
+
+    @contextlib.asynccontextmanager
+    async def service(self, model: str, **env: str) -> AsyncIterator[Service]:
+        """A fresh service whose model behaves as the path says."""
+        with self._home() as home:
+            service = Service(home, self.ends, model=model, **env)
+            try:
+                yield await service.start()
+            finally:
+                service.stop()
+
+    @contextlib.asynccontextmanager
+    async def baseline(self, name: str, model: str = "") -> AsyncIterator[Child]:
+        urls = ("--model", self.ends.model.url + model, "--emqx", self.ends.emqx.url)
+        child = Child("tests.bench.baselines", name, *urls)
+        try:
+            yield await child.start()
+        finally:
+            child.stop()
+
+    async def forget(self) -> None:
+        """Nothing noted at the ends."""
+        await self.ends.published()
+        await self.ends.asked()
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def in_pairs(ours: Sequence[float], others: Sequence[float]) -> float:
+    """The ratio of two interleaved series: the median of each round's."""
+    return median([one / other for one, other in zip(ours, others, strict=True)])

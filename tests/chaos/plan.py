@@ -1,0 +1,61 @@
+"""How much of what a run does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Times in seconds. A run goes on until it had both its requests and its kills."""
+
+    database: str
+    replicas: int
+    requests: int = 400
+    kills: int = 6
+    seed: int = 1
+    lease: float = 3.0
+    rate: float = 30.0  # messages a second
+    conversations: int = 25
+    kill_pause: tuple[float, float] = (0.3, 2.5)  # between a start and its end
+    stop_share: float = 0.15  # of the kills come after, or are, a SIGSTOP
+    model_rate: float = 0.12  # of its calls fail
+    model_pause: float = 0.2
+    model_slow: float = 1.5
+    hiccups: float = 0.02  # of the broker's answers are lost
+    outages: tuple[float, ...] = (3.0, 2.0)  # of the broker
+    disk_full: tuple[float, ...] = (2.0,)
+    jumps: tuple[float, ...] = (1.5, 1.5)  # how long a clock stays wrong
+    resets: float = 1.0  # between resets of a webhook connection
+    restarts: tuple[float, float] = (3.0, 6.0)  # between restarts of PostgreSQL
+    limit: float = 60.0  # for the trouble
+    patience: float = 60.0  # for the peace after it
+
+    @property
+    def sqlite(self) -> bool:
+        return self.database == "sqlite"
+
+
+def short(database: str, replicas: int, seed: int = 1) -> Plan:
+    return Plan(database, replicas, seed=seed)
+
+
+def long(database: str, replicas: int, seed: int = 1) -> Plan:
+    """At least 20,000 requests and 100 kills."""
+    return replace(
+        short(database, replicas, seed),
+        requests=20_000,
+        kills=100,
+        lease=4.0,
+        rate=45.0,
+        conversations=300,
+        kill_pause=(0.5, 6.0),
+        model_pause=0.4,
+        outages=(60.0, 12.0, 12.0, 12.0, 12.0, 8.0, 8.0, 8.0, 5.0, 5.0),
+        disk_full=(10.0,) * 6,
+        jumps=(5.0,) * 12,
+        resets=2.0,
+        restarts=(4.0, 9.0),
+        limit=1500.0,
+        patience=300.0,
+    )

@@ -1,0 +1,183 @@
+"""Each request judged by content. Pure: evidence in, violations and figures out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from service.model import State
+from service.store import Row
+from tests.chaos import model
+from tests.chaos.broker import Published, has_subscriber
+from tests.chaos.evidence import Call, Evidence
+from tests.chaos.traffic import Message
+
+TURNS = 3  # of flows.toml: history = { messages = 6 }
+
+
+@dataclass
+class Story:
+    """One message and all that belongs to it. `copies` are (place, publish), in order."""
+
+    message: Message
+    row: Row
+    copies: list[tuple[int, Published]] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    told: Call | None = None  # the call whose answer is the stored reply
+
+    def __str__(self) -> str:
+        row = self.row
+        return (
+            f"{self.message.text or '(empty)'} [{self.message.id}] row {row.seq} {row.id}"
+            f" {row.state} error={row.error_code} claims={row.claims} tries={row.tries}"
+        )
+
+
+def verify(evidence: Evidence) -> list[str]:
+    """All violations, those of the run itself first. Adds to the evidence's figures."""
+    stories, found = _stories(evidence)
+    violations = [*evidence.faults, *found]
+    for story in stories:
+        violations += _ended(story)
+        violations += _published(story)
+    violations += _order(stories)
+    _count(evidence, stories)
+    return violations
+
+
+def _stories(evidence: Evidence) -> tuple[list[Story], list[str]]:
+    """Accepted = stored, one row for each; and publishes and calls that belong to nobody."""
+    violations: list[str] = []
+    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in evidence.rows:
+        rows[row.flow or "", row.message.id].append(row)
+    stories: list[Story] = []
+    for message in evidence.messages:
+        found = rows.pop((message.flow, message.id), [])
+        label = f"{message.flow} {message.text!r} [{message.id}]"
+        if message.refused:
+            violations.append(f"dropped: {label} was answered {message.refused}")
+        if not message.taken_at:
+            violations.append(f"never taken: {label}")
+        if message.accepted > 1:
+            violations.append(f"accepted {message.accepted} times: {label}")
+        if len(found) == 1:
+            stories.append(Story(message, found[0]))
+        elif message.taken_at or found:
+            violations.append(f"{'lost' if not found else 'stored twice'}: {label}: {found}")
+    violations += [f"stored, but nobody sent it: {left}" for left in rows.values()]
+    by_id = {story.row.id: story for story in stories}
+    for at, copy in enumerate(evidence.published):
+        if copy.request_id in by_id:
+            by_id[copy.request_id].copies.append((at, copy))
+        else:
+            violations.append(f"published for no known request: {copy}")
+    by_text = {(story.message.text): story for story in stories if story.message.text}
+    numbers = {call.number: call for call in evidence.calls}
+    for call in evidence.calls:
+        if call.text in by_text:
+            by_text[call.text].calls.append(call)
+        else:
+            violations.append(f"asked, but nobody sent it: {call}")
+    for story in stories:
+        said = re.search(r"\[(\d+)\]$", story.row.reply or "")
+        story.told = numbers.get(int(said[1])) if said else None
+    return stories, violations
+
+
+def _ended(story: Story) -> Iterator[str]:
+    row, message = story.row, story.message
+    if not row.state.ended or row.ended_at is None:
+        yield f"not ended: {story} not_before={row.not_before} answered_at={row.answered_at}"
+    elif row.state not in message.ends and row.error_code != "worker_killed":
+        yield f"ended as {row.state}: {story}: {row.error_message}"
+    if row.state is State.DONE and (
+        story.told is None
+        or row.reply != model.reply(message.text, story.told.number)
+        or story.told.outcome not in model.GOOD
+    ):
+        yield f"its reply is not what the model said: {story}: {row.reply!r}"
+
+
+def _published(story: Story) -> Iterator[str]:
+    """The stored reply, nothing else, at least once."""
+    row, message = story.row, story.message
+    for _, copy in story.copies:
+        if copy.topic != message.reply_topic:
+            yield f"on topic {copy.topic}: {story}"
+        if row.state is State.DONE and (copy.payload != row.reply or copy.error is not None):
+            yield f"published {copy.payload!r}, but stored {row.reply!r}: {story}"
+        if row.state is not State.DONE and (copy.error != row.error_code or copy.error is None):
+            yield f"published {copy.payload!r} with error {copy.error}: {story}"
+    if row.state.ended and row.state is not State.IGNORED and not story.copies:
+        yield f"ended, but its end was never published: {story}"
+    if row.state is State.IGNORED and story.copies:
+        yield f"ignored, but published: {story}"
+    if row.state is State.DONE and row.delivered is not has_subscriber(message.reply_topic):
+        yield f"delivered is {row.delivered}: {story}"
+
+
+def _order(stories: list[Story]) -> Iterator[str]:
+    conversations: dict[tuple[str, str], list[Story]] = defaultdict(list)
+    for story in stories:
+        if story.message.ordered and story.copies:
+            conversations[story.message.conversation].append(story)
+    for line in conversations.values():
+        line.sort(key=lambda story: (story.message.received_at, story.message.id))
+        yield from _in_turn(line)
+        yield from _remembered(line)
+
+
+def _in_turn(line: list[Story]) -> Iterator[str]:
+    """What was taken before its successor was even sent must be answered before it is asked."""
+    for at, late in enumerate(line):
+        for early in line[:at]:
+            if early.message.taken_at >= late.message.sent_at:
+                continue  # it may have arrived after its successor was answered
+            first = early.copies[0]
+            if first[0] > late.copies[0][0]:
+                yield f"out of order: {late} was published before {early}"
+            if late.told is not None and late.told.at < first[1].at:
+                yield f"asked too early: {late}, before {early} was published"
+
+
+def _remembered(line: list[Story]) -> Iterator[str]:
+    """The call that made the stored reply saw the last turns, all of them, in their order."""
+    answered = sorted(line, key=lambda story: story.copies[0][0])
+    done: list[Story] = []
+    for one, after in pairwise([*answered, None]):
+        assert one is not None
+        if one.row.state is not State.DONE or one.told is None:
+            continue
+        turns = [(each.message.text, each.row.reply) for each in done[-TURNS:]]
+        seen = one.told.history
+        if list(zip(seen[::2], seen[1::2], strict=False)) != turns or len(seen) % 2:
+            next_ = f", next is {after}" if after is not None else ""
+            yield f"wrong history: {one} saw {seen}, but there was {turns}{next_}"
+        done.append(one)
+
+
+def _count(evidence: Evidence, stories: list[Story]) -> None:
+    states = Counter(str(story.row.state) for story in stories)
+    again = [len(story.copies) - 1 for story in stories if len(story.copies) > 1]
+    paid = [sum(call.outcome in model.GOOD for call in story.calls) for story in stories]
+    late = sum(
+        call.at > story.copies[0][1].at for story in stories for call in story.calls if story.copies
+    )
+    faults = Counter(call.outcome for call in evidence.calls if call.outcome not in model.GOOD)
+    evidence.figures |= {
+        "requests": len(evidence.messages),
+        "of them delivered twice by the broker": sum(m.copies > 1 for m in evidence.messages),
+        "ended": dict(states),
+        "given up after five kills": sum(s.row.error_code == "worker_killed" for s in stories),
+        "lost": len(evidence.messages) - sum(story.row.state.ended for story in stories),
+        "replies published again": sum(again),
+        "requests with a repeated reply": len(again),
+        "model calls": len(evidence.calls),
+        "of them failed on purpose": dict(faults),
+        "answers of the model beyond one for each request": sum(max(0, n - 1) for n in paid),
+        "model calls begun after the reply was out": late,
+    }
