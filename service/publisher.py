@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -35,7 +35,9 @@ Finish = Callable[[Claimed, Result], Awaitable[None]]
 @dataclass(slots=True)
 class _Item:
     message: Publish
-    settled: Callable[[Result], None] | None = None  # None: nobody waits for it
+    settled: Callable[[Result], None]
+    keep: bool = True  # False: progress, that nobody misses
+    tries: int = 0
 
 
 class _Lane:
@@ -76,6 +78,8 @@ class Publisher:
         self._progress = _Lane()
         self._lanes: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._progressing: Counter[str] = Counter()  # by request, what is on its way
+        self._behind: dict[str, list[Callable[[], None]]] = {}  # outboxes that wait for it
         self.outage: BrokerError | None = None
 
     async def start(self) -> None:
@@ -89,7 +93,10 @@ class Publisher:
         await asyncio.gather(*self._lanes, *self._tasks, return_exceptions=True)
 
     def put(self, claimed: Claimed, outbox: tuple[Publish, ...]) -> None:
-        """Publish a stored outbox; `finish` is called once all of it went or was refused."""
+        """Publish a stored outbox; `finish` is called once all of it went or was refused.
+
+        It goes out after the request's progress: a light must not end on `working`.
+        """
         results: dict[int, Result] = {}
 
         def settle(index: int, result: Result) -> None:
@@ -97,8 +104,15 @@ class Publisher:
             if len(results) == len(outbox):
                 self._spawn(self._finish(claimed, _outcome([results[i] for i in sorted(results)])))
 
-        for index, message in enumerate(outbox):
-            self._replies.append(_Item(message, functools.partial(settle, index)))
+        def go() -> None:
+            for index, message in enumerate(outbox):
+                self._replies.append(_Item(message, functools.partial(settle, index)))
+
+        if self._progressing[claimed.id]:
+            self._behind.setdefault(claimed.id, []).append(go)
+        else:
+            del self._progressing[claimed.id]
+            go()
 
     async def send(self, message: Publish) -> Result:
         """Publish and wait, over outages; a BrokerError that comes back is a refusal."""
@@ -111,10 +125,18 @@ class Publisher:
         self._replies.append(_Item(message, settled))
         return await future
 
-    def post(self, message: Publish) -> None:
-        """Publish soon or, while the broker is away, not at all."""
+    def post(self, message: Publish, of: str) -> None:
+        """Publish progress of request `of` soon or, while the broker is away, not at all."""
         if self.outage is None and len(self._progress.ready) < POSTS:
-            self._progress.append(_Item(message))
+            self._progressing[of] += 1
+            self._progress.append(_Item(message, lambda _: self._progressed(of), keep=False))
+
+    def _progressed(self, of: str) -> None:
+        self._progressing[of] -= 1
+        if self._progressing[of] <= 0:
+            del self._progressing[of]
+            for go in self._behind.pop(of, ()):
+                go()
 
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic. Raises BrokerError."""
@@ -172,18 +194,20 @@ class Publisher:
                 await self._alone(batch[0])
                 del batch[0]
             return []
-        failed: BrokerError | None = None
-        left: list[_Item] = []
-        for item, result in zip(batch, results, strict=True):
-            if isinstance(result, BrokerError) and not result.poison:
-                failed = result
-                left.append(item)
+        failed = [isinstance(result, BrokerError) and not result.poison for result in results]
+        if all(failed) and isinstance(results[0], BrokerError):
+            raise results[0]
+        for item, result, again in zip(batch, results, failed, strict=True):
+            if again and item.keep:
+                self._later(item)  # alone: the others went, so the broker is there
             else:
                 self._settle(item, result)
-        if failed is not None:
-            batch[:] = left
-            raise failed
         return []
+
+    def _later(self, item: _Item) -> None:
+        item.tries += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(_distance(item.tries), self._replies.append, item)
 
     async def _alone(self, item: _Item) -> None:
         try:
@@ -199,8 +223,7 @@ class Publisher:
             self.outage = None
         code = "delivered" if result is True else "unknown" if result is None else "no_subscriber"
         self._on_publish(result.code if isinstance(result, BrokerError) else code, 1)
-        if item.settled is not None:
-            item.settled(result)
+        item.settled(result)
 
 
 def _distance(attempt: int) -> float:

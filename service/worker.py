@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from service.answering.gates import Gates
+from service.answering.patience import patiently
 from service.answering.pipeline import Pipeline
 from service.clients.emqx import Result
 from service.errors import BrokerError, StoreError
@@ -134,7 +135,10 @@ class Worker:
         await asyncio.gather(*self._loops, *self._asking.values(), return_exceptions=True)
         if self._held:
             log.warning("%d requests go back to the inbox unfinished", len(self._held))
-            await self._inbox.release(list(self._held.values()))
+            try:
+                await self._inbox.release(list(self._held.values()))
+            except StoreError as error:
+                log.error("they come back when their leases run out: %s", error.message)
             self._held.clear()
 
     async def _forever(self, loop: Callable[[], Awaitable[float]]) -> None:
@@ -149,6 +153,10 @@ class Worker:
                 if failures in (1, 10, 100):
                     log.error("the database does not work now: %s", error.message)
                 pause = min(10.0, 0.2 * 2 ** min(failures, 6))
+            except Exception:
+                # Without this loop the process would take requests and never answer them.
+                log.exception("a fault of this program in the worker")
+                pause = 1.0
             if pause > 0:
                 await asyncio.sleep(pause)
 
@@ -238,16 +246,18 @@ class Worker:
         outcome, code = self._ends.get((claimed.seq, claimed.fence), (State.DONE, None))
         try:
             if isinstance(result, BrokerError):
-                outcome, code = State.FAILED, result.code
-                stored = await self._inbox.finish(
-                    claimed,
-                    delivered=False,
-                    outcome=outcome,
-                    error_code=code,
-                    error_message=result.message,
+                outcome, code, message = State.FAILED, result.code, result.message
+                stored = await patiently(
+                    lambda: self._inbox.finish(
+                        claimed,
+                        delivered=False,
+                        outcome=outcome,
+                        error_code=code,
+                        error_message=message,
+                    )
                 )
             else:
-                stored = await self._inbox.finish(claimed, delivered=result)
+                stored = await patiently(lambda: self._inbox.finish(claimed, delivered=result))
         except StoreError as error:
             # Its lease runs out, and whoever claims it then publishes it once more.
             log.error("request %s: its end could not be stored: %s", claimed.id, error.message)

@@ -23,7 +23,7 @@ from service.answering.rounds import Rounds
 from service.answering.streaming import stream_for
 from service.clients.gpt import Completion
 from service.errors import Blame, MessageError, ModelError
-from service.flows import Flow, Flows
+from service.flows import Flows
 from service.hub import Hub
 from service.model import Answer, Claimed, Publish, State, Turn, Usage
 from service.template import Scope
@@ -94,8 +94,8 @@ class Pipeline:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
             return self._told(job, State.FAILED, "worker_killed", text)
         if now >= claimed.deadline and not claimed.steps:
-            asked = claimed.tries or claimed.attempts
-            text = "no answer came in time" if asked else "it came too late to be asked"
+            tried = claimed.tries or claimed.attempts
+            text = "no answer came in time" if tried else "it came too late to be asked"
             return self._told(job, State.EXPIRED, "expired", text)
         asked = prompt.understand(flow, claimed.message, job.captured)
         job = replace(job, scope=asked.scope)

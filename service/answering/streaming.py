@@ -18,7 +18,7 @@ WINDOW = 0.25  # seconds: the broker sees at most four messages a second for eac
 
 
 class Stream:
-    """One request's stream, while it is entered. A higher `run` replaces the text of every lower one."""
+    """One request's stream, while entered. A higher `run` replaces the text of all lower ones."""
 
     def __init__(
         self,

@@ -108,11 +108,16 @@ class Load:
         self._done: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Load:
+        await self._connect()
+        return self
+
+    async def _connect(self) -> None:
+        """Also again, where a server closed what it took for idle."""
         loop = asyncio.get_running_loop()
-        for _ in range(self._connections):
+        self._lines = [line for line in self._lines if not line.transport.is_closing()]
+        while len(self._lines) < self._connections:
             _, line = await loop.create_connection(lambda: _Line(self), "127.0.0.1", self._port)
             self._lines.append(line)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         for line in self._lines:
@@ -125,6 +130,7 @@ class Load:
 
         At a rate, a latency counts from the moment at which the request was due.
         """
+        await self._connect()
         self._left, self._latencies, self._refused = len(requests), [], 0
         self._done = asyncio.get_running_loop().create_future()
         began = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from tests.chaos.traffic import Feed, Message
 from tests.chaos.troubles import Troubles
 
 ANSWER_LIMIT = 8.0  # seconds; promised are 5, and this machine is busy with other things
+_TRACEBACK = "Traceback (most recent call last):\n"
+_UNINDENTED = re.compile(r"^\S.*$|\Z", re.MULTILINE)
 UNUSABLE = 1  # exit code of a start that finds no database; a supervisor starts it again
 
 
@@ -84,10 +88,7 @@ class Evidence:
 
     def note_log(self, log: Path) -> None:
         """A traceback is a fault that nobody thought of."""
-        lines = log.read_text("utf-8", "replace").splitlines()
-        found = [at for at, line in enumerate(lines) if line.startswith("Traceback")]
-        if found:
-            last = next(
-                (line for line in lines[found[0] + 1 :] if line and not line.startswith(" ")), ""
-            )
-            self.faults.append(f"{len(found)} tracebacks in {log.name}, the first: {last[:300]}")
+        said = log.read_text("utf-8", "replace")
+        ends = Counter(_UNINDENTED.search(trace)[0] for trace in said.split(_TRACEBACK)[1:])  # type: ignore[index]
+        for end, count in ends.items():
+            self.faults.append(f"{count} tracebacks in {log.name}: {end[:300]}")

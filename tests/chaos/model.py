@@ -91,22 +91,20 @@ class Witness:
 
 
 def main() -> None:
+    """Prints its port, then serves."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", required=True)
     parser.add_argument("--rate", type=float, required=True, help="of the calls fail")
     parser.add_argument("--pause", type=float, required=True, help="mean seconds of an answer")
     parser.add_argument("--slow", type=float, required=True, help="seconds of a slow one")
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--port-file", type=Path, required=True)
     given = parser.parse_args()
     end_with_parent()
     witness = Witness(given.seed, given.rate, given.pause, given.slow, given.log)
     fake = FakeModel(record=False)
     fake.behave(witness.step)
     listener = bound(0)
-    partial = given.port_file.with_name(given.port_file.name + ".part")
-    partial.write_text(str(listener.getsockname()[1]))
-    partial.replace(given.port_file)
+    print(listener.getsockname()[1], flush=True)
     uvicorn.Server(config(fake)).run([listener])
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,16 +27,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def spawn(*args: str, log: BinaryIO, **env: str) -> Process:
+async def spawn(
+    *args: str, stdout: BinaryIO | int, stderr: BinaryIO, env: Mapping[str, str] | None = None
+) -> Process:
     """A Python module as a process that ends when this one does."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         *args,
         stdin=PIPE,
-        stdout=log,
-        stderr=log,
-        env=environment(**env),
+        stdout=stdout,
+        stderr=stderr,
+        env=environment(**env or {}),
         cwd=ROOT,
     )
 
@@ -121,7 +124,9 @@ class Replica:
             self._killed = False
             self.starts += 1
             with self.log.open("ab") as log:
-                self._process = await spawn("tests.chaos.serve", "serve", log=log, **self._env)
+                self._process = await spawn(
+                    "tests.chaos.serve", "serve", stdout=log, stderr=log, env=self._env
+                )
             looking = asyncio.create_task(self._look())
             code = await self._process.wait()
             looking.cancel()
@@ -151,22 +156,20 @@ class Model:
         self._process: Process | None = None
 
     async def start(self, seed: int, rate: float, pause: float, slow: float) -> None:
-        port = self._folder / "model.port"
         options = {
             "--seed": seed,
             "--rate": rate,
             "--pause": pause,
             "--slow": slow,
             "--log": self.log,
-            "--port-file": port,
         }
         args = [str(part) for option in options.items() for part in option]
         with (self._folder / "model.log").open("ab") as log:
-            self._process = await spawn("tests.chaos.model", *args, log=log)
+            self._process = await spawn("tests.chaos.model", *args, stdout=PIPE, stderr=log)
+        assert self._process.stdout is not None
         async with asyncio.timeout(30):
-            while not port.exists():
-                await asyncio.sleep(0.05)
-        self.url = f"http://127.0.0.1:{port.read_text()}/v1"
+            port = await self._process.stdout.readline()
+        self.url = f"http://127.0.0.1:{int(port)}/v1"
 
     async def close(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -68,8 +68,8 @@ async def run(plan: Plan, folder: Path) -> Evidence:
         evidence.calls = _calls(model.log)
         evidence.rows = await _rows(url)
         evidence.figures["lost answers of the broker"] = broker.lost_answers
-    for log in sorted(folder.glob("service*.log")):
-        evidence.note_log(log)
+        for replica in replicas:
+            evidence.note_log(replica.log)
     evidence.seconds = time.monotonic() - began
     return evidence
 
@@ -125,7 +125,9 @@ async def _speak(plan: Plan, devices: Devices, feed: Feed, troubles: Troubles) -
 
 async def _ended(replica: Replica) -> None:
     """Return when the inbox holds no open request."""
-    while await replica.open_requests() != 0:
+    while True:
+        if await replica.open_requests() == 0:
+            return
         await asyncio.sleep(0.2)
 
 

@@ -149,7 +149,9 @@ class Feed:
     async def _work(self, queue: asyncio.Queue[Message]) -> None:
         while True:
             message = await queue.get()
-            while not await self._offer(message):
+            while True:
+                if await self._offer(message):
+                    break
                 await asyncio.sleep(RESUME)
             queue.task_done()
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from tests.fakes.model import hang, ok, status
-from tests.rig import eventually, message, rig
+from tests.rig import message, rig
 
 TOPIC = "sensors/boiler/telemetry"
 RETAINED = """
@@ -31,7 +30,7 @@ async def test_the_broker_tests_where_and_the_prompt_reads_the_payload(any_datab
         await watch.publish(TOPIC, reading(41.5))
         assert await message(watch) == ("alerts/boiler", b"The boiler is too hot.")
         (request,) = await house.ended()
-        assert request["payload" if "payload" in request else "conversation"] == "boiler"
+        assert (request["flow"], request["conversation"]) == ("alarm", "boiler")
         (call,) = house.model.calls
         assert call.text == "Sensor boiler reads 41.5 °C; its limit is 40 °C."
         assert call.messages[0]["role"] == "system"
@@ -114,14 +113,3 @@ prompt = "It is ${payload.temperature} degrees"
         codes = {one["error"]["code"] for one in ends if one["error"]}
         assert codes == {"template_missing", "topic_unsafe"}
         assert len(house.model.calls) == 1  # what can't be sent is not paid for
-
-
-async def test_an_alarm_in_parallel_with_others_waits_for_nobody(database):
-    async with rig(database) as house, house.mqtt("alerts/#") as watch:
-        house.model.behave(lambda body: hang() if "slow" in str(body) else ok("hot"))
-        await watch.publish("sensors/slow/telemetry", reading(50))
-        await house.model.wait_for_calls(1)
-        await asyncio.gather(*(watch.publish(f"sensors/s{n}/telemetry", reading(50)) for n in "1"))
-        assert await message(watch) == ("alerts/s1", b"hot")
-        house.model.release()
-        await eventually(lambda: not watch.messages.empty())

@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ class Postgres:
             finally:
                 await connection.close()
 
-        asyncio.run(work())
+        with ThreadPoolExecutor(1) as elsewhere:  # a test may have a loop running here
+            elsewhere.submit(asyncio.run, work()).result()
 
     def fresh(self, template: str = "template0") -> str:
         name = f"t{os.getpid()}_{next(_numbers)}"
