@@ -99,9 +99,9 @@ class Service:
             retention=settings.retention,
             now=self.now,
             on_end=self.insights.ended,
+            outbox=self.publisher,
             lease=lease,
         )
-        self.worker.outbox = self.publisher
 
     async def open(self) -> None:
         """Open the database; once. Raises StoreUnusable."""
@@ -133,7 +133,7 @@ class Service:
         log.info("stopped")
 
     async def _published(self, claimed: Claimed, result: Result) -> None:
-        await self.worker.published(claimed, result)
+        await self.worker.endings.published(claimed, result)
 
     def _changed(self, changes: Sequence[Change]) -> None:
         if self.hub.busy:

@@ -102,7 +102,7 @@ class Publisher:
         def settle(index: int, result: Result) -> None:
             results[index] = result
             if len(results) == len(outbox):
-                self._spawn(self._finish(claimed, _outcome([results[i] for i in sorted(results)])))
+                self._spawn(self._finish(claimed, results[0]))  # the reply is the first
 
         def go() -> None:
             for index, message in enumerate(outbox):
@@ -228,11 +228,3 @@ class Publisher:
 
 def _distance(attempt: int) -> float:
     return float(min(OUTAGE_CAP, 0.25 * 2 ** min(attempt - 1, 10)) * (0.75 + random.random() / 2))
-
-
-def _outcome(results: list[Result]) -> Result:
-    """Of an outbox: a refusal if there was one, else how its first message (the reply) went."""
-    for result in results:
-        if isinstance(result, BrokerError):
-            return result
-    return results[0]

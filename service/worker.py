@@ -12,14 +12,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from service import endings
 from service.answering.gates import Gates
-from service.answering.patience import patiently
 from service.answering.pipeline import Pipeline
-from service.clients.emqx import Result
-from service.errors import BrokerError, StoreError
+from service.endings import Endings, OnEnd, Outbox
+from service.errors import StoreError
 from service.flows import Flows
 from service.intake import Intake
-from service.model import Claimed, Entry, Publish, State
+from service.model import Claimed, Entry, State
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -40,7 +40,7 @@ class Claims(Protocol):
     def next_due(self) -> int | None: ...
 
 
-class Inbox(Protocol):
+class Inbox(endings.Inbox, Protocol):
     """The part of the store that the worker drives."""
 
     async def claim(
@@ -52,21 +52,6 @@ class Inbox(Protocol):
     async def unresolved(self, flows: Sequence[str], limit: int) -> Sequence[Claimed]: ...
     async def adopt(self, seq: int, entry: Entry) -> bool: ...
     async def purge(self, before: int, limit: int) -> int: ...
-    async def finish(
-        self,
-        claimed: Claimed,
-        *,
-        delivered: bool | None,
-        outcome: State | None = None,
-        error_code: str | None = None,
-        error_message: str | None = None,
-    ) -> bool: ...
-
-
-class Outbox(Protocol):
-    """Where stored replies go on to the broker."""
-
-    def put(self, claimed: Claimed, outbox: tuple[Publish, ...]) -> None: ...
 
 
 class Worker:
@@ -84,11 +69,13 @@ class Worker:
         concurrency: int,
         retention: float,
         now: Callable[[], int],
-        on_end: Callable[[Claimed, State, str | None], None],
+        on_end: OnEnd,
+        outbox: Outbox,
         lease: float = LEASE,
     ) -> None:
         self._flows = flows
         self._inbox = inbox
+        self.endings = Endings(inbox, outbox, told=pipeline.refused, done=self._drop, on_end=on_end)
         self._pipeline = pipeline
         self._gates = gates
         self._intake = intake
@@ -101,9 +88,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._asking: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._held: dict[tuple[int, int], Claimed] = {}
-        self._ends: dict[tuple[int, int], tuple[State, str | None]] = {}
         self._loops: list[asyncio.Task[None]] = []
-        self.outbox: Outbox | None = None
         self.beat = time.monotonic()  # the claim loop went round
 
     def start(self) -> None:
@@ -206,8 +191,7 @@ class Worker:
         key = (claimed.seq, claimed.fence)
         self._held[key] = claimed
         if claimed.state is State.ANSWERED:
-            self._ends[key] = (claimed.outcome or State.DONE, None)
-            self._publish(claimed, claimed.outbox)
+            self.endings.publish(claimed, claimed.outbox, claimed.outcome or State.DONE, None)
             return
         task = asyncio.create_task(self._answer(claimed))
         self._asking[key] = task
@@ -228,64 +212,27 @@ class Worker:
         if answer is None:
             self._drop(claimed)
         elif answer.outbox:
-            self._ends[claimed.seq, claimed.fence] = (answer.outcome, answer.error_code)
-            self._publish(claimed, answer.outbox)
+            self.endings.publish(claimed, answer.outbox, answer.outcome, answer.error_code)
         else:
             self._drop(claimed)
             self._on_end(claimed, answer.outcome, answer.error_code)
 
-    # Publishing
-
-    def _publish(self, claimed: Claimed, outbox: tuple[Publish, ...]) -> None:
-        if self.outbox is None:
-            raise AssertionError("the worker has no outbox")
-        self.outbox.put(claimed, outbox)
-
-    async def published(self, claimed: Claimed, result: Result) -> None:
-        """The publisher is done with a request's outbox."""
-        outcome, code = self._ends.get((claimed.seq, claimed.fence), (State.DONE, None))
-        try:
-            if isinstance(result, BrokerError):
-                outcome, code, message = State.FAILED, result.code, result.message
-                stored = await patiently(
-                    lambda: self._inbox.finish(
-                        claimed,
-                        delivered=False,
-                        outcome=outcome,
-                        error_code=code,
-                        error_message=message,
-                    )
-                )
-            else:
-                stored = await patiently(lambda: self._inbox.finish(claimed, delivered=result))
-        except StoreError as error:
-            # Its lease runs out, and whoever claims it then publishes it once more.
-            log.error("request %s: its end could not be stored: %s", claimed.id, error.message)
-            stored = False
-        finally:
-            self._drop(claimed)
-        if stored:
-            self._on_end(claimed, outcome, code)
-
     def _drop(self, claimed: Claimed) -> None:
-        key = (claimed.seq, claimed.fence)
-        self._held.pop(key, None)
-        self._ends.pop(key, None)
+        self._held.pop((claimed.seq, claimed.fence), None)
         self._wake.set()
 
     # Upkeep
 
     async def _heartbeat(self) -> float:
-        await asyncio.sleep(self._lease / 3)
         held = list(self._held.values())
         if held:
             lost = await self._inbox.heartbeat(held, self._now() + int(self._lease * 1000))
             for key in lost:
-                if (task := self._asking.get(key)) is not None:
-                    log.warning("request %s: its lease is lost", self._held[key].id)
+                claimed = self._held.pop(key, None)
+                if claimed is not None and (task := self._asking.get(key)) is not None:
+                    log.warning("request %s: its lease is lost", claimed.id)
                     task.cancel()
-                self._held.pop(key, None)
-        return 0.0
+        return self._lease / 3
 
     async def _reaping(self) -> float:
         if await self._inbox.reap():

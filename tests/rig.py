@@ -95,12 +95,13 @@ class Rig:
             answer = await http.post(f"{self.broker.rest_url}/api/v5/publish", json=body)
             assert answer.status_code in (200, 202), answer.text
 
-    async def crash(self) -> None:
+    async def crash(self, service: Service | None = None) -> None:
         """The service does nothing any more and gives nothing back, as if it was killed.
 
         Its HTTP side goes on to look things up; `replica` is the process that comes after.
         """
-        worker, publisher = self.service.worker, self.service.publisher
+        service = service or self.service
+        worker, publisher = service.worker, service.publisher
         tasks = (
             *worker._loops,
             *worker._asking.values(),
@@ -142,6 +143,15 @@ class Rig:
             json=None if content is not None else body,
             headers=options.get("headers", WEBHOOK_AUTH),
         )
+
+    async def stored(self, count: int) -> list[dict[str, Any]]:
+        """Wait until there are so many requests in the inbox."""
+
+        async def look() -> list[dict[str, Any]] | None:
+            found = await self.requests(limit=500)
+            return found if len(found) >= count else None
+
+        return list(await eventually(look))
 
     async def ended(self, count: int = 1, seconds: float = 20, **query: Any) -> list[Any]:
         """Wait until `count` requests have ended and none is open; return them, newest first."""

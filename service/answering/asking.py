@@ -49,8 +49,11 @@ class Asker:
         error: ModelError | None = None
         ends = time.monotonic() + left
         calls = len(log.attempts)
+        fallen: set[str] = set()
         for model in (question.model, *fallback):
             waiting = self.gates.wait(model.provider)
+            if waiting > 0 and model.provider in fallen:
+                continue  # paused by what we saw ourselves: that it fails says more
             if waiting > 0:
                 error = _worse(error, self._paused(model, waiting))
                 continue
@@ -62,6 +65,8 @@ class Asker:
             except ModelError as failure:
                 if failure.blame is Blame.REQUEST:
                     raise
+                if failure.blame is Blame.PASSING:
+                    fallen.add(model.provider)
                 error = _worse(error, failure)
         if error is None:  # a flow always has a model
             raise AssertionError("no model to ask")
@@ -86,8 +91,14 @@ class Asker:
             after = error.retry_after if isinstance(error, ModelError) else None
             return retry.inner_delay(state.attempt_number, after, random.random())
 
+        provider = question.model.provider
+
+        def again(error: BaseException) -> bool:
+            return retry.repeat_inside(error) and self.gates.wait(provider) <= 0
+
+        failure: ModelError | None = None
         rounds = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(retry.repeat_inside),
+            retry=tenacity.retry_if_exception(again),
             stop=tenacity.stop_after_attempt(retry.INNER_ATTEMPTS)
             | tenacity.stop_before_delay(max(0.0, ends - time.monotonic())),
             wait=wait,
@@ -95,9 +106,15 @@ class Asker:
         )
         async for attempt in rounds:
             with attempt:
-                if attempt.retry_state.attempt_number > 1 and on_restart is not None:
+                if failure is not None and self.gates.wait(provider) > 0:
+                    raise failure  # others had failures meanwhile; ours counts
+                if failure is not None and on_restart is not None:
                     on_restart()
-                return await self._once(question, log, ends, on_delta)
+                try:
+                    return await self._once(question, log, ends, on_delta)
+                except ModelError as error:
+                    failure = error
+                    raise
         raise AssertionError("tenacity ended without a result")
 
     async def _once(
@@ -116,7 +133,7 @@ class Asker:
             else:
                 completion = await self._gpt.stream(question, on_delta)
         except ModelError as error:
-            self.gates.failed(provider, error)
+            self.gates.failed(provider, error, log.id)
             log.add(began, question.model, error.code, error.message)
             self._on_call(str(question.model), error.code, time.monotonic() - clock)
             raise

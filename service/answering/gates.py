@@ -1,14 +1,15 @@
 """Which providers may be called now: pauses they asked for, and breakers on those that fail.
 
 A pause (429, 401, exhausted quota) holds every call to a provider until its time. A breaker
-opens after failures in a row and then lets one probe through at a time.
+opens after failures in a row, of more than one request, and then lets one probe through at a
+time.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.errors import Blame, ModelError
 from service.retry import pause
@@ -23,6 +24,7 @@ BREAK_CAP = 60.0
 @dataclass(slots=True)
 class _Gate:
     failures: int = 0
+    who: set[str] = field(default_factory=set)  # whose failures; two are enough
     until: float = 0.0
     error: ModelError | None = None
     probing: bool = False
@@ -67,26 +69,37 @@ class Gates:
         gate = self._gates.get(provider)
         if gate is not None and self._clock() < gate.until:
             gate.failures = 0
+            gate.who.clear()
             return
         if gate is not None and gate.error is not None:
             log.warning("provider %s answers again", provider)
         self._gates.pop(provider, None)
 
-    def failed(self, provider: str, error: ModelError) -> None:
-        """Note a failed call: a pause, a step towards the breaker, or proof of life."""
+    def failed(self, provider: str, error: ModelError, who: str = "") -> None:
+        """Note a failed call: a pause, a step towards the breaker, or proof of life.
+
+        `who` is the request: one that fails by itself must not close the gate to all others.
+        """
         if error.blame in (Blame.REQUEST, Blame.MODEL):
             # It answered about this question: the provider itself is well.
             self.succeeded(provider)
             return
         gate = self._gates.setdefault(provider, _Gate())
-        gate.probing = False
         seconds = pause(error)
         if seconds is None:
+            if self._clock() < gate.until:
+                return  # it began before the pause, and says nothing new
+            if len(gate.who) < 2:
+                gate.who.add(who)
             gate.failures += 1
+            if len(gate.who) < 2:
+                gate.failures = min(gate.failures, BREAK_AFTER - 1)
+            gate.probing = False
             if gate.failures < BREAK_AFTER:
                 return
             over = min(gate.failures - BREAK_AFTER, 10)
             seconds = min(BREAK_CAP, BREAK_FIRST * 2**over)
+        gate.probing = False
         if gate.error is None:
             log.warning(
                 "provider %s is not called for %.1f s: %s", provider, seconds, error.message

@@ -16,8 +16,9 @@ class LostLease(Exception):
 
 @dataclass(slots=True)
 class Log:
-    """The model calls of one request, as they happened. `now` gives epoch ms."""
+    """The model calls of request `id`, as they happened. `now` gives epoch ms."""
 
+    id: str
     now: Callable[[], int]
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)

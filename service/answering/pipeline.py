@@ -22,7 +22,7 @@ from service.answering.ports import Broker, Store
 from service.answering.rounds import Rounds
 from service.answering.streaming import stream_for
 from service.clients.gpt import Completion
-from service.errors import Blame, MessageError, ModelError
+from service.errors import Blame, BrokerError, MessageError, ModelError
 from service.flows import Flows
 from service.hub import Hub
 from service.model import Answer, Claimed, Publish, State, Turn, Usage
@@ -60,7 +60,7 @@ class Pipeline:
         """Bring a request to its stored end; None if it went back to the inbox, or the
         lease was lost and somebody else has it."""
         flow = self._flows.flows.get(claimed.flow or "")
-        attempts = Log(self._now)
+        attempts = Log(claimed.id, self._now)
         if flow is None:
             text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
             return await self._end(
@@ -221,6 +221,15 @@ class Pipeline:
         publishes = replies.failure(flow, claimed, scope, code, message) if tell else ()
         publishes += replies.status(flow, claimed, scope, replies.STATUS[state], code)
         return Answer(state, publishes, error_code=code, error_message=message or None)
+
+    def refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
+        """What its sender is told when the broker refuses the reply."""
+        flow = self._flows.flows.get(claimed.flow or "")
+        if flow is None:
+            return ()
+        scope = Scope(claimed.message, flow.match(claimed.message.topic) or {})
+        notice = replies.failure(flow, claimed, scope, error.code, error.message)
+        return notice + replies.status(flow, claimed, scope, "failed", error.code)
 
     async def _again(self, job: Job, decision: retry.Again, error: ModelError) -> None:
         claimed = job.claimed

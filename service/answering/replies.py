@@ -80,15 +80,17 @@ def reply(
 def failure(
     flow: Flow, claimed: Claimed, scope: Scope, code: str, message: str
 ) -> tuple[Publish, ...]:
-    """A failure told on the error topic, never retained; nothing if it has no topic."""
+    """A failure told on the error topic, never retained; nothing if it has no topic.
+
+    Where no topic is set apart for errors, who named a Response-Topic hears of it there.
+    """
     if not claimed.publish:
         return ()
     try:
-        topic = (
-            flow.error.render_topic(scope)
-            if flow.error is not None
-            else reply_topic(flow, claimed, scope)
-        )
+        if flow.error is None or flow.error == flow.reply:
+            topic = reply_topic(flow, claimed, scope)
+        else:
+            topic = flow.error.render_topic(scope)
     except MessageError:
         return ()
     if topic is None:

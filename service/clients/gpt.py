@@ -64,6 +64,7 @@ class Gpt:
         limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
         self._providers = providers
+        self._uncounted: set[str] = set()
         self._clients = {
             name: openai.AsyncOpenAI(
                 api_key=keys.get(name) or "none",
@@ -80,28 +81,52 @@ class Gpt:
 
     async def complete(self, question: Question) -> Completion:
         """Ask and wait for the whole answer. Raises ModelError."""
-        create = self._clients[question.model.provider].chat.completions.with_raw_response.create
+        client = self._clients[question.model.provider]
         with self._errors(question):
             async with asyncio.timeout(question.timeout):
-                response = await create(**self._body(question))
+                # `post`, since `chat.completions.create` walks through all messages by their
+                # types: that took more CPU than the rest of the service (docs/performance.md).
+                response = await client.post(
+                    "/chat/completions", body=self._body(question), cast_to=httpx2.Response
+                )
         return _completion(response.content, question.model)
 
     async def stream(self, question: Question, on_delta: OnDelta) -> Completion:
         """Ask and hand over each piece of text as it comes. Raises ModelError."""
-        create = self._clients[question.model.provider].chat.completions.create
         pieces = _Pieces(str(question.model))
         with self._errors(question):
             async with asyncio.timeout(question.timeout):
-                # Without include_usage a stream counts no tokens, and no limit would hold.
-                stream = await create(
-                    **self._body(question), stream=True, stream_options={"include_usage": True}
-                )
+                stream = await self._begin(question)
                 async with stream:
                     async for chunk in stream:
-                        text = pieces.add(chunk)
+                        try:
+                            text = pieces.add(chunk)
+                        except (AttributeError, TypeError, IndexError):
+                            raise _garbage() from None
                         if text:
                             await on_delta(text)
         return pieces.completion()
+
+    async def _begin(self, question: Question) -> Any:
+        """A stream that counts its tokens, or no limit would hold; where a server can, that is."""
+        provider = question.model.provider
+        create = self._clients[provider].chat.completions.create
+        # extra_body: a compatible server may know options that the SDK does not.
+        fields = self._body(question)
+        body = {
+            "model": fields.pop("model"),
+            "messages": fields.pop("messages"),
+            "extra_body": fields,
+            "stream": True,
+        }
+        if provider not in self._uncounted:
+            try:
+                return await create(**body, stream_options={"include_usage": True})
+            except openai.APIStatusError as error:
+                if error.status_code not in (400, 422) or "stream_options" not in str(error.body):
+                    raise
+                self._uncounted.add(provider)
+        return await create(**body)
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
@@ -143,14 +168,11 @@ class Gpt:
         body: dict[str, Any] = {
             "model": question.model.model,
             "messages": question.messages,
+            **question.options,
         }
-        extra = dict(question.options)
         if question.max_tokens is not None:
             name = self._providers[question.model.provider].max_tokens_name
-            extra[name] = question.max_tokens
-        if extra:
-            # extra_body: a compatible server may know options that the SDK does not.
-            body["extra_body"] = extra
+            body[name] = question.max_tokens
         return body
 
 
@@ -165,14 +187,15 @@ def _completion(content: bytes, model: ModelRef) -> Completion:
         if not isinstance(text, str):
             raise TypeError("content")
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
-        raise ModelError(
-            "the model's server answered with something that is no completion",
-            code="model_garbage",
-            blame=Blame.PASSING,
-        ) from None
+        raise _garbage() from None
     usage = _usage(document.get("usage"))
     name = str(document.get("model") or model.model)
     return _checked(text, message.get("refusal"), reason, calls, name, usage)
+
+
+def _garbage() -> ModelError:
+    text = "the model's server answered with something that is no completion"
+    return ModelError(text, code="model_garbage", blame=Blame.PASSING)
 
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:
@@ -235,7 +258,7 @@ class _Pieces:
     def add(self, chunk: Any) -> str:
         self._model = chunk.model or self._model
         if chunk.usage is not None:
-            self._usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+            self._usage = _usage(chunk.usage.model_dump())
         if not chunk.choices:
             return ""
         choice = chunk.choices[0]
@@ -249,9 +272,11 @@ class _Pieces:
                 parts[2] += call.function.arguments or ""
         if delta.refusal:
             self._refusal.append(delta.refusal)
-        if delta.content:
-            self._text.append(delta.content)
-        return delta.content or ""
+        text = delta.content or ""
+        if not isinstance(text, str):
+            raise TypeError("content")
+        self._text.append(text)
+        return text
 
     def completion(self) -> Completion:
         if self._reason is None:

@@ -33,6 +33,8 @@ _ORDER: tuple[Callable[..., Any], ...] = (
 )
 _PLACE = {step: place for place, step in enumerate(_ORDER)}
 _LEASE_WRITES = frozenset(_ORDER[:6])
+_NEED_NOT_LAST = frozenset((leases.heartbeat, reaper.reap, claims.claim))
+"""Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ def _rounds(ops: Sequence[Op], places: Sequence[int]) -> list[list[int]]:
             rounds.append([])
         rounds[turn].append(at)
     return rounds
+
+
+def must_last(ops: Sequence[Op]) -> bool:
+    """Whether anything here is worth waiting for the disk."""
+    return not all(op.step in _NEED_NOT_LAST for op in ops)
 
 
 def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied:

@@ -21,7 +21,9 @@ class Database(Protocol):
 
     async def open(self) -> None: ...
 
-    async def write(self, work: Callable[[Connection], T]) -> T: ...
+    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+        """`must_last`: it survives a power cut once this returns."""
+        ...
 
     async def read(self, work: Callable[[Connection], T], *, hot: bool = False) -> T:
         """`hot`: a request waits for it; it does not queue behind what people look up."""

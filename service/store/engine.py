@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from service.errors import StoreBusy, StoreError
 from service.store import memory, reads
-from service.store.apply import Applied, apply
+from service.store.apply import Applied, apply, must_last
 from service.store.commit import GroupCommit, Op
 from service.store.database import connect
 from service.store.failures import Kind, kind, word
@@ -125,7 +125,9 @@ class Engine:
             return apply(connection, ops, now, self._origin)
 
         try:
-            applied: Applied = await self._repeating(lambda: self._database.write(work))
+            applied = await self._repeating(
+                lambda: self._database.write(work, must_last=must_last(ops))
+            )
         except StoreBusy as error:
             self.trouble = error.message
             return [error] * len(ops)

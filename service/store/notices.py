@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 
 from service.model import State
 from service.store import codec
-from service.store.sql import Tx
+from service.store.sql import Tx, listed_texts
 from service.store.values import Change
 
 CHANNEL = "emqx_gpt"
@@ -52,10 +52,11 @@ def unpack(text: str) -> Notice:
     return Notice(origin, wake, changes)
 
 
-_NOTIFY = select(func.pg_notify(CHANNEL, bindparam("text")))
+_texts = listed_texts(True, "texts")
+_NOTIFY = select(func.pg_notify(CHANNEL, _texts.c.value))
 
 
 def send(tx: Tx, origin: str) -> None:
     """Told by the server at commit, and only then."""
-    for text in pack(origin, tx.wake, tx.changes):
-        tx.run(_NOTIFY, {"text": text})
+    if told := pack(origin, tx.wake, tx.changes):
+        tx.run(_NOTIFY, {"texts": told})

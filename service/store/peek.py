@@ -30,6 +30,7 @@ class View:
 
 
 def _first(column: Any, *where: Any) -> Any:
+    """By an order that only the index has: else a planner hopes to meet one row by chance."""
     return select(column).where(*where).order_by(column).limit(1).scalar_subquery()
 
 
@@ -41,10 +42,10 @@ def _by_flow(pg: bool) -> Any:
     free = (loose, _r.flow == flow)
     return select(
         flow.label("flow"),
-        _first(_c.next_at, *line, _c.next_at == ZERO).label("line_fresh"),
+        _first(_c.since, *line, _c.next_at == ZERO).label("line_fresh"),
         _first(_c.next_at, *line, _c.next_at > ZERO).label("line_late"),
         _first(_c.next_at, *line, _c.next_at > _now).label("line_later"),
-        _first(_r.not_before, *free, _r.not_before == ZERO).label("loose_fresh"),
+        _first(_r.seq, *free, _r.not_before == ZERO).label("loose_fresh"),
         _first(_r.not_before, *free, _r.not_before > ZERO).label("loose_late"),
         _first(_r.not_before, *free, _r.not_before > _now).label("loose_later"),
     )

@@ -59,7 +59,8 @@ class PostgresDatabase:
     async def _connect(self) -> Any:
         return await asyncpg.connect(**self._arguments)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+        """Always lasts: here workers outlive the server, and a fence must not come twice."""
         assert self._engine is not None
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, 
 
 from service.store import lines
 from service.store.sql import Pair, Tx, among, among_pairs, numbers, pairs
-from service.store.tables import conversations, counters, requests, turns
+from service.store.tables import conversations, counters, ended, requests, turns
 
 _r = requests.c
 _t = turns.c
@@ -43,7 +43,7 @@ class Purge:
 def _ended() -> Any:
     return (
         select(_r.seq)
-        .where(_r.ended_at.is_not(None), _r.ended_at < _before)
+        .where(ended, _r.ended_at < _before)
         .order_by(_r.ended_at)
         .limit(_limit)
         .with_for_update(skip_locked=True)
@@ -103,15 +103,15 @@ def purge(tx: Tx, orders: Sequence[Purge]) -> list[int]:
 
 def _purge_one(tx: Tx, order: Purge) -> int:
     values = {"b_before": order.before, "b_limit": order.limit}
-    ended = tx.run(_ended(), values).scalars().all()
-    if ended:
-        tx.run(_drop(tx.pg, requests), {"seqs": numbers(tx.pg, ended)})
+    seqs = tx.run(_ended(), values).scalars().all()
+    if seqs:
+        tx.run(_drop(tx.pg, requests), {"seqs": numbers(tx.pg, seqs)})
     _purge_turns(tx, order)
     old = tx.run(_old_counters(), values | {"b_before": tx.now - COUNTER_LIFE}).all()
     if old:
         tx.run(_drop_counter(), [{"b_key": r.key, "b_window": r.starts_at} for r in old])
     _purge_conversations(tx, order)
-    return len(ended)
+    return len(seqs)
 
 
 @cache

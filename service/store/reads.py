@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Text, bindparam, func, select
+from sqlalchemy import Text, bindparam, func, literal_column, select
 
-from service.model import State
+from service.model import ENDS, State
 from service.store import codec
 from service.store.rows import full_columns, listed_columns, to_row
 from service.store.sql import Tx
-from service.store.tables import dead, in_line, loose, requests, state_is
+from service.store.tables import ended, in_line, leased, loose, open_, requests, state_is
 from service.store.values import Row, Stats
 
 _r = requests.c
-_leased = _r.lease_until.is_not(None)
-_OPEN = (State.QUEUED, State.ANSWERING, State.ANSWERED)
 _DEAD = (State.FAILED, State.EXPIRED, State.IGNORED)
+_INDEX = dict.fromkeys(ENDS, ended) | {
+    State.QUEUED: open_,
+    State.ANSWERING: leased,
+    State.ANSWERED: leased,
+}
+"""What a state implies, said so that a planner sees which small index will do."""
 
 
 @cache
 def _list(state: State | None, flow: bool, conversation: bool, before: bool) -> Any:
     statement = select(*listed_columns).order_by(_r.seq.desc()).limit(bindparam("b_limit"))
     if state is not None:
-        statement = statement.where(state_is(state))
-        if state in _OPEN:  # tells the planner which small index will do
-            statement = statement.where(_r.ended_at.is_(None))
-        elif state in _DEAD:
-            statement = statement.where(dead)
+        statement = statement.where(state_is(state), _INDEX[state])
     if flow:
         statement = statement.where(_r.flow == bindparam("b_flow", type_=Text))
     if conversation:
@@ -70,37 +71,44 @@ def get(tx: Tx, id: str) -> Row | None:
 
 
 @cache
-def _counts(where: Any) -> Any:
+def _waiting(where: Any) -> Any:
+    """From the index alone: it has the flow, and `state` is known by what it holds."""
+    return select(_r.flow, func.count().label("n")).where(where).group_by(_r.flow)
+
+
+@cache
+def _working() -> Any:
     return (
-        select(_r.flow, _r.state, func.count().label("n")).where(where).group_by(_r.flow, _r.state)
+        select(_r.flow, _r.state, func.count().label("n")).where(leased).group_by(_r.flow, _r.state)
     )
 
 
 def stats(tx: Tx) -> Stats:
     """Counted from the small indexes: what ended well is not looked at."""
-    counts: dict[tuple[str | None, State], int] = {}
-    for where in (in_line, loose, _leased):
-        for row in tx.run(_counts(where)):
-            counts[row.flow or None, State(row.state)] = (
-                counts.get((row.flow or None, State(row.state)), 0) + row.n
-            )
+    counts: Counter[tuple[str | None, State]] = Counter()
+    for where in (in_line, loose):
+        for row in tx.run(_waiting(where)):
+            counts[row.flow or None, State.QUEUED] += row.n
+    for row in tx.run(_working()):
+        counts[row.flow or None, State(row.state)] += row.n
     deads = {State(row.state): row.n for row in tx.run(_dead_counts())}
-    return Stats(counts, tx.run(_oldest()).scalar(), deads)
+    return Stats(dict(counts), tx.run(_oldest()).scalar(), deads)
 
 
 @cache
 def _dead_counts() -> Any:
-    return select(_r.state, func.count().label("n")).where(dead).group_by(_r.state)
+    died = _r.state.in_([literal_column(f"'{state}'") for state in _DEAD])
+    return select(_r.state, func.count().label("n")).where(ended, died).group_by(_r.state)
 
 
 @cache
 def _oldest() -> Any:
-    return select(_r.accepted_at).where(_r.ended_at.is_(None)).order_by(_r.seq).limit(1)
+    return select(_r.accepted_at).where(open_).order_by(_r.seq).limit(1)
 
 
 @cache
 def _open() -> Any:
-    return select(func.count()).select_from(requests).where(_r.ended_at.is_(None))
+    return select(func.count()).select_from(requests).where(open_)
 
 
 def backlog(tx: Tx) -> int:

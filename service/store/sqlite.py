@@ -41,14 +41,20 @@ class Thread:
         self._engine = engine
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"store-{name}")
         self._connection: Connection | None = None
+        self._synchronous = "FULL"
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T], synchronous: str = "FULL") -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._transaction, work)
+        return await loop.run_in_executor(self._executor, self._transaction, work, synchronous)
 
-    def _transaction(self, work: Callable[[Connection], T]) -> T:
+    def _transaction(self, work: Callable[[Connection], T], synchronous: str) -> T:
         if self._connection is None:
             self._connection = self._engine.connect()
+            self._synchronous = "FULL"
+        if synchronous != self._synchronous:
+            driver: Any = self._connection.connection.driver_connection
+            driver.execute(f"PRAGMA synchronous={synchronous}")  # NORMAL: no wait at commit
+            self._synchronous = synchronous
         try:
             with self._connection.begin():
                 return work(self._connection)
@@ -94,8 +100,8 @@ class SqliteDatabase:
         except (OSError, DBAPIError) as error:
             raise StoreUnusable(f"{self._path}: {word(error)}") from error
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        return await self._threads[0].run(work)
+    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+        return await self._threads[0].run(work, "FULL" if must_last else "NORMAL")
 
     async def read(self, work: Callable[[Connection], T], *, hot: bool = False) -> T:
         return await self._threads[1 if hot else 2].run(work)

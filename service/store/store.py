@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from service.model import Answer, Attempt, Claimed, Entry, Reservation, State
 from service.store import claims, counters, inbox, leases, memory, purge, reads, reaper
+from service.store.cached import Cached
 from service.store.engine import Engine
 from service.store.sql import Tx
 from service.store.values import Added, Change, Claims, Memory, Row, Stats
@@ -43,6 +44,7 @@ class Store:
         self._turn = 0
         self._sweep = claims.Sweep()
         self._round = purge.Round()
+        self._stats = Cached(lambda: self._view(reads.stats))
         self._looked_at = 0
         self.next_expiry: int | None = None
         """When the next lease runs out, as the last `reap` saw it."""
@@ -225,8 +227,8 @@ class Store:
         return await self._view(lambda tx: reads.get(tx, id))
 
     async def stats(self) -> Stats:
-        """What waits, by flow and state. Reads small indexes, but all of them."""
-        return await self._view(reads.stats)
+        """What waits, by flow and state; a while old where counting takes long."""
+        return await self._stats()
 
     async def purge(self, before: int, limit: int = _BATCH) -> int:
         """Remove what ended before then, at most `limit`; how many requests that were."""

@@ -94,9 +94,9 @@ queued = state_is("queued")
 in_line: ColumnElement[bool] = and_(queued, _r.ordered)
 loose: ColumnElement[bool] = and_(queued, not_(_r.ordered))
 unresolved: ColumnElement[bool] = and_(queued, _r.flow == literal_column("''"))
-dead: ColumnElement[bool] = _r.state.in_(
-    [literal_column(f"'{state}'") for state in ("failed", "expired", "ignored")]
-)
+open_: ColumnElement[bool] = _r.ended_at.is_(None)
+ended: ColumnElement[bool] = _r.ended_at.is_not(None)
+leased: ColumnElement[bool] = _r.lease_until.is_not(None)
 
 
 def _partial(name: str, where: ColumnElement[bool], *columns: Column[object]) -> Index:
@@ -107,10 +107,10 @@ _partial("requests_line", in_line, _r.flow, _r.conversation, _r.order_at, _r.ord
 _partial("requests_loose", loose, _r.flow, _r.not_before, _r.seq)
 _partial("requests_unresolved", unresolved, _r.scope, _r.seq)
 _partial("requests_deadline", queued, _r.deadline, _r.seq)
-_partial("requests_leased", _r.lease_until.is_not(None), _r.state, _r.lease_until)
-_partial("requests_open", _r.ended_at.is_(None), _r.seq)
-_partial("requests_ended", _r.ended_at.is_not(None), _r.ended_at)
-_partial("requests_dead", dead, _r.state, _r.seq)
+_partial("requests_leased", leased, _r.state, _r.lease_until)
+_partial("requests_open", open_, _r.seq)
+_partial("requests_ended", ended, _r.ended_at)
+_partial("requests_outcome", ended, _r.state, _r.seq)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)
 
 conversations = Table(

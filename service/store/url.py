@@ -55,7 +55,9 @@ def postgres_arguments(url: URL) -> dict[str, Any]:
         "idle_in_transaction_session_timeout": "5000",
         "lock_timeout": "2000",
         "statement_timeout": "15000",
+        # Plans for a queue: many short look-ups, in pages that are in memory anyway.
         "jit": "off",
+        "random_page_cost": "1.1",
     }
     for name, value in re.findall(r"-c\s*([\w.]+)=(\S+)", query.get("options", "")):
         settings[name] = value

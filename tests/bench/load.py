@@ -91,7 +91,7 @@ class _Line(asyncio.Protocol):
         self.transport.write(b"".join(requests))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._load.broken(error)
+        self._load.broken(self, error)
 
 
 class Load:
@@ -108,20 +108,23 @@ class Load:
         self._done: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Load:
-        await self._connect()
         return self
 
     async def _connect(self) -> None:
-        """Also again, where a server closed what it took for idle."""
+        """Anew for each run: a server closes what was idle for a while."""
+        self._abort()
         loop = asyncio.get_running_loop()
-        self._lines = [line for line in self._lines if not line.transport.is_closing()]
-        while len(self._lines) < self._connections:
+        for _ in range(self._connections):
             _, line = await loop.create_connection(lambda: _Line(self), "127.0.0.1", self._port)
             self._lines.append(line)
 
     async def __aexit__(self, *_: object) -> None:
+        self._abort()
+
+    def _abort(self) -> None:
         for line in self._lines:
             line.transport.abort()
+        self._lines = []
 
     async def post(
         self, requests: list[bytes], *, rate: float | None = None, timeout: float = 120
@@ -167,6 +170,6 @@ class Load:
         if self._left <= 0 and self._done is not None and not self._done.done():
             self._done.set_result(None)
 
-    def broken(self, error: Exception | None) -> None:
-        if self._left > 0 and self._done is not None and not self._done.done():
+    def broken(self, line: _Line, error: Exception | None) -> None:
+        if line in self._lines and self._left > 0 and self._done is not None and not self._done.done():
             self._done.set_exception(error or ConnectionError("the server closed a connection"))

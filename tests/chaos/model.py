@@ -46,14 +46,15 @@ class Witness:
     def __init__(self, seed: str, rate: float, pause: float, slow: float, log: Path) -> None:
         self._seed, self._rate, self._pause, self._slow = seed, rate, pause, slow
         self._asked: Counter[str] = Counter()
-        self._faults: tuple[tuple[str, Step], ...] = (
-            ("429 now", status(429, retry_after=0)),
-            ("429 later", status(429, retry_after=1)),
-            ("500", status(500)),
-            ("cut", cut()),
-            ("reset", reset()),
-            ("garbage", garbage()),
-        )
+        self._faults: dict[str, tuple[float, Step]] = {  # by weight
+            # Few, because each of them holds every call for a second or two.
+            "429 now": (0.2, status(429, retry_after=0)),
+            "429 later": (0.2, status(429, retry_after=1)),
+            "500": (1, status(500)),
+            "cut": (1, cut()),
+            "reset": (1, reset()),
+            "garbage": (1, garbage()),
+        }
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def step(self, body: dict[str, Any]) -> Step:
@@ -72,9 +73,11 @@ class Witness:
         drawn = hashlib.blake2b(key, digest_size=24).digest()
         chance, which, pause = (int.from_bytes(drawn[at : at + 8]) / 2**64 for at in (0, 8, 16))
         if chance < self._rate:
-            at = int(which * (len(self._faults) + 1))
-            if at < len(self._faults):
-                return self._faults[at]
+            which *= 1 + sum(weight for weight, _ in self._faults.values())
+            for name, (weight, step) in self._faults.items():
+                which -= weight
+                if which < 0:
+                    return name, step
             return "slow", delay(self._slow, ok(reply(text, number)))
         return "ok", delay(2 * pause * self._pause, ok(reply(text, number)))
 

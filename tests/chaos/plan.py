@@ -25,7 +25,7 @@ class Plan:
     hiccups: float = 0.02  # of the broker's answers are lost
     outages: tuple[float, ...] = (3.0, 2.0)  # of the broker
     disk_full: tuple[float, ...] = (2.0,)
-    jumps: tuple[float, ...] = (1.5, 1.5)  # how long a clock stays wrong
+    jumps: tuple[float, ...] = (1.0,) * 6  # how long a clock stays wrong
     resets: float = 1.0  # between resets of a webhook connection
     restarts: tuple[float, float] = (3.0, 6.0)  # between restarts of PostgreSQL
     limit: float = 60.0  # for the trouble
@@ -53,7 +53,7 @@ def long(database: str, replicas: int, seed: int = 1) -> Plan:
         model_pause=0.4,
         outages=(60.0, 12.0, 12.0, 12.0, 12.0, 8.0, 8.0, 8.0, 5.0, 5.0),
         disk_full=(10.0,) * 6,
-        jumps=(5.0,) * 12,
+        jumps=(3.0,) * 40,
         resets=2.0,
         restarts=(4.0, 9.0),
         limit=1500.0,

@@ -21,7 +21,7 @@ CONNECTIONS = 8
 RESUME = 0.25  # seconds before a worker tries the same message again
 _AGAIN = (429, 503)  # what EMQX tries again; any other status than 2xx drops the message
 _DONE = frozenset({State.DONE})
-_LATE = frozenset({State.DONE, State.EXPIRED})
+_LATE = frozenset({State.DONE, State.EXPIRED, State.FAILED})
 _EMPTY = frozenset({State.IGNORED})
 
 

@@ -169,7 +169,9 @@ class Troubles:
         """A process's clock is up to an hour wrong for a while."""
         for seconds in self._plan.jumps:
             await asyncio.sleep(self._gap(rng, len(self._plan.jumps)))
-            control = rng.choice(self._replicas).control
+            victim = rng.choice(self._replicas)
+            await victim.up.wait()
+            control = victim.control
             control.ahead = rng.randint(-HOUR, HOUR)
             try:
                 self.counts["clock jumps"] += 1

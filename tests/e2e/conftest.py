@@ -23,13 +23,18 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture
+def shared_database(postgres: Postgres) -> str:
+    """One that several services may share: PostgreSQL."""
+    return postgres.fresh()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_database(request: pytest.FixtureRequest) -> str:
     """The test runs on both databases."""
     if request.param == "sqlite":
         return str(request.getfixturevalue("database"))
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.fresh()
+    return str(request.getfixturevalue("shared_database"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ description = "Switch something"
 topic = "devices/${user}/${device}/set"
 payload = "${state}"
 retain = true
-parameters = { required = ["device", "state"] }
+parameters = { required = ["device", "state"], properties = { device = {}, state = {} } }
 """
 
 
@@ -126,8 +126,8 @@ async def test_a_model_can_not_pretend_to_be_another_sender(database):
 
 
 async def test_arguments_without_a_schema_may_be_anything_but_must_be_an_object(database):
-    flows = OPEN.replace('parameters = { required = ["device", "state"] }', "")
-    flows = flows.replace("/${device}", "").replace('payload = "${state}"', "")
+    flows = OPEN.partition("parameters")[0].replace("/${device}", "")
+    flows = flows.replace('payload = "${state}"', "")
     async with rig(database, flows=flows) as house, house.mqtt("home/+/say") as client:
         calls = [("switch", "[1]"), ("switch", "null"), ("switch", '"on"'), ("switch", "")]
         house.model.script(tool_calls(calls), ok("Hm."))

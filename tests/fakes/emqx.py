@@ -41,6 +41,7 @@ class Exchange:
 
     call: Call
     pass_on: Callable[[], Awaitable[httpx.Response]]
+    receive: Callable[[], Awaitable[dict[str, Any]]]
     send: Send
 
     async def answer(self, status: int, body: bytes) -> None:
@@ -52,9 +53,12 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """End the connection without an answer."""
         # ASGI has no word for it, so this reaches through uvicorn's bound method.
         getattr(self.send, "__self__").transport.abort()  # noqa: B009
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
 
 
 Step = Callable[[Exchange], Awaitable[None]]
@@ -97,7 +101,7 @@ def unheard() -> Step:
 
     async def play(exchange: Exchange) -> None:
         await exchange.pass_on()
-        exchange.close()
+        await exchange.close()
 
     return play
 
@@ -192,7 +196,7 @@ class FaultyRest:
             step = self._next(call)
         elif self.looks is not None:
             step = self.looks
-        await step(Exchange(call, pass_on, send))
+        await step(Exchange(call, pass_on, receive, send))
 
     def _next(self, call: Call) -> Step:
         if self._steps:

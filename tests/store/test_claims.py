@@ -300,9 +300,7 @@ async def test_a_cancelled_claim_gives_back_what_it_took(opened: Any) -> None:
     assert (claimed.id, claimed.claims) == (one.id, 1)
 
 
-async def test_a_jump_back_of_the_clock_delays_no_fresh_request(
-    store: Store, clock: Clock
-) -> None:
+async def test_a_jump_back_of_the_clock_delays_no_fresh_request(store: Store, clock: Clock) -> None:
     a, b, c = entry("u1"), entry("u1"), loose()
     for one in (a, b, c):
         await store.add(one)

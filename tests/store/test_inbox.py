@@ -197,8 +197,8 @@ async def test_retry_of_a_loose_one(store: Store, clock: Clock) -> None:
 
 
 def unknown(name: str | None, **fields: Any) -> Any:
-    message = {"flow": name} | fields.pop("message", {})
-    return entry(**{"conversation": "", "flow": None, "ordered": False, "message": message} | fields)
+    """As a process stores it that does not know its flow."""
+    return entry("", flow=None, ordered=False, message={"flow": name}, **fields)
 
 
 async def test_unknown_flow_waits_for_who_knows_it(store: Store, clock: Clock) -> None:

@@ -39,7 +39,8 @@ async def test_many_askers_get_their_own(store: Store) -> None:
     for n in range(5):
         await teach(store, f"u{n}", turn(f"q{n}"))
     asked = [f"u{n % 6}" for n in range(40)]
-    memories = await asyncio.gather(*(store.memory("chat", u, limit=n) for n, u in enumerate(asked)))
+    asking = (store.memory("chat", user, limit=n) for n, user in enumerate(asked))
+    memories = await asyncio.gather(*asking)
     for n, (user, memory) in enumerate(zip(asked, memories, strict=True)):
         known = user != "u5" and n > 0
         assert [t.user for t in memory.turns] == ([f"q{user[1:]}"] if known else [])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from service.model import State
-from service.store import Reservation, Store
+from service.model import Reservation, State
+from service.store import Store
 from tests.store.make import (
     DAY,
     Clock,
