@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
@@ -28,6 +29,8 @@ class Inbox(Protocol):
 
     async def add(self, entry: Entry) -> Added: ...
 
+    def adding(self, entry: Entry) -> asyncio.Future[Any]: ...
+
     @property
     def backlog(self) -> int: ...
 
@@ -48,6 +51,11 @@ class Intake:
         """Store one message of the broker. Raises Unavailable when nothing can be stored."""
         self._check()
         return await self._add(self.entry(message, uuid.uuid4().hex))
+
+    def taking(self, message: Message) -> asyncio.Future[Any]:
+        """The same, begun at once; what comes of it is `Added` or StoreBusy."""
+        self._check()
+        return self._inbox.adding(self.entry(message, uuid.uuid4().hex))
 
     async def ask(
         self,

@@ -20,6 +20,7 @@ import tenacity
 from service.clients.emqx import Emqx, Result
 from service.errors import BrokerError
 from service.model import Claimed, Publish
+from service.retry import with_retries
 
 LANES = 3
 BULK = 100
@@ -164,12 +165,14 @@ class Publisher:
             nonlocal pending
             pending = await self._once(pending)
 
-        rounds = tenacity.AsyncRetrying(
+        await with_retries(attempt, self._rounds)
+
+    def _rounds(self) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(BrokerError),
             wait=lambda state: _distance(state.attempt_number),
             before_sleep=self._away,
         )
-        await rounds(attempt)
 
     def _away(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

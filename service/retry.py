@@ -7,9 +7,15 @@ deadline or MAX_ATTEMPTS. A provider that says "wait" or "no money" pauses all c
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
+
+import tenacity
 
 from service.errors import Blame, ModelError
+
+T = TypeVar("T")
 
 INNER_ATTEMPTS = 3
 INNER_FIRST = 0.25  # seconds
@@ -80,3 +86,24 @@ def decide(
         return GiveUp(error.code)
     delay = max(outer_delay(tries, jitter), min(error.retry_after or 0.0, RETRY_AFTER_CAP))
     return Again(delay) if delay < left else GiveUp(error.code)
+
+
+async def with_retries(
+    call: Callable[[], Awaitable[T]], rounds: Callable[[], tenacity.AsyncRetrying]
+) -> T:
+    """`call` under tenacity's `rounds`, which are made only where its first try failed.
+
+    Setting tenacity up costs as much CPU as the small writes and calls it stands around.
+    """
+    failed: list[Exception] = []
+    try:
+        return await call()
+    except Exception as error:
+        failed.append(error)
+
+    async def again() -> T:
+        if failed:
+            raise failed.pop()
+        return await call()
+
+    return await rounds()(again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import uvicorn
 
 from service.errors import ConfigError, Fault
+from service.web.pipelined import Pipelined
 
 KEEP_ALIVE = 120  # seconds; EMQX holds its connections open and posts on them when it likes
 
@@ -34,7 +36,11 @@ def make_server(app: Any, sock: socket.socket | None = None) -> Server:
     """A server for `app`."""
     config = uvicorn.Config(
         app,
+        # uvicorn only ever calls it, and a class could not carry `take`
+        http=functools.partial(Pipelined, take=app.state.take),  # type: ignore[arg-type]
+        proxy_headers=False,
         lifespan="on",
+        ws="none",
         access_log=False,
         log_config=None,
         server_header=False,

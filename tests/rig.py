@@ -114,11 +114,10 @@ class Rig:
         worker._held.clear()
 
     @contextlib.asynccontextmanager
-    async def replica(self) -> AsyncIterator[Service]:
+    async def replica(self, flows: str | None = None) -> AsyncIterator[Service]:
         """Another process's service on the same database and model, in this event loop."""
-        made = Service(
-            self.service.settings, self.service.flows, environ={}, lease=self.lease, now=self.clock
-        )
+        found = self.service.flows if flows is None else load_flows(flows)
+        made = Service(self.service.settings, found, environ={}, lease=self.lease, now=self.clock)
         await made.start()
         try:
             yield made
@@ -181,6 +180,15 @@ async def message(client: Client, seconds: float = 20) -> tuple[str, bytes]:
     """The next message that arrives at a client."""
     async with asyncio.timeout(seconds):
         return await client.messages.get()
+
+
+def counter(text: str, name: str, **labels: str) -> float:
+    """The sum of a metric's lines with these labels; 0 if there is none."""
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+    return sum(
+        float(line.rpartition(" ")[2]) for line in lines if all(part in line for part in wanted)
+    )
 
 
 @contextlib.asynccontextmanager

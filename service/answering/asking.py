@@ -96,26 +96,30 @@ class Asker:
         def again(error: BaseException) -> bool:
             return retry.repeat_inside(error) and self.gates.wait(provider) <= 0
 
+        def rounds() -> tenacity.AsyncRetrying:
+            return tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception(again),
+                stop=tenacity.stop_after_attempt(retry.INNER_ATTEMPTS)
+                | tenacity.stop_before_delay(max(0.0, ends - time.monotonic())),
+                wait=wait,
+                reraise=True,
+            )
+
         failure: ModelError | None = None
-        rounds = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(again),
-            stop=tenacity.stop_after_attempt(retry.INNER_ATTEMPTS)
-            | tenacity.stop_before_delay(max(0.0, ends - time.monotonic())),
-            wait=wait,
-            reraise=True,
-        )
-        async for attempt in rounds:
-            with attempt:
-                if failure is not None and self.gates.wait(provider) > 0:
-                    raise failure  # others had failures meanwhile; ours counts
-                if failure is not None and on_restart is not None:
-                    on_restart()
-                try:
-                    return await self._once(question, log, ends, on_delta)
-                except ModelError as error:
-                    failure = error
-                    raise
-        raise AssertionError("tenacity ended without a result")
+
+        async def attempt() -> Completion:
+            nonlocal failure
+            if failure is not None and self.gates.wait(provider) > 0:
+                raise failure  # others had failures meanwhile; ours counts
+            if failure is not None and on_restart is not None:
+                on_restart()
+            try:
+                return await self._once(question, log, ends, on_delta)
+            except ModelError as error:
+                failure = error
+                raise
+
+        return await retry.with_retries(attempt, rounds)
 
     async def _once(
         self, question: Question, log: Log, ends: float, on_delta: OnDelta | None

@@ -9,6 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from service.errors import StoreBusy
+from service.retry import with_retries
 
 T = TypeVar("T")
 LONGEST = 2.0  # seconds between tries
@@ -18,17 +19,16 @@ log = logging.getLogger("emqx-gpt.answering")
 
 async def patiently(call: Callable[[], Awaitable[T]]) -> T:
     """Call again while the database can't now. Whose lease is lost meanwhile is cancelled."""
-    rounds = tenacity.AsyncRetrying(
+    return await with_retries(call, _rounds)
+
+
+def _rounds() -> tenacity.AsyncRetrying:
+    return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(StoreBusy),
         wait=tenacity.wait_random_exponential(0.1, LONGEST, min=0.05),
         before_sleep=_first,
         reraise=True,
     )
-    return await rounds(_awaited, call)
-
-
-async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
-    return await call()
 
 
 def _first(state: tenacity.RetryCallState) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_CHEAP = 0.02
+_CHEAP = 0.3
 _SHARE = 30
 
 

@@ -67,6 +67,9 @@ def _wal(connection: Connection) -> None:
 
 def postgres(connection: Connection, place: str) -> None:
     """In a transaction of its own: all of it, or nothing."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise StoreUnusable(f"{place} has the encoding {encoding}; create it with UTF8")
     if _postgres_version(connection, place) == HEAD:
         return
     connection.execute(text(f"SET LOCAL lock_timeout = '{int(_PATIENCE)}s'"))

@@ -82,7 +82,11 @@ class Store:
 
     async def add(self, entry: Entry) -> Added:
         """Committed to disk when this returns. Within 4 s, or `StoreBusy`."""
-        return await self._engine.intake(
+        return await self.adding(entry)
+
+    def adding(self, entry: Entry) -> asyncio.Future[Added]:
+        """The same, begun at once."""
+        return self._engine.intake(
             inbox.add, entry, weight=len(entry.message.payload), timeout=ADD_TIMEOUT
         )
 

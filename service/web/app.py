@@ -78,7 +78,7 @@ def create_app(parts: Parts) -> Starlette:
         finally:
             await parts.stop()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/webhook", webhook),
             Route("/ask/{flow}", guarded(ask), methods=["POST"]),
@@ -99,6 +99,8 @@ def create_app(parts: Parts) -> Starlette:
             Exception: _fault,
         },
     )
+    app.state.take = webhook.take
+    return app
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

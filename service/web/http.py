@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -56,9 +56,9 @@ class Tokens:
             raise Unauthorized(f"the bearer token {what}; it is {self._name} of the service")
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """A request header of a raw ASGI scope."""
-    for key, value in scope["headers"]:
+def find(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """A header of a request as ASGI has them, by its lower-case name."""
+    for key, value in headers:
         if key == name:
             return bytes(value)
     return None
@@ -66,7 +66,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body. Raises TooLarge over `limit` bytes, without reading further."""
-    length = header(scope, b"content-length")
+    length = find(scope["headers"], b"content-length")
     if length is not None and length.isdigit() and int(length) > limit:
         raise TooLarge(f"the body has {int(length)} bytes; MAX_BODY is {limit}")
     chunks: list[bytes] = []

@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from service import webhook
-from service.errors import ApiError, BadRequest, Unavailable
+from service.errors import ApiError, BadRequest, StoreBusy, TooLarge, Unavailable
 from service.intake import Intake
 from service.metrics import Metrics
 from service.model import PROBE
-from service.web.http import Tokens, error_response, header, read_body
+from service.web.http import JSON, Tokens, error_response, find, read_body
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
 _HEADERS = [(b"content-type", b"application/json")]
 _ACCEPTED = b'{"accepted":1,"duplicates":0}'
 _DUPLICATE = b'{"accepted":0,"duplicates":1}'
+
+_WHOLE = b"HTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+_ACCEPTED_RESPONSE = _WHOLE % (len(_ACCEPTED), _ACCEPTED)
+_DUPLICATE_RESPONSE = _WHOLE % (len(_DUPLICATE), _DUPLICATE)
 
 log = logging.getLogger("emqx-gpt.webhook")
 
@@ -52,6 +57,7 @@ class Webhook:
         self._max_body = max_body
         self._now = now
         self._warned: dict[str, float] = {}
+        self._stage = metrics.stage.labels("webhook")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -70,15 +76,58 @@ class Webhook:
             fault = Unavailable("internal fault; see the log", code="internal")
             await self._refuse(fault, scope, receive, send)
             return
-        self._metrics.stage.labels("webhook").observe(time.monotonic() - began)
+        self._stage.observe(time.monotonic() - began)
         start, body = _answer(_DUPLICATE if duplicate else _ACCEPTED)
         await send(start)
         await send(body)
 
+    def take(self, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> asyncio.Future[bytes]:
+        """One webhook → its whole response, for the protocol that reads them side by side."""
+        began = time.monotonic()
+        response: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        try:
+            self._tokens.check(find(headers, b"authorization"))
+            if len(body) > self._max_body:
+                raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
+            message = webhook.parse(body, now=self._now())
+            adding = self._intake.taking(message)
+        except Exception as error:
+            response.set_result(self._refusal(error, headers))
+            return response
+
+        def stored(done: asyncio.Future[Any]) -> None:
+            if response.done():
+                return
+            error = done.exception()
+            if error is not None:
+                response.set_result(self._refusal(error, headers))
+                return
+            self._stage.observe(time.monotonic() - began)
+            if done.result().duplicate:
+                self._metrics.duplicates.inc()
+                response.set_result(_DUPLICATE_RESPONSE)
+            else:
+                self._metrics.accepted.labels(message.flow or "").inc()
+                response.set_result(_ACCEPTED_RESPONSE)
+
+        adding.add_done_callback(stored)
+        return response
+
+    def _refusal(self, error: BaseException, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+        if isinstance(error, StoreBusy):
+            error = Unavailable(error.message, code=error.code, retry_after=2)
+        if not isinstance(error, ApiError):
+            log.error("a fault of this program in the webhook", exc_info=error)
+            error = Unavailable("internal fault; see the log", code="internal")
+        answer = self._note(error, headers)
+        lines = [b"HTTP/1.1 %d %s" % (answer.status_code, b"Refused")]
+        lines += [name + b": " + value for name, value in answer.raw_headers]
+        return b"\r\n".join([*lines, b"", bytes(answer.body)])
+
     async def _take(self, scope: Scope, receive: Receive) -> bool:
         if scope["method"] != "POST":
             raise BadRequest("the webhook takes POST", code="method")
-        self._tokens.check(header(scope, b"authorization"))
+        self._tokens.check(find(scope["headers"], b"authorization"))
         body = await read_body(scope, receive, self._max_body)
         message = webhook.parse(body, now=self._now())
         added = await self._intake.accept(message)
@@ -89,12 +138,15 @@ class Webhook:
         return added.duplicate
 
     async def _refuse(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._note(error, scope["headers"])(scope, receive, send)
+
+    def _note(self, error: ApiError, headers: Sequence[tuple[bytes, bytes]]) -> JSON:
         self._metrics.refused.labels(error.code).inc()
         now = time.monotonic()
         # One line a minute for each reason: a full backlog would flood the log otherwise.
-        if header(scope, b"user-agent") == PROBE.encode():
+        if find(headers, b"user-agent") == PROBE.encode():
             log.debug("a probe of the broker's half was answered %d", error.status)
         elif now - self._warned.get(error.code, -60.0) >= 60:
             self._warned[error.code] = now
             log.warning("webhook answered %d: %s", error.status, error.message)
-        await error_response(error)(scope, receive, send)
+        return error_response(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import sys
 import time
 from typing import Any
@@ -61,21 +62,16 @@ def plain_webhook(model: str, emqx: str) -> Starlette:
 
 
 async def _serve(app: Any) -> None:
-    config = uvicorn.Config(app, port=0, lifespan="off", access_log=False, log_level="error")
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    print(server.servers[0].sockets[0].getsockname()[1], flush=True)
-    await serving
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
+        print(listening.getsockname()[1], flush=True)
+        config = uvicorn.Config(app, lifespan="off", access_log=False, log_level="error")
+        await uvicorn.Server(config).serve(sockets=[listening])
 
 
 async def _sdk(base_url: str) -> None:
     """Reads "count concurrency" lines, asks that much, prints the seconds it took."""
     http = openai.DefaultAioHttpClient()
-    client = openai.AsyncOpenAI(
-        api_key="none", base_url=base_url, max_retries=0, http_client=http
-    )
+    client = openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0, http_client=http)
 
     async def ask(numbers: Any) -> None:
         for number in numbers:

@@ -95,7 +95,7 @@ class _Line(asyncio.Protocol):
 
 
 class Load:
-    """Posts requests and waits for all answers. Use `async with`; each `post` is one run."""
+    """Posts requests and waits for all answers; each `post` is one run."""
 
     def __init__(self, port: int, *, connections: int = CONNECTIONS) -> None:
         self._port = port
@@ -111,7 +111,6 @@ class Load:
         return self
 
     async def _connect(self) -> None:
-        """Anew for each run: a server closes what was idle for a while."""
         self._abort()
         loop = asyncio.get_running_loop()
         for _ in range(self._connections):
@@ -127,13 +126,20 @@ class Load:
         self._lines = []
 
     async def post(
-        self, requests: list[bytes], *, rate: float | None = None, timeout: float = 120
+        self,
+        requests: list[bytes],
+        *,
+        rate: float | None = None,
+        fresh: bool = True,
+        timeout: float = 120,
     ) -> Posted:
         """As fast as answers come, or (rate a second) at random moments, come what may.
 
-        At a rate, a latency counts from the moment at which the request was due.
+        At a rate, a latency counts from the moment at which the request was due. `fresh`: over
+        new connections, since a server closes what was idle for a while.
         """
-        await self._connect()
+        if fresh or not self._lines:
+            await self._connect()
         self._left, self._latencies, self._refused = len(requests), [], 0
         self._done = asyncio.get_running_loop().create_future()
         began = time.monotonic()
@@ -171,5 +177,10 @@ class Load:
             self._done.set_result(None)
 
     def broken(self, line: _Line, error: Exception | None) -> None:
-        if line in self._lines and self._left > 0 and self._done is not None and not self._done.done():
+        if (
+            line in self._lines
+            and self._left > 0
+            and self._done is not None
+            and not self._done.done()
+        ):
             self._done.set_exception(error or ConnectionError("the server closed a connection"))

@@ -6,27 +6,39 @@ import contextlib
 import itertools
 import statistics
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.bench.load import webhook
 from tests.bench.processes import Child, Ends, Service
 
+T = TypeVar("T")
+Prepare = Callable[[Path], Awaitable[None]]
+
+
+@dataclass
+class Bar:
+    """One bar of the picture; those of a row share their scale."""
+
+    label: str
+    value: float
+    text: str
+
 
 @dataclass
 class Row:
-    """One line of the table. `share` is ours over the baseline, for the picture."""
+    """One line of the table. `ratio`: ours over the baseline."""
 
     name: str
     what: str
     target: str
     ours: str
     reached: bool
-    baseline: str = "–"
+    baseline: str = ""
     ratio: float | None = None
-    goal: float | None = None  # what the ratio should be
-    below: bool = False  # whether less is better
+    bars: list[Bar] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
 
 
@@ -38,28 +50,30 @@ class Bench:
         self.quick = quick
         self._folder = folder
         self._runs = itertools.count(1)
-        self.rounds = 2 if quick else 5
+        self.rounds = 1 if quick else 5
 
-    def size(self, full: int, quick: int) -> int:
+    def size(self, full: T, quick: T) -> T:
         return quick if self.quick else full
 
-    def requests(self, count: int, *, flow: str = "chat") -> list[bytes]:
-        """Webhooks with ids that no other run has."""
+    def run(self, count: int, *, flow: str = "chat") -> tuple[str, list[bytes]]:
+        """Webhooks with ids that no other run has, and the name of this run."""
         run = f"R{next(self._runs):03d}"
-        return [webhook(run, number, flow=flow) for number in range(count)]
+        return run, [webhook(run, number, flow=flow) for number in range(count)]
 
-    @contextlib.contextmanager
-    def _home(self):  # type: ignore[no-untyped-def]
+    def requests(self, count: int, *, flow: str = "chat") -> list[bytes]:
+        return self.run(count, flow=flow)[1]
+
+    @contextlib.asynccontextmanager
+    async def service(
+        self, model: str, prepare: Prepare | None = None, **env: str
+    ) -> AsyncIterator[Service]:
+        """A fresh service whose model behaves as the path says."""
         with tempfile.TemporaryDirectory(
             prefix="service-", dir=self._folder, ignore_cleanup_errors=True
         ) as home:
-            yield Path(home)
-
-    @contextlib.asynccontextmanager
-    async def service(self, model: str, **env: str) -> AsyncIterator[Service]:
-        """A fresh service whose model behaves as the path says."""
-        with self._home() as home:
-            service = Service(home, self.ends, model=model, **env)
+            if prepare is not None:
+                await prepare(Path(home))
+            service = Service(Path(home), self.ends, model=model, **env)
             try:
                 yield await service.start()
             finally:

@@ -10,13 +10,11 @@ import uvloop
 
 from tests.chaos.plan import Plan
 from tests.chaos.run import run
-from tests.chaos.verify import verify
+from tests.chaos.verify import figures, verify
 
 
 def play(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Figures and violations."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         evidence = runner.run(run(plan, folder))
-    violations = verify(evidence)
-    figures = evidence.figures | {"duration": f"{evidence.seconds:.0f} s"}
-    return figures, violations
+    return figures(evidence), verify(evidence)

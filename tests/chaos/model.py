@@ -48,8 +48,8 @@ class Witness:
         self._asked: Counter[str] = Counter()
         self._faults: dict[str, tuple[float, Step]] = {  # by weight
             # Few, because each of them holds every call for a second or two.
-            "429 now": (0.2, status(429, retry_after=0)),
-            "429 later": (0.2, status(429, retry_after=1)),
+            "429 now": (0.04, status(429, retry_after=0)),
+            "429 later": (0.04, status(429, retry_after=1)),
             "500": (1, status(500)),
             "cut": (1, cut()),
             "reset": (1, reset()),

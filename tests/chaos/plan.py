@@ -18,7 +18,7 @@ class Plan:
     rate: float = 30.0  # messages a second
     conversations: int = 25
     kill_pause: tuple[float, float] = (0.3, 2.5)  # between a start and its end
-    stop_share: float = 0.15  # of the kills come after, or are, a SIGSTOP
+    stops: int = 2  # SIGSTOPs for longer than a lease; half of them end in a kill
     model_rate: float = 0.12  # of its calls fail
     model_pause: float = 0.2
     model_slow: float = 1.5
@@ -30,6 +30,7 @@ class Plan:
     restarts: tuple[float, float] = (3.0, 6.0)  # between restarts of PostgreSQL
     limit: float = 60.0  # for the trouble
     patience: float = 60.0  # for the peace after it
+    stuck: float = 8.0  # without a publish in peace, while requests are open
 
     @property
     def sqlite(self) -> bool:
@@ -46,8 +47,9 @@ def long(database: str, replicas: int, seed: int = 1) -> Plan:
         short(database, replicas, seed),
         requests=20_000,
         kills=100,
+        stops=15,
         lease=4.0,
-        rate=45.0,
+        rate=32.0,
         conversations=300,
         kill_pause=(0.5, 6.0),
         model_pause=0.4,
@@ -57,5 +59,6 @@ def long(database: str, replicas: int, seed: int = 1) -> Plan:
         resets=2.0,
         restarts=(4.0, 9.0),
         limit=1500.0,
-        patience=300.0,
+        patience=600.0,
+        stuck=20.0,
     )

@@ -75,15 +75,17 @@ class Troubles:
     # Kills
 
     async def _kill(self, rng: random.Random) -> None:
-        while self.counts["kills"] < self._plan.kills:
+        plan = self._plan
+        while self.counts["kills"] < plan.kills or self.counts["stops"] < plan.stops:
             victims = [rng.choice(self._replicas)]
             if rng.random() < 0.1:
                 victims = list(self._replicas)  # all at once, as when a machine goes
             if rng.random() < 0.85:  # the others die while they start
                 for victim in victims:
                     await victim.up.wait()
-            await asyncio.sleep(rng.uniform(*self._plan.kill_pause))
-            if rng.random() < self._plan.stop_share:
+            await asyncio.sleep(rng.uniform(*plan.kill_pause))
+            # Stops are spread evenly among the kills.
+            if self.counts["stops"] * (plan.kills + 1) < self.counts["kills"] * plan.stops:
                 await self._stand_still(rng, victims[0])
                 continue
             if rng.random() < 0.5:
@@ -122,8 +124,8 @@ class Troubles:
     async def _stand_still(self, rng: random.Random, victim: Replica) -> None:
         """Longer than its lease; then it goes on as if nothing had been, or dies."""
         began = asyncio.get_running_loop().time()
-        if not victim.signal(signal.SIGSTOP):
-            return
+        await victim.up.wait()
+        victim.signal(signal.SIGSTOP)
         try:
             self.counts["stops"] += 1
             await asyncio.sleep(self._plan.lease * rng.uniform(1.2, 2.0))

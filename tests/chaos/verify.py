@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from service.model import State
 from service.store import Row
@@ -37,15 +38,20 @@ class Story:
 
 
 def verify(evidence: Evidence) -> list[str]:
-    """All violations, those of the run itself first. Adds to the evidence's figures."""
+    """All violations, those of the run itself first."""
     stories, found = _stories(evidence)
     violations = [*evidence.faults, *found]
     for story in stories:
         violations += _ended(story)
         violations += _published(story)
     violations += _order(stories)
-    _count(evidence, stories)
     return violations
+
+
+def figures(evidence: Evidence) -> dict[str, Any]:
+    """What the run survived, and what it cost."""
+    stories, _ = _stories(evidence)
+    return {**_count(evidence, stories), **evidence.figures, "seconds": round(evidence.seconds)}
 
 
 def _stories(evidence: Evidence) -> tuple[list[Story], list[str]]:
@@ -160,24 +166,29 @@ def _remembered(line: list[Story]) -> Iterator[str]:
         done.append(one)
 
 
-def _count(evidence: Evidence, stories: list[Story]) -> None:
+def _count(evidence: Evidence, stories: list[Story]) -> dict[str, Any]:
     states = Counter(str(story.row.state) for story in stories)
-    again = [len(story.copies) - 1 for story in stories if len(story.copies) > 1]
-    paid = [sum(call.outcome in model.GOOD for call in story.calls) for story in stories]
+    copies = [len(story.copies) for story in stories]
+    calls = [len(story.calls) for story in stories]
+    good = [sum(call.outcome in model.GOOD for call in story.calls) for story in stories]
     late = sum(
         call.at > story.copies[0][1].at for story in stories for call in story.calls if story.copies
     )
     faults = Counter(call.outcome for call in evidence.calls if call.outcome not in model.GOOD)
-    evidence.figures |= {
+    return {
         "requests": len(evidence.messages),
-        "of them delivered twice by the broker": sum(m.copies > 1 for m in evidence.messages),
+        "delivered to the webhook twice on purpose": sum(m.copies > 1 for m in evidence.messages),
+        "lost": len(evidence.messages) - sum(story.row.state.ended for story in stories),
         "ended": dict(states),
         "given up after five kills": sum(s.row.error_code == "worker_killed" for s in stories),
-        "lost": len(evidence.messages) - sum(story.row.state.ended for story in stories),
-        "replies published again": sum(again),
-        "requests with a repeated reply": len(again),
-        "model calls": len(evidence.calls),
-        "of them failed on purpose": dict(faults),
-        "answers of the model beyond one for each request": sum(max(0, n - 1) for n in paid),
+        "replies published": sum(copies),
+        "replies published again": sum(max(0, count - 1) for count in copies),
+        "requests with a repeated reply": sum(count > 1 for count in copies),
+        "most replies to one request": max(copies, default=0),
+        "model calls": sum(calls),
+        "model calls that failed on purpose": dict(faults),
+        "good answers of the model beyond one for each request": sum(max(0, n - 1) for n in good),
+        "requests answered by the model more than once": sum(n > 1 for n in good),
+        "most good answers to one request": max(good, default=0),
         "model calls begun after the reply was out": late,
     }

@@ -250,8 +250,9 @@ async def test_a_broker_that_does_not_answer_is_tried_again(database, hasty):
         await asked(house, client, "ada")
         assert (await message(client))[0] == "say/ada"
         assert len(rest.calls) == 2
-        hold.opened.set()
         assert len(house.model.calls) == 1
+        hold.opened.set()
+        await eventually(lambda: rest.calls[0].status)
 
 
 async def test_a_lost_answer_repeats_the_reply_with_the_same_request_id(database, hasty):

@@ -23,7 +23,7 @@ from tests.fakes.model import (
     tool_calls,
     wrong_shape,
 )
-from tests.rig import eventually, message, rig
+from tests.rig import counter, eventually, message, rig
 
 TOPIC = "ask/ada"
 FLOW = """
@@ -33,14 +33,6 @@ reply = "say/${user}"
 timeout = "250ms"
 %s
 """
-
-
-def counter(text, name, **labels):
-    """A counter of the metrics page; 0 if it is not there."""
-    for line in text.splitlines():
-        if line.startswith(name) and all(f'{k}="{v}"' in line for k, v in labels.items()):
-            return float(line.rpartition(" ")[2])
-    return 0.0
 
 
 async def results(house):

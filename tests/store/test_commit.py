@@ -132,6 +132,19 @@ async def test_a_cancelled_add_is_stored_or_not_but_whole(store: Store) -> None:
     assert len(await claim(store)) == len(stored)
 
 
+async def test_a_cancelled_look_harms_nobody(store: Store) -> None:
+    await store.add(entry())
+    for look in (store.stats, store.requests, store.reap) * 5:
+        task = asyncio.ensure_future(look())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(await store.requests()) == 1
+    assert (await store.stats()).open == 1
+
+
 async def test_closing_does_not_lose_what_was_submitted(opened: Any, store: Store) -> None:
     leaving: Store = await opened()
     entries = [entry(f"u{n}") for n in range(50)]

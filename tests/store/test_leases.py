@@ -265,3 +265,21 @@ async def test_the_first_of_two_writes_in_one_batch_counts(store: Store) -> None
     assert row is not None
     assert (row.state, row.outbox) == (State.IGNORED, ())
     assert ids(await claim(store)) == [second.id]
+
+
+async def test_a_flow_whose_order_was_switched_keeps_the_order_of_the_rest(
+    store: Store, clock: Clock
+) -> None:
+    """What was stored without order does not free a conversation that it shares."""
+    free, first, second = entry(ordered=False), entry(), entry()
+    await store.add(free)
+    await store.add(first)
+    held = {c.id: c for c in await claim(store)}
+    assert set(held) == {free.id, first.id}
+    await store.add(second)
+    await store.heartbeat([held[first.id]], clock.now + 2 * LEASE)
+    clock.pass_(LEASE)
+    assert await store.reap() == 1
+    assert ids(await claim(store)) == [free.id]
+    await play(store, held[first.id])
+    assert ids(await claim(store)) == [second.id]

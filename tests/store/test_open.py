@@ -167,6 +167,11 @@ async def test_postgres_away_or_wrong(postgres: Postgres, tmp_path: Path) -> Non
         assert "secret" not in await refusal(url)
 
 
+async def test_postgres_in_another_encoding(postgres: Postgres) -> None:
+    postgres.run("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    assert "create it with UTF8" in await refusal(postgres.uri("latin"))
+
+
 _OPEN = """
 import asyncio, sys
 from service.store import Store
