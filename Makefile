@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve test lint types layers unit chaos clean
+.PHONY: help demo once serve test lint types layers unit chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ unit: $(VENV)/.test ## All tests
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long
+
+bench: $(VENV)/.test ## Measure beside the baselines; prints a table, writes bench.json and a picture
+	$(BIN)/python -m tests.bench
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

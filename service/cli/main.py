@@ -52,12 +52,17 @@ def serve(
     apply: Annotated[
         bool, typer.Option("--apply", help="Also bring EMQX's connector, action and rules in step.")
     ] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes on one PostgreSQL, one port.")
+    ] = 1,
 ) -> None:
     """Run the service: webhook in, replies out. Settings come from the environment."""
-    from service.cli.serving import run_service
+    from service.cli.serving import run_service, run_several
 
     with fail_clearly():
         loaded = settings.load()
+        if workers > 1:
+            raise typer.Exit(run_several(loaded, workers, apply=apply))
     run_async(run_service(loaded, apply=apply))
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
+
+import typer
 
 from service import flows, logs
 from service.bootstrap import Service
 from service.broker.apply import ApplyError, apply_when_ready
 from service.broker.desired import Desired, build, target
+from service.cli.common import run_async
+from service.cli.workers import run_workers
 from service.clients.emqx_admin import EmqxAdmin
-from service.errors import ConfigError
+from service.errors import ConfigError, Fault
 from service.server import bind, make_server, serve
 from service.settings import Settings
 from service.web.app import create_app
@@ -20,10 +25,32 @@ from service.web.app import create_app
 log = logging.getLogger("emqx-gpt.serve")
 
 
-async def run_service(settings: Settings, *, apply: bool = False) -> None:
+def run_several(settings: Settings, count: int, *, apply: bool = False) -> int:
+    """Several processes on one socket; returns the exit code. Raises ConfigError."""
+    logs.configure(settings.log_level, settings.log_format)
+    if not settings.database_url.get_secret_value().startswith("postgres"):
+        hint = "set DATABASE_URL to a PostgreSQL, or run one process"
+        fault = Fault("--workers", "SQLite is for one process", hint=hint)
+        raise ConfigError("settings can't be used", (fault,))
+    sock = bind(settings.host, settings.port)
+
+    def work(number: int) -> int:
+        try:
+            run_async(run_service(settings, apply=apply and number == 0, sock=sock))
+        except typer.Exit as ended:
+            return ended.exit_code
+        return 0
+
+    return run_workers(count, work)
+
+
+async def run_service(
+    settings: Settings, *, apply: bool = False, sock: socket.socket | None = None
+) -> None:
     """Check everything, then serve until SIGTERM. Raises EmqxGptError before it listens.
 
-    `apply` brings the broker's half up to date once the service answers.
+    `apply` brings the broker's half up to date once the service answers. `sock` is a
+    listening socket to share with other processes.
     """
     logs.configure(settings.log_level, settings.log_format)
     faults = settings.serving_faults()
@@ -37,7 +64,8 @@ async def run_service(settings: Settings, *, apply: bool = False) -> None:
     service = Service(settings, found)
     # Opened here, not in the lifespan: an unusable database is one line, before we listen.
     await service.open()
-    sock = bind(settings.host, settings.port)
+    if sock is None:
+        sock = bind(settings.host, settings.port)
     server = make_server(create_app(service))
     log.info("listening on http://%s:%d", *sock.getsockname()[:2])
     async with _applying(settings, desired):

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.fakes.model import ok, tool_calls
+from tests.fakes.emqx import FaultyRest, Hold
+from tests.fakes.model import hang, ok, tool_calls
 from tests.rig import eventually, message, rig
 
 TOPIC = "home/ada/ask"
@@ -186,3 +187,94 @@ async def test_words_beside_a_call_are_kept_for_the_model_and_not_published(data
         said = [one for one in house.model.calls[1].messages if one["role"] == "assistant"]
         assert said[0]["content"] == "Let me see."
         assert client.messages.empty()
+
+
+NEXT = {"room": "kitchen", "action": "next"}
+
+
+def commands(house):
+    """What devices were sent, as (topic, call_id)."""
+    return [
+        (one.topic, json.loads(one.payload)["call_id"])
+        for one in house.broker.mqtt.published
+        if one.topic.startswith("home/devices/")
+    ]
+
+
+async def test_a_crash_between_publish_and_result_repeats_a_call_with_its_id(any_database):
+    """What must not happen twice is not done again, and the model hears of it."""
+    async with (
+        FaultyRest() as rest,
+        rig(any_database, rest=rest, lease=0.6) as house,
+        house.mqtt("home/devices/#", "home/ada/say") as client,
+    ):
+        heard = Hold(after=True)
+        rest.behave(lambda call: heard)
+        calls = [("set_light", LIGHT), ("set_speaker", NEXT)]
+        house.model.script(tool_calls(calls), ok("Done."))
+        await client.publish(TOPIC, b"light, and the next song")
+        await eventually(lambda: len(commands(house)) == 2)
+        await house.crash()
+        before = dict(commands(house))
+        rest.behave(None)
+        async with house.replica():
+            while (heard_last := await message(client))[0] != "home/ada/say":
+                pass
+            assert heard_last[1] == b"Done."
+            await house.ended()
+        light, speaker = "home/devices/kitchen/light/set", "home/devices/kitchen/speaker/set"
+        assert sorted(commands(house)) == sorted(
+            [(light, before[light]), (light, before[light]), (speaker, before[speaker])]
+        )
+        first, second = results(house.model.calls[1]).values()
+        assert first == "done"
+        assert second.startswith("unknown: interrupted")
+        assert len(house.model.calls) == 2  # the first round was not paid for again
+        heard.opened.set()
+
+
+async def test_a_crash_after_the_results_repeats_nothing(any_database):
+    async with (
+        rig(any_database, lease=0.6) as house,
+        house.mqtt("home/devices/#", "home/ada/say") as client,
+    ):
+        house.model.script(tool_calls([("set_light", LIGHT), ("set_speaker", NEXT)]), hang())
+        await client.publish(TOPIC, b"light, and the next song")
+        await house.model.wait_for_calls(2)
+        await house.crash()
+        house.model.behave(lambda body: ok("Done."))
+        async with house.replica():
+            while (heard := await message(client))[0] != "home/ada/say":
+                pass
+            assert heard[1] == b"Done."
+        assert len(commands(house)) == 2
+        assert list(results(house.model.calls[2]).values()) == ["done", "done"]
+        assert len(house.model.calls) == 3
+
+
+async def test_a_command_waits_for_a_broker_that_is_away(database, monkeypatch):
+    monkeypatch.setattr("service.publisher._distance", lambda attempt: 0.05)
+    async with (
+        FaultyRest() as rest,
+        rig(database, rest=rest) as house,
+        house.mqtt("home/devices/#", "home/ada/say") as client,
+    ):
+        await rest.stop()
+        house.model.script(tool_calls([("set_light", LIGHT)]), ok("Done."))
+        await client.publish(TOPIC, b"light")
+        await eventually(lambda: house.service.publisher.outage is not None)
+        await rest.start()
+        assert (await message(client))[0] == "home/devices/kitchen/light/set"
+        assert (await message(client))[1] == b"Done."
+        assert list(results(house.model.calls[1]).values()) == ["done"]
+
+
+async def test_a_command_that_the_broker_refuses_is_told(database):
+    flows = OPEN.replace('payload = "${state}"', 'payload = "${state}${state}"')
+    async with rig(database, flows=flows) as house, house.mqtt("home/+/say") as client:
+        large = {"device": "lamp", "state": "x" * 600_000}
+        house.model.script(tool_calls([("switch", large)]), ok("Too much."))
+        await client.publish(TOPIC, b"switch")
+        assert (await message(client))[1] == b"Too much."
+        (told,) = results(house.model.calls[1]).values()
+        assert told == "error: EMQX refused a message: packet_too_large"

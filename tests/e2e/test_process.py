@@ -230,6 +230,44 @@ async def test_serve_apply_waits_for_a_broker_that_comes_later(tmp_path):
             await process.end(signal.SIGTERM)
 
 
+async def test_workers_share_a_port_and_a_dead_one_is_started_again(tmp_path, shared_database):
+    env = {"DATABASE_URL": shared_database, "GRACE": "5s"}
+    async with StandIn() as broker, FakeModel() as model:
+        process = Process(tmp_path, broker, model, **env)
+        client = Client("127.0.0.1", broker.mqtt_port)
+        try:
+            await process.start("--workers", "2")
+            await broker.load(render_filled(load_flows(None), process.url, WEBHOOK))
+            await client.connect()
+            await client.subscribe(["chatgpt/response/#"])
+            first = await eventually(lambda: len(children(process)) == 2 and children(process))
+            os.kill(first[0], signal.SIGKILL)
+            again = "starting it again"
+            await eventually(lambda: again in process.log.read_text())
+            await eventually(lambda: process.log.read_text().count("ready:") == 3)
+            for number in range(6):
+                await client.publish(f"chatgpt/request/u{number}", b"hi")
+            heard = {(await message(client))[0] for _ in range(6)}
+            assert len(heard) == 6
+            assert await process.end(signal.SIGTERM) == 0
+            assert process.log.read_text().count("stopped") == 2
+        finally:
+            await client.close()
+            await process.end(signal.SIGKILL)
+
+
+def children(process: Process) -> list[int]:
+    pid = process.process.pid
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_workers_want_postgresql(tmp_path):
+    result = run(tmp_path, "serve", "--workers", "2")
+    assert result.returncode == 1
+    assert "PostgreSQL" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 async def test_a_secret_can_come_from_a_file(tmp_path):
     (tmp_path / "token").write_text("from-file\n")
     env = {"WEBHOOK_TOKEN_FILE": str(tmp_path / "token")}

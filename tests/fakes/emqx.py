@@ -107,16 +107,25 @@ def unheard() -> Step:
 
 
 class Hold:
-    """A step that holds calls until the test lets them go, and then passes them on."""
+    """A step that holds calls until the test lets them go, and then passes them on.
 
-    def __init__(self) -> None:
+    With `after` they are passed on at once, and it is the answer that is held.
+    """
+
+    def __init__(self, after: bool = False) -> None:
+        self.after = after
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
 
     async def __call__(self, exchange: Exchange) -> None:
-        self.reached.set()
-        await self.opened.wait()
-        await passed()(exchange)
+        if not self.after:
+            self.reached.set()
+            await self.opened.wait()
+        answer = await exchange.pass_on()
+        if self.after:
+            self.reached.set()
+            await self.opened.wait()
+        await exchange.answer(answer.status_code, answer.content)
 
 
 class FaultyRest:

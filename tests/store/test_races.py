@@ -33,7 +33,7 @@ async def blocked(store: Store) -> None:
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    while not await store._engine.view(lambda tx: tx.run(waiting).scalar()):
+    while not await store._engine.view(lambda tx: tx.run(waiting).scalar()):  # noqa: ASYNC110
         await asyncio.sleep(0.005)
 
 
