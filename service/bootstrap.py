@@ -20,7 +20,7 @@ from service.hub import Hub
 from service.insights import Insights
 from service.intake import Intake
 from service.metrics import Metrics
-from service.model import Claimed
+from service.model import Claimed, Usage
 from service.publisher import Publisher
 from service.settings import Settings
 from service.store import Change, Store
@@ -143,8 +143,10 @@ class Service:
     def _on_publish(self, result: str, count: int) -> None:
         self.metrics.publishes.labels(result).inc(count)
 
-    def _on_call(self, model: str, result: str, seconds: float) -> None:
+    def _on_call(self, model: str, result: str, seconds: float, usage: Usage) -> None:
         self.metrics.model_calls.labels(model, result).inc()
+        self.metrics.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
+        self.metrics.tokens.labels(model, "completion").inc(usage.completion_tokens)
         self.metrics.stage.labels("model").observe(seconds)
 
 

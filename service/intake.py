@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import uuid
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,6 +14,11 @@ from service.model import Entry, Message
 
 SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
 UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
+
+
+def new_id(now: int) -> str:
+    """32 hex digits that begin with the time (ms): rows of one time lie together in an index."""
+    return f"{now & 0xFFFFFFFFFFFF:012x}{os.urandom(10).hex()}"
 
 
 class Added(Protocol):
@@ -50,12 +55,12 @@ class Intake:
     async def accept(self, message: Message) -> Added:
         """Store one message of the broker. Raises Unavailable when nothing can be stored."""
         self._check()
-        return await self._add(self.entry(message, uuid.uuid4().hex))
+        return await self._add(self.entry(message, new_id(self._now())))
 
     def taking(self, message: Message) -> asyncio.Future[Any]:
         """The same, begun at once; what comes of it is `Added` or StoreBusy."""
         self._check()
-        return self._inbox.adding(self.entry(message, uuid.uuid4().hex))
+        return self._inbox.adding(self.entry(message, new_id(self._now())))
 
     async def ask(
         self,
@@ -70,8 +75,8 @@ class Intake:
     ) -> Added:
         """Store a question that came over HTTP. `key` (Idempotency-Key) makes it one request."""
         self._check()
-        id = id or uuid.uuid4().hex
         now = self._now()
+        id = id or new_id(now)
         message = Message(
             id=id,
             topic=topic,

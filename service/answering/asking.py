@@ -15,8 +15,9 @@ from service.answering.job import Log
 from service.clients.gpt import Completion, Gpt, OnDelta, Question
 from service.errors import Blame, ModelError
 from service.flows import ModelRef
+from service.model import Usage
 
-OnCall = Callable[[str, str, float], None]
+OnCall = Callable[[str, str, float, Usage], None]
 _RANK = (Blame.RATE, Blame.ACCOUNT, Blame.PASSING, Blame.MODEL, Blame.REQUEST)
 
 
@@ -24,7 +25,7 @@ class Asker:
     """Asks through the gates and applies the inner ring of retries.
 
     The worker bounds how many requests are in hand, and each has one call at a time.
-    `on_call(model, result, seconds)` hears of every call.
+    `on_call(model, result, seconds, usage)` hears of every call.
     """
 
     def __init__(self, gpt: Gpt, gates: Gates, *, on_call: OnCall) -> None:
@@ -139,7 +140,7 @@ class Asker:
         except ModelError as error:
             self.gates.failed(provider, error, log.id)
             log.add(began, question.model, error.code, error.message)
-            self._on_call(str(question.model), error.code, time.monotonic() - clock)
+            self._on_call(str(question.model), error.code, time.monotonic() - clock, Usage())
             raise
         except BaseException:
             self.gates.left(provider)
@@ -147,7 +148,7 @@ class Asker:
         self.gates.succeeded(provider)
         log.add(began, question.model, "ok")
         log.usage += completion.usage
-        self._on_call(str(question.model), "ok", time.monotonic() - clock)
+        self._on_call(str(question.model), "ok", time.monotonic() - clock, completion.usage)
         return completion
 
 

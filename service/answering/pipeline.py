@@ -118,7 +118,7 @@ class Pipeline:
     async def _ask(self, job: Job, asked: prompt.Asked, turns: list[Turn]) -> Answer:
         claimed, flow = job.claimed, job.flow
         messages = list(prompt.compose(flow, asked, turns))
-        estimate = sum(prompt.estimate(str(message["content"])) for message in messages)
+        estimate = prompt.estimate_of(messages)
         wanted = limits.reservations(flow, claimed, estimate, self._now())
         allowance = limits.Allowance(self._store, wanted, claimed)
         over = await allowance.take()

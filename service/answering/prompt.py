@@ -22,6 +22,8 @@ MAGIC = (
     (b"GIF8", "image/gif"),
 )
 
+IMAGE_TOKENS = 1000  # what a picture costs, roughly
+
 
 class Ignored(Exception):
     """This message is not meant for the model; `reason` is for the operator."""
@@ -97,6 +99,16 @@ def _image_type(data: bytes) -> str | None:
 def estimate(text: str) -> int:
     """Tokens of a text, roughly: a third of its UTF-8 bytes (English ÷4, Chinese ÷2)."""
     return len(text.encode("utf-8", "replace")) // 3 + 1
+
+
+def estimate_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens of a whole question; a picture counts as one, and not as its base64."""
+    total = 0
+    for message in messages:
+        content = message["content"]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        total += sum(estimate(part["text"]) if "text" in part else IMAGE_TOKENS for part in parts)
+    return total
 
 
 def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:

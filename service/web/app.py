@@ -67,7 +67,14 @@ def create_app(parts: Parts) -> Starlette:
         return endpoint
 
     requests, health = Requests(parts.insights), Health(parts.insights)
-    ask = Ask(parts.flows, parts.intake, parts.hub, parts.insights, max_body=settings.max_body)
+    ask = Ask(
+        parts.flows,
+        parts.intake,
+        parts.hub,
+        parts.insights,
+        max_body=settings.max_body,
+        now=parts.now,
+    )
     conversation = "/conversations/{flow}/{conversation:path}"
 
     @contextlib.asynccontextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from service.errors import BadRequest, NotFound
 from service.flows import Flow, Flows
 from service.hub import Change, Delta, Hub, Listener
 from service.insights import Insights
-from service.intake import Intake
+from service.intake import Intake, new_id
 from service.model import State
 from service.web.http import JSON, json_object
 
@@ -55,8 +54,16 @@ class Ask:
     """The endpoint."""
 
     def __init__(
-        self, flows: Flows, intake: Intake, hub: Hub, insights: Insights, *, max_body: int
+        self,
+        flows: Flows,
+        intake: Intake,
+        hub: Hub,
+        insights: Insights,
+        *,
+        max_body: int,
+        now: Callable[[], int],
     ) -> None:
+        self._now = now
         self._flows = flows
         self._intake = intake
         self._hub = hub
@@ -68,7 +75,7 @@ class Ask:
         if flow is None:
             known = ", ".join(self._flows.flows)
             raise NotFound(f"no flow {request.path_params['flow']!r}; there are: {known}")
-        id = uuid.uuid4().hex
+        id = new_id(self._now())
         ask = _read(flow, await json_object(request, self._max_body), id)
         key = request.headers.get("idempotency-key")
         if "text/event-stream" in request.headers.get("accept", ""):

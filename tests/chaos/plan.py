@@ -28,7 +28,7 @@ class Plan:
     jumps: tuple[float, ...] = (1.0,) * 6  # how long a clock stays wrong
     resets: float = 1.0  # between resets of a webhook connection
     restarts: tuple[float, float] = (3.0, 6.0)  # between restarts of PostgreSQL
-    limit: float = 60.0  # for the trouble
+    limit: float = 150.0  # for the trouble
     patience: float = 60.0  # for the peace after it
     stuck: float = 8.0  # without a publish in peace, while requests are open
 
@@ -58,7 +58,7 @@ def long(database: str, replicas: int, seed: int = 1) -> Plan:
         jumps=(3.0,) * 40,
         resets=2.0,
         restarts=(4.0, 9.0),
-        limit=1500.0,
+        limit=2000.0,
         patience=600.0,
         stuck=20.0,
     )

@@ -11,7 +11,7 @@ from tests.chaos.judge import play
 from tests.chaos.plan import Plan, short
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "plan", [short("sqlite", 1), short("postgresql", 3)], ids=lambda plan: plan.database
 )

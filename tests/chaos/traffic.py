@@ -91,7 +91,7 @@ class Devices:
     def speak(self) -> Message:
         """The next message of somebody."""
         rng = self._rng
-        flow = rng.choices(("chat", "job", "brief"), (70, 27, 3))[0]
+        flow = rng.choices(("chat", "job", "door", "brief"), (70, 20, 7, 3))[0]
         name = rng.choice(self._users) if flow == "chat" else f"{flow[0]}{rng.randrange(50)}"
         number = self._counts[flow, name] = self._counts.get((flow, name), 0) + 1
         text, ends = f"{name} #{number}", _LATE if flow == "brief" else _DONE

@@ -21,11 +21,15 @@ TURNS = 3  # of flows.toml: history = { messages = 6 }
 
 @dataclass
 class Story:
-    """One message and all that belongs to it. `copies` are (place, publish), in order."""
+    """One message and all that belongs to it. `copies` are (place, publish), in order.
+
+    `opened` are the publishes of its tool, which must not repeat.
+    """
 
     message: Message
     row: Row
     copies: list[tuple[int, Published]] = field(default_factory=list)
+    opened: list[Published] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     told: Call | None = None  # the call whose answer is the stored reply
 
@@ -77,7 +81,9 @@ def _stories(evidence: Evidence) -> tuple[list[Story], list[str]]:
     violations += [f"stored, but nobody sent it: {left}" for left in rows.values()]
     by_id = {story.row.id: story for story in stories}
     for at, copy in enumerate(evidence.published):
-        if copy.request_id in by_id:
+        if copy.request_id in by_id and copy.topic.startswith("doors/"):
+            by_id[copy.request_id].opened.append(copy)
+        elif copy.request_id in by_id:
             by_id[copy.request_id].copies.append((at, copy))
         else:
             violations.append(f"published for no known request: {copy}")
@@ -118,6 +124,10 @@ def _published(story: Story) -> Iterator[str]:
             yield f"published {copy.payload!r}, but stored {row.reply!r}: {story}"
         if row.state is not State.DONE and (copy.error != row.error_code or copy.error is None):
             yield f"published {copy.payload!r} with error {copy.error}: {story}"
+    if len(story.opened) > 1:
+        yield f"its at_most_once tool was called {len(story.opened)} times: {story}"
+    if any(copy.topic != f"doors/{message.name}/open" for copy in story.opened):
+        yield f"its tool was called on another topic: {story}: {story.opened}"
     if row.state.ended and row.state is not State.IGNORED and not story.copies:
         yield f"ended, but its end was never published: {story}"
     if row.state is State.IGNORED and story.copies:
@@ -174,7 +184,8 @@ def _count(evidence: Evidence, stories: list[Story]) -> dict[str, Any]:
     late = sum(
         call.at > story.copies[0][1].at for story in stories for call in story.calls if story.copies
     )
-    faults = Counter(call.outcome for call in evidence.calls if call.outcome not in model.GOOD)
+    fine = (*model.GOOD, "tool")
+    faults = Counter(call.outcome for call in evidence.calls if call.outcome not in fine)
     return {
         "requests": len(evidence.messages),
         "delivered to the webhook twice on purpose": sum(m.copies > 1 for m in evidence.messages),
@@ -185,6 +196,7 @@ def _count(evidence: Evidence, stories: list[Story]) -> dict[str, Any]:
         "replies published again": sum(max(0, count - 1) for count in copies),
         "requests with a repeated reply": sum(count > 1 for count in copies),
         "most replies to one request": max(copies, default=0),
+        "calls of an at_most_once tool": sum(len(story.opened) for story in stories),
         "model calls": sum(calls),
         "model calls that failed on purpose": dict(faults),
         "good answers of the model beyond one for each request": sum(max(0, n - 1) for n in good),

@@ -16,8 +16,8 @@ history = { messages = 4, ttl = "1h", reset = ["/reset"] }
 """
 
 
-async def test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo(database):
-    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+async def test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo(any_database):
+    async with rig(any_database) as house, house.mqtt("chatgpt/response/ada") as ada:
         house.model.script(ok("Hello Ada!"))
         await ada.publish("chatgpt/request/ada", b"Hi")
         assert await message(ada) == ("chatgpt/response/ada", b"Hello Ada!")
@@ -29,8 +29,11 @@ async def test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo(databa
         assert set(call.body) == {"model", "messages"}  # nothing optional unless a flow sets it
 
 
-async def test_each_user_has_a_memory_of_the_last_messages(database):
-    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/#") as client:
+async def test_each_user_has_a_memory_of_the_last_messages(any_database):
+    async with (
+        rig(any_database, flows=HISTORY) as house,
+        house.mqtt("chatgpt/response/#") as client,
+    ):
         for number in range(4):
             await client.publish("chatgpt/request/ada", f"q{number}".encode())
             await message(client)
@@ -43,8 +46,8 @@ async def test_each_user_has_a_memory_of_the_last_messages(database):
         assert [one["content"] for one in house.model.calls[4].body["messages"][1:]] == ["other"]
 
 
-async def test_the_reset_word_forgets_and_is_not_asked(database):
-    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
+async def test_the_reset_word_forgets_and_is_not_asked(any_database):
+    async with rig(any_database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
         for text in (b"remember me", b"/reset", b"who am I"):
             await ada.publish("chatgpt/request/ada", text)
             await message(ada)
@@ -53,8 +56,8 @@ async def test_the_reset_word_forgets_and_is_not_asked(database):
         assert [one["content"] for one in asked[1:]] == ["who am I"]
 
 
-async def test_failed_exchanges_do_not_enter_memory(database):
-    async with rig(database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
+async def test_failed_exchanges_do_not_enter_memory(any_database):
+    async with rig(any_database, flows=HISTORY) as house, house.mqtt("chatgpt/response/ada") as ada:
         house.model.script(status(400, error_code="invalid_request", message="no"), ok("fine"))
         await ada.publish("chatgpt/request/ada", b"bad")
         _, payload = await message(ada)
@@ -68,11 +71,11 @@ async def test_failed_exchanges_do_not_enter_memory(database):
         assert answer.json()["turns"] == []
 
 
-async def test_memory_survives_a_restart_of_the_service(database):
-    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+async def test_memory_survives_a_restart_of_the_service(any_database):
+    async with rig(any_database) as house, house.mqtt("chatgpt/response/ada") as ada:
         await ada.publish("chatgpt/request/ada", b"first")
         await message(ada)
-    async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
+    async with rig(any_database) as house, house.mqtt("chatgpt/response/ada") as ada:
         await ada.publish("chatgpt/request/ada", b"second")
         await message(ada)
         said = [one["content"] for one in house.model.calls[0].body["messages"][1:]]
@@ -105,3 +108,72 @@ async def test_the_webhook_does_not_wait_for_the_model(database):
         assert request["state"] == "answering"
         house.model.release()
         await house.ended()
+
+
+async def test_memory_keeps_to_its_tokens_and_its_time(any_database):
+    flows = """
+[flows.chat]
+request = "chatgpt/request/${user}"
+reply = "chatgpt/response/${user}"
+history = { messages = 20, tokens = 38, ttl = "1h" }
+"""
+    async with rig(any_database, flows=flows) as house, house.mqtt("chatgpt/response/ada") as ada:
+
+        async def ask(text):
+            await ada.publish("chatgpt/request/ada", text.encode())
+            await message(ada)
+            return [one["content"] for one in house.model.calls[-1].messages[:-1]]
+
+        house.model.behave(lambda body: ok("yes"))
+        assert await ask("one") == []
+        assert await ask("two " * 25) == ["one", "yes"]
+        # The long one takes most of the tokens, so the one before it is left out.
+        assert await ask("three " * 5) == ["two " * 25, "yes"]
+        await house.ended(3)
+        house.clock.ahead = 3_601_000
+        assert await ask("four") == []
+
+
+async def test_a_conversation_may_be_another_than_the_topic_says(database):
+    flows = """
+[flows.chat]
+request = "chatgpt/request/${user}"
+reply = "chatgpt/response/${user}"
+conversation = "${payload.room}"
+prompt = "${payload.text}"
+input = "json"
+history = { messages = 10 }
+"""
+    async with rig(database, flows=flows) as house, house.mqtt("chatgpt/response/+") as client:
+
+        async def ask(user, **fields):
+            await client.publish(f"chatgpt/request/{user}", json.dumps(fields).encode())
+            return await message(client)
+
+        await ask("ada", room="kitchen", text="I am Ada")
+        await ask("bob", room="kitchen", text="I am Bob")
+        said = [one["content"] for one in house.model.calls[1].messages]
+        assert said == ["I am Ada", "echo: I am Ada", "I am Bob"]
+        await ask("eve", text="I am nowhere")  # no room: a conversation of one's own
+        assert [one["content"] for one in house.model.calls[2].messages] == ["I am nowhere"]
+        topic, payload = await ask("ada", room="kitchen")
+        assert (topic, payload) == ("chatgpt/response/ada", b"echo: undefined")
+        await client.publish("chatgpt/request/ada", b"no JSON")
+        assert b"not JSON" in (await message(client))[1]
+
+
+async def test_a_resent_message_is_one_request_where_it_says_who_it_is(any_database):
+    flows = """
+[flows.meter]
+request = "meters/${meter}/report"
+reply = "meters/${meter}/comment"
+dedupe = "${clientid}/${payload.msg_id}"
+"""
+    async with rig(any_database, flows=flows) as house, house.mqtt("meters/+/comment") as client:
+        for msg_id in (1, 1, 2):  # EMQX gives each publish a new id
+            await client.publish("meters/m/report", json.dumps({"msg_id": msg_id}).encode())
+        heard = {(await message(client))[1] for _ in range(2)}
+        assert heard == {b'echo: {"msg_id": 1}', b'echo: {"msg_id": 2}'}
+        await house.ended(2)
+        assert len(await house.requests()) == 2
+        assert len(house.model.calls) == 2

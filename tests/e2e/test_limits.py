@@ -106,6 +106,23 @@ async def test_a_streamed_answer_counts_too(database):
         assert (await message(client))[1] == USED_UP
 
 
+async def test_a_picture_is_not_taken_for_a_long_text(database):
+    flows = '''
+[flows.camera]
+request = "cameras/${camera}/snapshot"
+reply = "cameras/${camera}/description"
+input = "image"
+prompt = "What is it?"
+daily_tokens = 5000
+'''
+    picture = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 400
+    async with rig(database, flows=flows) as house, house.mqtt("cameras/+/description") as client:
+        house.model.behave(lambda body: ok("a door", usage=(900, 10)))
+        for _ in range(3):
+            await client.publish("cameras/door/snapshot", picture)
+            assert (await message(client))[1] == b"a door"
+
+
 async def test_where_a_server_does_not_count_an_estimate_counts(database):
     flows = FLOWS % 'daily_tokens = 1000\nmax_tokens = 100\nstream = "chat/${user}/stream"'
     async with rig(database, flows=flows) as house, house.mqtt("chat/+/say") as client:

@@ -121,6 +121,21 @@ async def test_sigterm_finishes_what_is_in_hand_and_exits_0(tmp_path):
         assert log.count(" done flow=chat") == 1
 
 
+async def test_sigterm_gives_back_what_outlasts_its_grace(tmp_path):
+    async with house(tmp_path, GRACE="1s") as (process, broker, model, client):
+        model.behave(lambda body: hang())
+        await client.publish("chatgpt/request/ada", b"takes long")
+        await model.wait_for_calls(1, timeout=20)
+        assert await process.end(signal.SIGTERM) == 0
+        assert model.calls[0].gone or model.in_flight == 1
+        await client.publish("chatgpt/request/ada", b"while it was down")
+        model.behave(None)
+        await process.start()
+        heard = [(await message(client, 60))[1] for _ in range(2)]
+        assert heard == [b"echo: takes long", b"echo: while it was down"]
+        assert "Traceback" not in process.log.read_text()
+
+
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -78,6 +78,12 @@ def migrated(postgres: Postgres) -> str:
     return "migrated"
 
 
+@pytest.fixture(scope="session")
+def shared(postgres: Postgres, migrated: str) -> str:
+    """The name of a database that tests use in turn, each after emptying it."""
+    return postgres.fresh(migrated).split("?")[0].rpartition("/")[2]
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -85,11 +91,14 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
-    """A database for one test."""
+    """An empty database."""
     if kind == "sqlite":
         return f"sqlite:///{tmp_path / 'inbox.db'}"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.fresh(request.getfixturevalue("migrated"))
+    name: str = request.getfixturevalue("shared")
+    tables = ("requests", "conversations", "turns", "counters")
+    server.run("".join(f"DELETE FROM {table};" for table in tables), name)
+    return server.uri(name)
 
 
 @pytest.fixture

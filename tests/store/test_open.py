@@ -148,7 +148,12 @@ async def set_version(url: str, version: str) -> None:
     await store.close()
 
 
-async def test_a_newer_database_is_refused(url: str) -> None:
+async def test_a_newer_database_is_refused(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'inbox.db'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres").fresh()
     await set_version(url, "9999")
     message = await refusal(url)
     assert "newer" in message

@@ -1,0 +1,171 @@
+"""A stored message → what the model is asked."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from service.answering import prompt
+from service.answering.prompt import Ignored
+from service.errors import MessageError
+from service.flows import Flow, parse
+from service.model import Message, Turn
+
+FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
+CAPTURED = {"user": "ada"}
+
+
+def flow(keys: str = "") -> Flow:
+    made, faults = parse(FLOW + keys)
+    assert made is not None, [str(fault) for fault in faults]
+    return made.flows["x"]
+
+
+def message(payload: bytes = b"hi") -> Message:
+    return Message(id="1", topic="in/ada", payload=payload, received_at=0, clientid="dev")
+
+
+@pytest.mark.parametrize(
+    ("keys", "payload", "text"),
+    [
+        ("", b"hi", "hi"),
+        ("", " Grüße 😀\n".encode(), " Grüße 😀\n"),
+        ('prompt = "${user} says: ${payload}"', b"hi", "ada says: hi"),
+        ('prompt = "${payload.a.0} ${payload.b}"', b'{"a": [41.0]}', "41 undefined"),
+        ('prompt = "${payload}"\nstrip = "(.*bot)"', b"hey bot go", "go"),
+        ('strip = "(.*bot)"', b"hey\nbot go", "go"),
+        ('strip = "(.*bot)"', b"go", "go"),
+        ('require = "bot"', b"hey bot", "hey bot"),
+        ('input = "json"', b"[1]", "[1]"),
+    ],
+)
+def test_what_is_understood(keys: str, payload: bytes, text: str) -> None:
+    assert prompt.understand(flow(keys), message(payload), CAPTURED).text == text
+
+
+@pytest.mark.parametrize(
+    ("keys", "payload", "reason"),
+    [
+        ("", b"", "empty"),
+        ("", b" \n\t", "empty"),
+        ('require = "bot"', b"hey you", "require"),
+        ('strip = "(.*bot)"', b"hey bot", "empty"),
+        ('input = "image"\nprompt = "What?"', b"", "empty"),
+    ],
+)
+def test_what_is_ignored(keys: str, payload: bytes, reason: str) -> None:
+    with pytest.raises(Ignored) as caught:
+        prompt.understand(flow(keys), message(payload), CAPTURED)
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("keys", "payload", "code"),
+    [
+        ("", b"\xff\xfe", "undecodable"),
+        ("", "lost \ufffd".encode(), "undecodable"),  # what EMQX makes of such bytes
+        ("", b"\xed\xbf\xbf", "undecodable"),
+        ('input = "json"', b"{", "not_json"),
+        ('input = "json"', b"text", "not_json"),
+        ('input = "image"\nprompt = "What?"', b"text", "not_an_image"),
+        ('input = "image"\nprompt = "What?"', base64.b64encode(b"text"), "not_an_image"),
+    ],
+)
+def test_what_its_sender_is_told(keys: str, payload: bytes, code: str) -> None:
+    with pytest.raises(MessageError) as caught:
+        prompt.understand(flow(keys), message(payload), CAPTURED)
+    assert caught.value.code == code
+
+
+def test_the_messages_are_system_memory_question() -> None:
+    made = flow('system = "Talk to ${clientid}."\nhistory = { messages = 4 }')
+    asked = prompt.understand(made, message(), CAPTURED)
+    turns = [Turn("q1", "a1", 1), Turn("q2", "a2", 2)]
+    assert [(one["role"], one["content"]) for one in prompt.compose(made, asked, turns)] == [
+        ("system", "Talk to dev."),
+        ("user", "q1"),
+        ("assistant", "a1"),
+        ("user", "q2"),
+        ("assistant", "a2"),
+        ("user", "hi"),
+    ]
+
+
+HOUR = 3_600_000
+TURNS = [Turn(f"q{n}", f"a{n}", at=n * HOUR, tokens=10) for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("history", "kept"),
+    [
+        ("{ messages = 100 }", [0, 1, 2, 3, 4]),
+        ("{ messages = 4 }", [3, 4]),
+        ("{ messages = 5 }", [2, 3, 4]),  # half an exchange would be an answer to nothing
+        ("{ messages = 100, tokens = 25 }", [3, 4]),
+        ("{ messages = 100, tokens = 9 }", []),
+        ('{ messages = 100, ttl = "2h" }', [2, 3, 4]),
+        ('{ messages = 100, ttl = "1m" }', [4]),
+    ],
+)
+def test_what_is_remembered(history: str, kept: list[int]) -> None:
+    turns = prompt.remembered(flow(f"history = {history}"), TURNS, now=4 * HOUR)
+    assert [turn.user for turn in turns] == [f"q{n}" for n in kept]
+
+
+def test_without_history_nothing_is() -> None:
+    assert prompt.remembered(flow(), TURNS, now=0) == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "options"),
+    [
+        ("", {}),
+        ("temperature = 0.0", {"temperature": 0.0}),
+        ("params = { top_p = 0.5, seed = 1 }", {"top_p": 0.5, "seed": 1}),
+    ],
+)
+def test_only_what_the_flow_sets_is_sent(keys: str, options: dict[str, Any]) -> None:
+    assert prompt.options_of(flow(keys)) == options
+
+
+SCHEMA = {"type": "object", "required": ["a"], "properties": {"a": {"type": "number"}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "document"),
+    [
+        ('{"a": 1}', '{"a":1}'),
+        (' \n{"a": 1.5, "b": "ü"}\n', '{"a":1.5,"b":"ü"}'),
+        ('```json\n{"a": 1}\n```', '{"a":1}'),
+        ('```\n{"a": 1}\n```', '{"a":1}'),
+    ],
+)
+def test_json_that_fits_is_made_compact(text: str, document: str) -> None:
+    assert prompt.check_schema(text, SCHEMA) == (None, document)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("no", "not JSON"),
+        ("", "not JSON"),
+        ('{"a": 1', "not JSON"),
+        ('{"a": NaN}', "not JSON"),
+        ("{}", "'a' is a required property"),
+        ('{"a": "1"}', "$.a: '1' is not of type 'number'"),
+        ("[1]", "is not of type 'object'"),
+    ],
+)
+def test_json_that_does_not_fit_is_described_to_the_model(text: str, words: str) -> None:
+    fault, _ = prompt.check_schema(text, SCHEMA)
+    assert fault is not None
+    assert words in fault
+    assert len(fault) <= 300
+
+
+def test_a_picture_counts_as_one_and_not_as_its_base64() -> None:
+    made = flow('input = "image"\nprompt = "What?"')
+    picture = b"\xff\xd8\xff" + bytes(1_000_000)
+    asked = prompt.understand(made, message(picture), CAPTURED)
+    counted = prompt.estimate_of(prompt.compose(made, asked, []))
+    assert counted == prompt.IMAGE_TOKENS + prompt.estimate("What?")
