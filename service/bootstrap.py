@@ -13,7 +13,7 @@ from service.answering.gates import Gates
 from service.answering.pipeline import Pipeline
 from service.clients.emqx import Emqx, Result
 from service.clients.gpt import Gpt
-from service.errors import ConfigError, Fault
+from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.hub import Change as News
 from service.hub import Hub
@@ -113,12 +113,18 @@ class Service:
         """Open the database and begin to work. Raises StoreUnusable."""
         await self.open()
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
-            # The only process on this file: whoever held a lease is dead.
-            await self.store.reap(all_leases=True)
+            await self._take_over()
         await self.publisher.start()
         self.worker.start()
         self.watchdog.start()
         log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
+
+    async def _take_over(self) -> None:
+        """The only process on this file: whoever held a lease is dead, and need not run out."""
+        try:
+            await self.store.reap(all_leases=True)
+        except StoreBusy as error:
+            log.error("what was in hand waits for its leases to run out: %s", error.message)
 
     async def stop(self) -> None:
         """Take nothing more, finish what is in hand within GRACE, give the rest back."""

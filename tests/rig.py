@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,11 +214,13 @@ async def rig(
     flows: str | None = None,
     lease: float = 30.0,
     rest: FaultyRest | None = None,
+    environ: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """The house with these flows (TOML text; default: the shipped file).
 
-    `rest` stands between the service and the broker's REST API, and can fail.
+    `rest` stands between the service and the broker's REST API, and can fail. `environ` holds
+    the keys of other providers.
     """
     clock = Clock()
     async with StandIn() as broker, FakeModel() as model:
@@ -237,7 +239,9 @@ async def rig(
             "grace": 2.0,
             **settings,
         }
-        service = Service(make_settings(**changes), found, environ={}, lease=lease, now=clock)
+        service = Service(
+            make_settings(**changes), found, environ=environ or {}, lease=lease, now=clock
+        )
         async with running(service) as port:
             made = Rig(broker, model, service, port, clock, lease)
             await broker.load(render_filled(found, made.url, WEBHOOK))

@@ -109,13 +109,18 @@ class Replica:
             await asyncio.gather(self._keeper, return_exceptions=True)
         await self._http.aclose()
 
-    async def open_requests(self) -> int | None:
-        """How many of a page of requests have not ended; None if it can't say now."""
+    async def open_requests(self, most: int) -> int | None:
+        """How many requests have not ended, counted up to `most`; None if it can't say now."""
         count = 0
         with contextlib.suppress(httpx.HTTPError, KeyError, ValueError):
             for state in ("queued", "answering", "answered"):
-                answer = await self._http.get("/requests", params={"state": state, "limit": 500})
-                count += len(answer.json()["requests"])
+                query = {"state": state, "limit": min(most, 500)}
+                while count < most:
+                    page = (await self._http.get("/requests", params=query)).json()
+                    count += len(page["requests"])
+                    if page["next"] is None:
+                        break
+                    query["before"] = page["next"]
             return count
         return None
 

@@ -133,11 +133,11 @@ async def _ended(
     any more, that hour passes.
     """
     moved, calls = time.monotonic(), broker.calls
-    while (count := await replicas[0].open_requests()) != 0:
+    while await replicas[0].open_requests(1) != 0:
         if broker.calls != calls:
             moved, calls = time.monotonic(), broker.calls
-        elif count and time.monotonic() - moved > stuck and not replicas[0].control.ahead:
-            evidence.figures[WAITED] = count
+        elif time.monotonic() - moved > stuck and not replicas[0].control.ahead:
+            evidence.figures[WAITED] = await replicas[0].open_requests(10**6)
             for replica in replicas:
                 replica.control.ahead = 2 * HOUR
         await asyncio.sleep(0.2)

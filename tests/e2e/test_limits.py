@@ -107,14 +107,14 @@ async def test_a_streamed_answer_counts_too(database):
 
 
 async def test_a_picture_is_not_taken_for_a_long_text(database):
-    flows = '''
+    flows = """
 [flows.camera]
 request = "cameras/${camera}/snapshot"
 reply = "cameras/${camera}/description"
 input = "image"
 prompt = "What is it?"
 daily_tokens = 5000
-'''
+"""
     picture = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 400
     async with rig(database, flows=flows) as house, house.mqtt("cameras/+/description") as client:
         house.model.behave(lambda body: ok("a door", usage=(900, 10)))

@@ -92,7 +92,7 @@ def test_the_messages_are_system_memory_question() -> None:
 
 
 HOUR = 3_600_000
-TURNS = [Turn(f"q{n}", f"a{n}", at=n * HOUR, tokens=10) for n in range(5)]
+TURNS = [Turn(f"q{n}", "x" * 27, at=n * HOUR) for n in range(5)]  # about 11 tokens each
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ TURNS = [Turn(f"q{n}", f"a{n}", at=n * HOUR, tokens=10) for n in range(5)]
     [
         ("{ messages = 100 }", [0, 1, 2, 3, 4]),
         ("{ messages = 4 }", [3, 4]),
-        ("{ messages = 5 }", [2, 3, 4]),  # half an exchange would be an answer to nothing
+        ("{ messages = 5 }", [3, 4]),  # half an exchange would be an answer to nothing
         ("{ messages = 100, tokens = 25 }", [3, 4]),
         ("{ messages = 100, tokens = 9 }", []),
         ('{ messages = 100, ttl = "2h" }', [2, 3, 4]),

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +21,7 @@ LEAST = {"id": "1", "topic": "a/b"}
 
 
 def read(**fields: Any) -> Message:
-    return parse(orjson.dumps(LEAST | fields), now=NOW)
+    return parse(json.dumps(LEAST | fields).encode(), now=NOW)
 
 
 def test_the_least_a_rule_may_send() -> None:
@@ -53,7 +52,8 @@ def test_the_least_a_rule_may_send() -> None:
         ({"retain": 1}, "retained", False),
         ({"publish_received_at": 5}, "received_at", 5),
         ({"timestamp": 5}, "received_at", 5),
-        ({"publish_received_at": 10**30}, "received_at", 2**63 - 1),
+        ({"publish_received_at": 2**63}, "received_at", 2**63 - 1),
+        ({"publish_received_at": 10**30}, "received_at", NOW),
         ({"publish_received_at": "soon"}, "received_at", NOW),
         ({"publish_received_at": None}, "received_at", NOW),
         ({"pub_props": "undefined"}, "response_topic", None),
@@ -121,7 +121,7 @@ def test_every_recording_of_a_real_broker_is_understood(recording: dict[str, Any
     fields = json.loads(body)
     found = parse(body.encode(), now=NOW)
     assert (found.id, found.topic) == (fields["id"], fields["topic"])
-    assert found.received_at == fields["publish_received_at"]
+    assert found.received_at == fields.get("publish_received_at", NOW)
     if isinstance(fields.get("payload"), str):
         assert found.payload == fields["payload"].encode()
     if "payload_base64" in fields:
@@ -136,19 +136,10 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=8,
 )
-_FIELDS = [
-    "payload",
-    "payload_base64",
-    "flow",
-    "clientid",
-    "username",
-    "qos",
-    "retain",
-    "pub_props",
-    "publish_received_at",
-    "timestamp",
-    "correlation_base64",
-]
+_FIELDS = (
+    *("payload", "payload_base64", "flow", "clientid", "username", "qos", "retain"),
+    *("pub_props", "publish_received_at", "timestamp", "correlation_base64"),
+)
 
 
 @given(st.dictionaries(st.sampled_from(_FIELDS), _JSON), st.dictionaries(st.text(), _JSON))
