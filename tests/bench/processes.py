@@ -18,6 +18,7 @@ import httpx
 from tests.rig import ROOT, command, environment
 
 START = 40.0  # seconds a process may take until it answers
+TREE = "BENCH_TREE"  # another checkout of the service, to compare
 
 FLOWS = """
 [providers.slow]
@@ -147,9 +148,8 @@ class Service:
             "FLOWS": str(flows),
             "PORT": str(self.port),
         }
-        root = os.environ.get("BENCH_ROOT")  # another tree of this program, to compare
-        if root:
-            values["PYTHONPATH"] = root
+        if tree := os.environ.get(TREE):
+            values["PYTHONPATH"] = tree
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 command("serve"),

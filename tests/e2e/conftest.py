@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,17 @@ import pytest
 
 from service import retry
 from service.answering import gates
+from service.broker import names
 from tests.databases import Postgres, postgresql
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _once() -> Iterator[None]:
+    """What each house computes anew and costs more than all the rest of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
+        patch.setattr(names, "fingerprint", functools.cache(names.fingerprint))
+        yield
 
 
 @pytest.fixture
