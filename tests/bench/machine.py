@@ -37,4 +37,5 @@ def facts(folder: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "fsync_ms": round(fsync_ms(folder), 2),
+        "load_before": round(os.getloadavg()[0], 1),
     }
