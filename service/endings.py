@@ -75,21 +75,22 @@ class Endings:
         """The publisher is done with a request's outbox."""
         key = (claimed.seq, claimed.fence)
         end = self._ends.setdefault(key, _End(State.DONE))
-        if isinstance(result, BrokerError) and end.outcome is State.DONE:
-            # The broker takes no such reply, whenever it is sent: its sender is told why.
-            end.outcome, end.code, end.refused = State.FAILED, result.code, result
-            if notice := self._told(claimed, result):
-                self._outbox.put(claimed, notice)
-                return
+        stored = False
         try:
+            if isinstance(result, BrokerError) and end.outcome is State.DONE:
+                # The broker takes no such reply, whenever it is sent: its sender is told why.
+                end.outcome, end.code, end.refused = State.FAILED, result.code, result
+                if notice := self._told(claimed, result):
+                    self._outbox.put(claimed, notice)
+                    return
             stored = await patiently(lambda: self._finish(claimed, end, result))
         except StoreError as error:
             # Its lease runs out, and whoever claims it then publishes it once more.
             log.error("request %s: its end could not be stored: %s", claimed.id, error.message)
-            stored = False
-        finally:
-            self._ends.pop(key, None)
-            self._done(claimed)
+        except Exception:
+            log.exception("request %s: a fault of this program", claimed.id)
+        self._ends.pop(key, None)
+        self._done(claimed)
         if stored:
             self._on_end(claimed, end.outcome, end.code)
 

@@ -155,7 +155,14 @@ class Publisher:
 
     async def _drain(self, lane: _Lane) -> None:
         while True:
-            await self._post(await lane.take())
+            batch = await lane.take()
+            try:
+                await self._post(batch)
+            except Exception:
+                # Without its lanes the process would take requests and answer none.
+                log.exception("a fault of this program while publishing")
+                for item in batch:
+                    self._later(item)
 
     async def _post(self, batch: list[_Item]) -> None:
         """Publish a batch, again and again while the broker as a whole can't."""

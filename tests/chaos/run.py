@@ -31,7 +31,7 @@ async def run(plan: Plan, folder: Path) -> Evidence:
     async with contextlib.AsyncExitStack() as stack:
         postgres, url = None, f"sqlite:///{folder / 'inbox.db'}"
         if not plan.sqlite:
-            postgres = await stack.enter_async_context(postgresql(folder))
+            postgres = await stack.enter_async_context(postgresql())
             url = postgres.url
         broker = Broker(random.Random(f"{plan.seed} broker"), plan.hiccups)
         await broker.start()
