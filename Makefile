@@ -33,7 +33,7 @@ layers: $(VENV)/.test ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.test ## All tests
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long

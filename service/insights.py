@@ -195,11 +195,15 @@ class Insights:
         """Prometheus' text, gauges as of now."""
         if self._metrics is None:
             return b""
-        stats = await self._store.stats()
-        self._metrics.backlog.set(stats.open)
-        oldest = stats.oldest_at
-        age = 0.0 if oldest is None else max(0.0, (self._now() - oldest) / 1000)
-        self._metrics.backlog_age.set(age)
+        try:
+            stats = await self._store.stats()
+        except StoreError as error:  # what else there is to see matters most just then
+            log.debug("no figures of the backlog: %s", error.message)
+        else:
+            self._metrics.backlog.set(stats.open)
+            oldest = stats.oldest_at
+            age = 0.0 if oldest is None else max(0.0, (self._now() - oldest) / 1000)
+            self._metrics.backlog_age.set(age)
         self._metrics.in_flight.set(self._in_flight())
         return self._metrics.text()
 

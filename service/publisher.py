@@ -162,7 +162,17 @@ class Publisher:
                 # Without its lanes the process would take requests and answer none.
                 log.exception("a fault of this program while publishing")
                 for item in batch:
-                    self._later(item)
+                    await self._salvage(item)
+
+    async def _salvage(self, item: _Item) -> None:
+        """One of a batch in which something was at fault: it, or another."""
+        try:
+            await self._alone(item)
+        except BrokerError:
+            self._later(item)
+        except Exception:
+            text = "a fault of this program; see its log"
+            self._settle(item, BrokerError(text, code="internal", poison=True))
 
     async def _post(self, batch: list[_Item]) -> None:
         """Publish a batch, again and again while the broker as a whole can't."""

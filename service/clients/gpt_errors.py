@@ -72,13 +72,11 @@ def _short(text: str) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    millis = headers.get("retry-after-ms")
     value = headers.get("retry-after")
-    with contextlib.suppress(ValueError):
-        if millis:
-            return max(0.0, float(millis) / 1000)
-        if value:
-            return max(0.0, float(value))
+    for said, unit in ((headers.get("retry-after-ms"), 1000), (value, 1)):
+        if said:
+            with contextlib.suppress(ValueError):
+                return max(0.0, float(said) / unit)
     if value:
         with contextlib.suppress(TypeError, ValueError):
             moment = cast(Any, email.utils.parsedate_to_datetime(value))

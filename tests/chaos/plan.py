@@ -12,13 +12,13 @@ class Plan:
     database: str
     replicas: int
     requests: int = 400
-    kills: int = 6
+    kills: int = 5
     seed: int = 1
     lease: float = 3.0
     rate: float = 30.0  # messages a second
     conversations: int = 25
-    kill_pause: tuple[float, float] = (0.3, 2.5)  # between a start and its end
-    stops: int = 2  # SIGSTOPs for longer than a lease; half of them end in a kill
+    kill_pause: tuple[float, float] = (0.3, 2.0)  # between a start and its end
+    stops: int = 1  # SIGSTOPs for longer than a lease; half of them end in a kill
     model_rate: float = 0.12  # of its calls fail
     model_pause: float = 0.2
     model_slow: float = 1.5

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 
+import asyncpg
 import pytest
 
 from service.store import sqlite
@@ -55,6 +56,43 @@ async def test_while_the_database_is_locked_webhooks_get_503_in_time(database):
         assert answer.json() == {"accepted": 1, "duplicates": 0}  # nothing of it was stored
         await house.ended()
         assert (await house.http.get("/readyz")).status_code == 200
+
+
+async def test_while_postgresql_is_locked_webhooks_get_503_in_time(shared_database):
+    """A migration, or somebody's forgotten transaction."""
+    async with rig(shared_database) as house:
+        other = await asyncpg.connect(shared_database)
+        try:
+            async with other.transaction():
+                tables = await other.fetch(
+                    "SELECT tablename FROM pg_tables WHERE schemaname='public'"
+                )
+                names = ", ".join(row["tablename"] for row in tables)
+                await other.execute(f"LOCK TABLE {names} IN ACCESS EXCLUSIVE MODE")
+
+                async def post(number):
+                    began = time.monotonic()
+                    body = {"id": str(number), "topic": TOPIC, "payload": "x", "flow": "chat"}
+                    return await house.webhook(body), time.monotonic() - began
+
+                answers = await asyncio.gather(*(post(number) for number in range(20)))
+                for answer, took in answers:
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (
+                        503, "store_busy"
+                    )  # fmt: skip
+                    assert took < 5
+                began = time.monotonic()
+                ready = await house.http.get("/readyz")
+                assert ready.status_code == 503
+                assert ready.json()["database"]["ok"] is False
+                assert (await house.http.get("/metrics")).status_code == 200
+                assert (await house.http.get("/healthz")).status_code == 200
+                assert time.monotonic() - began < 15
+        finally:
+            await other.close()
+        body = {"id": "late", "topic": TOPIC, "payload": "x", "flow": "chat"}
+        assert (await house.webhook(body)).status_code == 202
+        await house.ended()
 
 
 async def test_emqx_keeps_what_came_while_the_database_was_locked(database):
