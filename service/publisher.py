@@ -115,8 +115,16 @@ class Publisher:
             del self._progressing[claimed.id]
             go()
 
-    async def send(self, message: Publish) -> Result:
-        """Publish and wait, over outages; a BrokerError that comes back is a refusal."""
+    async def send(self, message: Publish, *, once: bool = False) -> Result:
+        """Publish and wait, over outages; a BrokerError that comes back is a refusal.
+
+        `once`: one try, alone; a BrokerError may then also mean that its answer was lost.
+        """
+        if once:
+            try:
+                return await self._emqx.publish(message)
+            except BrokerError as error:
+                return error
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
         def settled(result: Result) -> None:

@@ -49,8 +49,11 @@ class Store(Protocol):
 class Broker(Protocol):
     """Publishing outside the outbox: tool calls, stream deltas, progress."""
 
-    async def send(self, message: Publish) -> bool | BrokerError | None:
-        """Publish and wait, over outages of the broker; a BrokerError is a refusal."""
+    async def send(self, message: Publish, *, once: bool = False) -> bool | BrokerError | None:
+        """Publish and wait, over outages of the broker; a BrokerError is a refusal.
+
+        `once`: one try, since after a lost answer another would be a repetition.
+        """
         ...
 
     def post(self, message: Publish, of: str) -> None:

@@ -110,7 +110,8 @@ class ToolBox:
                 qos=tool.qos,
                 retain=tool.retain,
                 user_properties=(("request_id", self._claimed.id), ("call_id", call_id)),
-            )
+            ),
+            once=tool.at_most_once,
         )
         if isinstance(result, BrokerError):
             return f"error: {result.message}"

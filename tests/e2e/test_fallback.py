@@ -155,15 +155,21 @@ async def test_a_breaker_skips_what_keeps_failing_and_probes_it_again(database, 
             assert (await house.http.get("/readyz")).status_code == 200
 
 
-async def test_of_many_requests_at_once_one_probes(database, quick):
+async def test_of_many_requests_at_once_one_probes(database, quick, monkeypatch):
+    monkeypatch.setattr(gates, "BREAK_FIRST", 1.0)
     flows = FLOWS.partition("fallback")[0] % "http://127.0.0.1:9/v1"
     async with rig(database, flows=flows, environ=KEYS) as house, house.mqtt("say/+") as client:
         house.model.behave(lambda body: status(500))
         for number in range(3):
             await client.publish(f"ask/u{number}", b"hi")
         await house.model.wait_for_calls(gates.BREAK_AFTER)
-        hold = hang()
-        house.model.behave(lambda body: hold)
+
+        async def opened():
+            ready = await house.http.get("/readyz")
+            return ready.status_code == 503 and not house.model.in_flight
+
+        await eventually(opened)
+        house.model.behave(lambda body: hang())
         for number in range(3, 10):
             await client.publish(f"ask/u{number}", b"hi")
         await eventually(lambda: house.model.in_flight == 1)
