@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -63,7 +64,10 @@ def main() -> None:
     for plan in plans(given):
         home = tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)
         folder = Path(home.name)
-        figures, violations = play(plan, folder)
+        try:
+            figures, violations = play(plan, folder)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            sys.exit("stopped before the end")
         report(plan, figures, violations)
         documents.append({"plan": asdict(plan), "figures": figures, "violations": violations})
         failed = failed or bool(violations)
