@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
@@ -64,10 +63,7 @@ def main() -> None:
     for plan in plans(given):
         home = tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)
         folder = Path(home.name)
-        try:
-            figures, violations = play(plan, folder)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            sys.exit("stopped before the end")
+        figures, violations = play(plan, folder)
         report(plan, figures, violations)
         documents.append({"plan": asdict(plan), "figures": figures, "violations": violations})
         failed = failed or bool(violations)
