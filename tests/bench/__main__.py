@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no rows {', '.join(unknown)}; there are {', '.join(MEASURES)}")
     if options.tree:
         os.environ[TREE] = str(options.tree.resolve())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started ends, too
     said = Console(stderr=True)
     rows, machine = asyncio.run(measure(names, quick=options.quick, tell=said.print))
     console = Console(width=None if sys.stdout.isatty() else 160)
