@@ -71,6 +71,7 @@ class Rig:
         self.port = port
         self.clock = clock
         self.lease = lease
+        self.services = [service]
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
 
@@ -119,10 +120,27 @@ class Rig:
         found = self.service.flows if flows is None else load_flows(flows)
         made = Service(self.service.settings, found, environ={}, lease=self.lease, now=self.clock)
         await made.start()
+        self.services.append(made)
         try:
             yield made
         finally:
+            self.services.remove(made)
             await made.stop()
+
+    async def move(self, ms: int, *, holding: bool = False) -> None:
+        """The clock jumps, for all services.
+
+        A request in hand loses its lease by that, so none may be, unless the test wants it
+        (`holding`); and a claim that began before must have ended, lest its lease is a short one.
+        """
+        workers = [s.worker for s in self.services if not s.worker._loops[0].done()]
+        if not holding:
+            await eventually(lambda: not any(worker._held for worker in workers))
+        self.clock.ahead += ms
+        moved = time.monotonic()
+        for worker in workers:
+            worker.wake()
+        await eventually(lambda: all(worker.beat > moved for worker in workers))
 
     async def requests(self, **query: Any) -> list[dict[str, Any]]:
         answer = await self.http.get("/requests", params=query)

@@ -50,7 +50,7 @@ async def test_a_sensor_that_shouts_costs_one_call_in_its_cooldown(any_database)
         await watch.publish("sensors/oven/telemetry", reading(50))  # has a cooldown of its own
         assert (await message(watch))[0] == "alerts/oven"
         assert len(house.model.calls) == 2
-        house.clock.ahead += 301_000
+        await house.move(301_000)
         await watch.publish(TOPIC, reading(48))
         assert (await message(watch))[0] == "alerts/boiler"
         assert watch.messages.empty()

@@ -75,8 +75,7 @@ async def test_an_unknown_topic_or_flow_is_stored_and_ends_as_a_dead_letter(data
         assert answer.status_code == 202
         (request,) = await house.requests()
         assert request["state"] == "queued"  # another process may know it
-        house.clock.ahead = 3_600_000
-        house.service.worker.wake()
+        await house.move(3_600_000)
         (request,) = await house.ended()
         assert (request["state"], request["error"]["code"]) == ("failed", "flow_unknown")
 

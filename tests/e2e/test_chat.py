@@ -130,7 +130,7 @@ history = { messages = 20, tokens = 38, ttl = "1h" }
         # The long one takes most of the tokens, so the one before it is left out.
         assert await ask("three " * 5) == ["two " * 25, "yes"]
         await house.ended(3)
-        house.clock.ahead = 3_601_000
+        await house.move(3_601_000)
         assert await ask("four") == []
 
 

@@ -23,7 +23,7 @@ async def test_what_waited_longer_than_the_deadline_is_not_asked(any_database):
         await house.model.wait_for_calls(1)
         await client.publish("ask/second", b"waits")
         await house.stored(2)
-        house.clock.ahead += 61_000
+        await house.move(61_000, holding=True)
         house.model.release()
         heard = dict([await message(client), await message(client)])
         assert heard == {"say/first": b"echo: in hand", "say/second": LATE}
@@ -58,7 +58,7 @@ async def test_a_clock_that_can_not_be_right_is_not_believed(database):
 
 async def test_a_shorter_expiry_of_the_message_counts(any_database):
     async with rig(any_database, flows=FLOW % "") as house, house.mqtt("say/+") as client:
-        house.clock.ahead = 20_000  # as if it had been on its way for so long
+        await house.move(20_000)  # as if it had been on its way for so long
         await house.mqtt5("ask/short", "hi", message_expiry_interval=10)
         assert await message(client) == ("say/short", LATE)
         await house.mqtt5("ask/long", "hi", message_expiry_interval=86_400)
@@ -87,7 +87,7 @@ async def test_a_retry_by_hand_gets_a_new_deadline(any_database):
         await ada.publish("ask/ada", b"hi")
         await message(ada)
         (dead,) = await house.ended()
-        house.clock.ahead += 3_600_000
+        await house.move(3_600_000)
         assert (await house.http.post(f"/requests/{dead['id']}/retry")).status_code == 202
         assert (await message(ada))[1] == b"echo: hi"
 
@@ -101,7 +101,7 @@ async def test_of_a_conversation_only_what_is_late_expires(any_database):
         await house.mqtt5("ask/ada", "two", message_expiry_interval=5)
         await ada.publish("ask/ada", b"three")
         await house.stored(3)
-        house.clock.ahead += 6_000
+        await house.move(6_000, holding=True)
         house.model.release()
         heard = [(await message(ada))[1] for _ in range(3)]
         assert heard == [b"echo: one", LATE, b"echo: three"]

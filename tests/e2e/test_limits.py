@@ -19,15 +19,15 @@ USED_UP = b"No answer: this flow has used up its tokens for today."
 DAY = 86_400_000
 
 
-def minute(house):
-    """Move to the middle of a minute, so that a window does not end while a test runs."""
-    house.clock.ahead = 60_000 - house.clock() % 60_000 + 60_000
+async def minute(house):
+    """Move to the start of a minute, so that a window does not end while a test runs."""
+    await house.move(60_000 - house.clock() % 60_000)
 
 
 async def test_over_the_limit_the_sender_is_told_and_the_model_not_asked(any_database):
     flows = FLOWS % 'limit = "2/min"'
     async with rig(any_database, flows=flows) as house, house.mqtt("chat/+/say") as client:
-        minute(house)
+        await minute(house)
         heard = []
         for number in range(4):
             await client.publish("chat/ada/ask", f"q{number}".encode())
@@ -38,7 +38,7 @@ async def test_over_the_limit_the_sender_is_told_and_the_model_not_asked(any_dat
         ends = await house.ended(5)
         assert [one["state"] for one in ends] == ["done", "ignored", "ignored", "done", "done"]
         assert {one["error"]["code"] for one in ends if one["error"]} == {"limit"}
-        house.clock.ahead += 60_000
+        await house.move(60_000)
         await client.publish("chat/ada/ask", b"again")
         assert await message(client) == ("chat/ada/say", b"echo: again")
         assert len(house.model.calls) == 4
@@ -47,7 +47,7 @@ async def test_over_the_limit_the_sender_is_told_and_the_model_not_asked(any_dat
 async def test_requests_side_by_side_do_not_overrun_a_limit(any_database):
     flows = FLOWS % 'limit = "3/min"'
     async with rig(any_database, flows=flows) as house, house.mqtt("chat/+/say") as client:
-        minute(house)
+        await minute(house)
         house.model.behave(lambda body: hang())
         for number in range(12):
             await client.publish("chat/ada/ask", f"q{number}".encode())
@@ -61,7 +61,7 @@ async def test_requests_side_by_side_do_not_overrun_a_limit(any_database):
 async def test_a_client_is_limited_over_all_its_conversations(any_database):
     flows = FLOWS % 'client_limit = "2/min"'
     async with rig(any_database, flows=flows) as house, house.mqtt("chat/+/say") as client:
-        minute(house)
+        await minute(house)
 
         async def ask(user, clientid):
             body = {"id": f"{user}{clientid}", "topic": f"chat/{user}/ask", "payload": "x"}
@@ -89,7 +89,7 @@ async def test_tokens_of_a_day_are_reserved_before_and_settled_after(any_databas
             heard.append((await message(client))[1])
         assert heard == [b"x"] * 4 + [USED_UP]  # the fifth could take more than is left
         await house.ended(15)
-        house.clock.ahead += DAY
+        await house.move(DAY)
         await client.publish("chat/ada/ask", b"x")
         assert (await message(client))[1] == b"x"
 
@@ -150,7 +150,7 @@ async def test_a_server_that_can_not_count_streams_is_asked_without(database):
 async def test_a_request_counts_once_however_often_it_is_tried(database, quick):
     flows = FLOWS % 'limit = "1/h"\ndaily_tokens = 1000\nmax_tokens = 400'
     async with rig(database, flows=flows) as house, house.mqtt("chat/+/say") as client:
-        minute(house)
+        await minute(house)
         house.model.script(*[status(500)] * 7, ok("at last", usage=(10, 10)))
         await client.publish("chat/ada/ask", b"x")
         assert (await message(client))[1] == b"at last"
@@ -174,7 +174,7 @@ async def test_failures_take_nothing_of_the_tokens_of_a_day(database, quick):
 async def test_waiting_for_a_paused_provider_takes_nothing(database, quick):
     flows = FLOWS % 'limit = "3/h"' + '[flows.other]\nrequest = "other"\nreply = "said"'
     async with rig(database, flows=flows) as house, house.mqtt("chat/+/say") as client:
-        minute(house)
+        await minute(house)
         house.model.keys = {"sk-new"}
         for number in range(3):
             await client.publish("chat/ada/ask", f"q{number}".encode())
@@ -189,7 +189,7 @@ async def test_waiting_for_a_paused_provider_takes_nothing(database, quick):
 async def test_what_is_over_a_limit_shows_no_working_light(database):
     flows = FLOWS % 'limit = "1/h"'
     async with rig(database, flows=flows) as house, house.mqtt("chat/+/light") as client:
-        minute(house)
+        await minute(house)
         for _ in range(2):
             await client.publish("chat/ada/ask", b"x")
         lights = [json.loads((await message(client))[1]) for _ in range(3)]
@@ -201,7 +201,7 @@ async def test_what_is_over_a_limit_shows_no_working_light(database):
 async def test_over_http_too_many_is_429(database):
     flows = FLOWS % 'limit = "1/h"'
     async with rig(database, flows=flows) as house:
-        minute(house)
+        await minute(house)
         body = {"text": "hi", "conversation": "ada"}
         codes = []
         for _ in range(2):
@@ -218,7 +218,7 @@ async def test_replicas_share_their_limits(shared_database):
         house.replica() as other,
         house.mqtt("chat/+/say") as client,
     ):
-        minute(house)
+        await minute(house)
         house.model.behave(lambda body: delay(0.05))
         for number in range(24):
             await client.publish("chat/ada/ask", f"q{number}".encode())

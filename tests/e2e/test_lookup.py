@@ -100,7 +100,7 @@ async def test_figures(any_database):
             await client.publish(f"ask/u{number}", b"x")
         await house.stored(6)
         await house.model.wait_for_calls(4)
-        house.clock.ahead = 20_000
+        await house.move(20_000, holding=True)
         text = (await house.http.get("/metrics")).text
 
         def value(name, **labels):
@@ -121,7 +121,7 @@ async def test_figures(any_database):
         assert 20 <= value("backlog_age_seconds") < 30
         assert value("tokens_total", kind="prompt") == 7
         assert value("tokens_total", kind="completion") == 3
-        house.clock.ahead = 0
+        await house.move(-20_000, holding=True)
         house.model.release()
         for _ in range(4):
             await message(client)
@@ -202,7 +202,7 @@ async def test_ended_requests_are_removed_after_retention_and_open_ones_are_not(
         house.model.script(hang())
         await client.publish("ask/bob", b"x")
         await house.model.wait_for_calls(2)
-        house.clock.ahead = 3_601_000
+        await house.move(3_601_000, holding=True)
 
         async def removed():
             await house.service.worker._upkeep()

@@ -125,7 +125,7 @@ allow_response_topics = ["answer/#"]
 
 async def test_a_request_that_expired_on_its_way_is_not_asked_but_told(any_database):
     async with rig(any_database) as house, house.mqtt("answer/#") as client:
-        house.clock.ahead = 31_000
+        await house.move(31_000)
         await house.mqtt5("ask/ada", "late", message_expiry_interval=30)
         await house.mqtt5("ask/bob", "in time", message_expiry_interval=90)
         heard = dict([await message(client), await message(client)])

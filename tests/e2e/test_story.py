@@ -181,7 +181,7 @@ async def test_the_light_shows_failure_expiry_and_what_was_ignored(any_database,
         light = json.loads((await message(client))[1])
         assert (light["status"], light["error"]) == ("ignored", "empty")
         await house.ended(2)
-        house.clock.ahead += 600_000
+        await house.move(600_000)
         await house.mqtt5(TOPIC, "late", message_expiry_interval=60)
         light = json.loads((await message(client))[1])
         assert (light["status"], light["error"]) == ("expired", "expired")
