@@ -160,9 +160,22 @@ class MqttBroker(Broker):  # type: ignore[misc]  # amqtt is not typed
     async def _authenticate(self, session: Session, _: ListenerConfig) -> bool:
         return True  # a demo on loopback: everybody may
 
+    async def stream_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
+    ) -> None:
+        try:
+            await super().stream_connected(reader, writer, listener_name)
+        finally:  # amqtt forgets to close where the other side was gone before
+            if self._stopping:
+                writer.transport.abort()
+            else:
+                writer.close()
+
     async def _client_connected(
         self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter
     ) -> None:
+        if self._stopping:  # accepted at the last moment
+            return
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = ""

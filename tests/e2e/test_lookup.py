@@ -188,7 +188,9 @@ async def test_the_command_line_retries_beside_the_service(any_database, tmp_pat
     async with rig(any_database) as house, house.mqtt("chatgpt/response/ada") as ada:
         dead = await dead_letter(house, ada)
         shown = await cli(any_database, "retry", dead["id"], folder=tmp_path)
-        assert shown.stdout.split() == [dead["id"], "queued"]
+        id, state = shown.stdout.split()
+        assert id == dead["id"]
+        assert state in ("queued", "answering", "answered", "done")  # it may be taken at once
         assert (await message(ada, 10))[1] == b"late"  # the service takes it without a restart
         assert (await house.ended(1))[0]["state"] == "done"
 
