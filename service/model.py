@@ -127,12 +127,23 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange of a conversation's memory."""
+
+    user: str
+    assistant: str
+    at: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """A request under a lease. (`seq`, `fence`) is the lease: writes carry both.
 
     `state` is ANSWERING (to be asked) or ANSWERED (its `outbox` waits to be published).
     `claims` counts how often it was claimed, this time included; `tries` the durable
     attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
+    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers.
     """
 
     seq: int
@@ -152,16 +163,8 @@ class Claimed:
     steps: tuple[Mapping[str, Any], ...] = ()
     outbox: tuple[Publish, ...] = ()
     outcome: State | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One exchange of a conversation's memory."""
-
-    user: str
-    assistant: str
-    at: int
-    tokens: int = 0
+    turns: tuple[Turn, ...] = ()
+    cooldown_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,8 +162,8 @@ class Worker:
         )
         for claimed in claims.requests:
             self._take(claimed)
-        if not claims.requests:
-            due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
+        due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
+        if due > 0 or not claims.requests:
             await self._sleep(min(max(0.01, due), opens, IDLE))
         return 0.0
 

@@ -61,7 +61,7 @@ class Asker:
             if len(log.attempts) > calls and on_restart is not None:
                 on_restart()  # the model before may have begun to speak
             try:
-                asked = replace(question, model=model)
+                asked = question if model is question.model else replace(question, model=model)
                 return await self._ring(asked, log, ends, on_delta, on_restart)
             except ModelError as failure:
                 if failure.blame is Blame.REQUEST:
@@ -129,7 +129,8 @@ class Asker:
         waiting, left = self.gates.wait(provider), ends - time.monotonic()
         if waiting > 0 or left <= 0:
             raise self._paused(question.model, max(waiting, 0.0))
-        question = replace(question, timeout=min(question.timeout, left))
+        if left < question.timeout:
+            question = replace(question, timeout=left)
         began, clock = log.now(), time.monotonic()
         self.gates.enter(provider)
         try:

@@ -110,13 +110,10 @@ class Pipeline:
             replies.reply_topic(flow, claimed, asked.scope)  # better known before it is paid for
         turns: list[Turn] = []
         if flow.ordered:
-            limit = (flow.history.messages + 1) // 2 if flow.history else 0
-            memory = await patiently(
-                lambda: self._store.memory(flow.name, claimed.conversation, limit=limit)
-            )
-            if flow.cooldown is not None and (memory.cooldown_until or 0) > now:
+            if flow.cooldown is not None and (claimed.cooldown_until or 0) > now:
                 raise prompt.Ignored("cooldown")
-            turns = prompt.remembered(flow, memory.turns, now)
+            limit = (flow.history.messages + 1) // 2 if flow.history else 0
+            turns = prompt.remembered(flow, claimed.turns[-limit:] if limit else (), now)
         if flow.history is not None and flow.history.resets(asked.scope.text):
             publishes = self._reply(job, FORGOTTEN, "", Usage())
             return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)

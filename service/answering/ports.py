@@ -6,17 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from service.errors import BrokerError
-from service.model import Answer, Attempt, Claimed, Publish, Reservation, Turn
-
-
-class Memory(Protocol):
-    """What a conversation remembers, oldest turn first."""
-
-    @property
-    def turns(self) -> tuple[Turn, ...]: ...
-
-    @property
-    def cooldown_until(self) -> int | None: ...
+from service.model import Answer, Attempt, Claimed, Publish, Reservation
 
 
 class Store(Protocol):
@@ -36,8 +26,6 @@ class Store(Protocol):
     ) -> bool: ...
 
     async def step(self, claimed: Claimed, steps: Sequence[Mapping[str, Any]]) -> bool: ...
-
-    async def memory(self, flow: str, conversation: str, *, limit: int) -> Memory: ...
 
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         """Take all of them or none; the key that is over its limit, or None."""

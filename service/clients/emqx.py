@@ -20,6 +20,7 @@ from service.model import REPLY_TOPIC, Publish
 NO_SUBSCRIBERS = 16
 Delivered = bool | None  # None: unknown, it went through the reply rule
 Result = Delivered | BrokerError
+_ONE, _BULK = "/publish", "/publish/bulk"
 _REFUSED = {144: "topic_name_invalid", 151: "packet_too_large"}
 
 
@@ -36,20 +37,28 @@ class Emqx:
         timeout: float = 10.0,
     ) -> None:
         self.url = url
-        self._admin = httpx.BasicAuth(*(admin or key))
         self._http = httpx.AsyncClient(
-            base_url=f"{url}/api/v5",
-            auth=httpx.BasicAuth(*key),
             timeout=timeout,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
+        self._timeout = {"timeout": httpx.Timeout(timeout).as_dict()}
+        # Made once: httpx takes longer to make a request than to send it.
+        self._head = self._headers(key)
+        self._admin_head = self._headers(admin or key)
+        self._urls = {path: httpx.URL(f"{url}/api/v5{path}") for path in (_ONE, _BULK)}
+
+    def _headers(self, key: tuple[str, str]) -> httpx.Headers:
+        basic = base64.b64encode(":".join(key).encode()).decode()
+        headers = httpx.Headers(self._http.headers)
+        headers.update({"authorization": f"Basic {basic}", "content-type": "application/json"})
+        return headers
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def publish(self, message: Publish) -> Delivered:
         """Publish one message; False: nobody is subscribed. Raises BrokerError."""
-        answer = await self._call("POST", "/publish", _written(body(message)))
+        answer = await self._publish(_ONE, _written(body(message)))
         if answer.status_code in (200, 202):
             return _delivered(message, _json(answer))
         raise _error(answer)
@@ -60,9 +69,7 @@ class Emqx:
         Raises BrokerError for the list as a whole; with `poison` one of them is refused
         and nothing was published.
         """
-        answer = await self._call(
-            "POST", "/publish/bulk", _written([body(message) for message in messages])
-        )
+        answer = await self._publish(_BULK, _written([body(message) for message in messages]))
         results = _json(answer)
         if not isinstance(results, list) or len(results) != len(messages):
             raise _error(answer)
@@ -72,8 +79,8 @@ class Emqx:
 
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic, None where there is none. Raises BrokerError."""
-        path = f"/mqtt/retainer/message/{urllib.parse.quote(topic, safe='')}"
-        answer = await self._call("GET", path, None, auth=self._admin)
+        url = f"{self.url}/api/v5/mqtt/retainer/message/{urllib.parse.quote(topic, safe='')}"
+        answer = await self._send(httpx.Request("GET", url, headers=self._admin_head))
         if answer.status_code == 404:
             return None
         if answer.status_code != 200:
@@ -84,22 +91,18 @@ class Emqx:
         """Raises BrokerError unless the API is up and takes the key."""
         # An empty topic is refused with 400 by a broker that took the key; nothing is published.
         probe = orjson.dumps({"topic": "", "payload": ""})
-        answer = await self._call("POST", "/publish", probe)
+        answer = await self._publish(_ONE, probe)
         if answer.status_code != 400:
             raise _error(answer)
 
-    async def _call(
-        self, method: str, path: str, content: bytes | None, auth: httpx.Auth | None = None
-    ) -> httpx.Response:
-        headers = {"content-type": "application/json"} if content is not None else None
+    async def _publish(self, path: str, content: bytes) -> httpx.Response:
+        request = httpx.Request("POST", self._urls[path], headers=self._head, content=content)
+        return await self._send(request)
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = self._timeout
         try:
-            return await self._http.request(
-                method,
-                path,
-                content=content,
-                headers=headers,
-                auth=httpx.USE_CLIENT_DEFAULT if auth is None else auth,
-            )
+            return await self._http.send(request, auth=None)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ import httpx2
 import openai
 import orjson
 
-from service.clients.gpt_errors import broken, status_error
+from service.clients.gpt_errors import broken, refused, status_error
 from service.errors import Blame, ModelError
 from service.flows import ModelRef, Provider
 from service.model import Usage
@@ -75,20 +76,23 @@ class Gpt:
             )
             for name, provider in providers.items()
         }
+        self._heads = {name: _head(client) for name, client in self._clients.items()}
 
     async def close(self) -> None:
         await self._http.aclose()
 
     async def complete(self, question: Question) -> Completion:
         """Ask and wait for the whole answer. Raises ModelError."""
-        client = self._clients[question.model.provider]
+        # The SDK's client and its transport, but not its `create`: that walks all messages by their
+        # types and builds the same request anew each time (docs/performance.md).
+        url, headers = self._heads[question.model.provider]
         with self._errors(question):
+            content = _json(self._body(question))
+            request = httpx2.Request("POST", url, headers=headers, content=content)
             async with asyncio.timeout(question.timeout):
-                # `post`, since `chat.completions.create` walks through all messages by their
-                # types: that took more CPU than the rest of the service (docs/performance.md).
-                response = await client.post(
-                    "/chat/completions", body=self._body(question), cast_to=httpx2.Response
-                )
+                response = await self._http.send(request)
+            if not response.is_success:
+                raise refused(response)
         return _completion(response.content, question.model)
 
     async def stream(self, question: Question, on_delta: OnDelta) -> Completion:
@@ -174,6 +178,20 @@ class Gpt:
             name = self._providers[question.model.provider].max_tokens_name
             body[name] = question.max_tokens
         return body
+
+
+def _head(client: openai.AsyncOpenAI) -> tuple[httpx2.URL, httpx2.Headers]:
+    """Where this client asks, and with which headers."""
+    found = {**client.default_headers, **client.auth_headers}
+    headers = {name: value for name, value in found.items() if isinstance(value, str)}
+    return client.base_url.join("chat/completions"), httpx2.Headers(headers)
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # lone surrogates, which some devices send
+        return json.dumps(body).encode()
 
 
 def _completion(content: bytes, model: ModelRef) -> Completion:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import aiohttp
 import httpx2
 import openai
+import orjson
 
 from service.errors import Blame, ModelError
 from service.flows import ModelRef
@@ -33,6 +34,17 @@ def broken(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     slow = isinstance(error, TimeoutError | openai.APITimeoutError | httpx2.TimeoutException)
     return None if slow else type(error.__cause__ or error).__name__
+
+
+def refused(response: httpx2.Response) -> openai.APIStatusError:
+    """An answer with a status over 399 as the SDK's error."""
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        body = None
+    if isinstance(body, dict):
+        body = body.get("error", body)
+    return openai.APIStatusError(f"HTTP {response.status_code}", response=response, body=body)
 
 
 def status_error(error: openai.APIStatusError, model: ModelRef) -> ModelError:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection
-
 from service.store import claims, counters, inbox, leases, memory, notices, purge, reaper
 from service.store.commit import Op
-from service.store.sql import Tx
+from service.store.sql import Link, Tx
 from service.store.values import Change
 
 # Writes of lease holders come before what they may set free, and claims see it all.
@@ -65,8 +63,8 @@ def must_last(ops: Sequence[Op]) -> bool:
     return not all(op.step in _NEED_NOT_LAST for op in ops)
 
 
-def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied:
-    tx = Tx(conn, now)
+def apply(link: Link, ops: Sequence[Op], now: int, origin: str) -> Applied:
+    tx = Tx(link, now)
     results: list[Any] = [None] * len(ops)
     kinds: dict[Any, list[int]] = {}
     for at, op in enumerate(ops):
@@ -80,4 +78,6 @@ def apply(conn: Connection, ops: Sequence[Op], now: int, origin: str) -> Applied
                 results[at] = result
     if tx.pg:
         notices.send(tx, origin)
+    elif claims.claim in kinds:
+        tx.wake = False  # it saw all of this
     return Applied(results, tx.changes, tx.wake, tx.opened)

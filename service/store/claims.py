@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, case, or_, select, tuple_, update
 
 from service.model import Claimed, State
-from service.store import codec, lines
+from service.store import codec, lines, memory
 from service.store.peek import peek
-from service.store.rows import claimed_columns, to_claimed
+from service.store.rows import NOTHING, claimed_columns, to_claimed
 from service.store.sql import Pair, Tx, among, numbers
 from service.store.tables import loose, queued, requests, state_is
 from service.store.values import Claims
@@ -74,7 +74,10 @@ def _lease(tx: Tx, order: Claim, seqs: Sequence[int], *, expired: bool = False) 
         "b_until": tx.now + order.lease_ms,
     }
     place = {seq: at for at, seq in enumerate(seqs)}
-    taken = [to_claimed(row) for row in tx.run(_take(tx.pg, expired), values)]
+    rows = tx.run(_take(tx.pg, expired), values).all()
+    asked = [r for r in rows if r.ordered and r.state == State.ANSWERING.value]
+    known = memory.recall_all(tx, sorted({(r.flow, r.conversation) for r in asked}))
+    taken = [to_claimed(r, known.get((r.flow, r.conversation), NOTHING)) for r in rows]
     taken.sort(key=lambda claimed: place[claimed.seq])
     for claimed in taken:
         if claimed.state is State.ANSWERING:

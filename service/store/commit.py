@@ -87,6 +87,7 @@ class GroupCommit:
         return batch
 
     async def _drain(self) -> None:
+        await asyncio.sleep(0)  # whom the same event woke comes along
         while self._pending:
             batch = self._batch()
             try:

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection
-
 from service.store.notices import Notice
+from service.store.sql import Link
 from service.store.url import parse
 
 T = TypeVar("T")
 
 
 class Database(Protocol):
-    """Runs plain functions over a Connection, each in one transaction."""
+    """Runs plain functions over a Link, each in one transaction."""
 
     concurrent: bool
     """Whether it can write on several connections at a time."""
 
     async def open(self) -> None: ...
 
-    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
         """`must_last`: it survives a power cut once this returns."""
         ...
 
-    async def read(self, work: Callable[[Connection], T], *, hot: bool = False) -> T:
-        """`hot`: a request waits for it; it does not queue behind what people look up."""
-        ...
+    async def read(self, work: Callable[[Link], T]) -> T: ...
 
     def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None: ...
 

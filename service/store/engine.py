@@ -10,17 +10,15 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-
 from service.errors import StoreBusy, StoreError
-from service.store import memory, reads
+from service.store import reads
 from service.store.apply import Applied, apply, must_last
 from service.store.commit import GroupCommit, Op
 from service.store.database import connect
 from service.store.failures import Kind, kind, word
 from service.store.notices import Notice
-from service.store.sql import Tx
-from service.store.values import Change, Memory
+from service.store.sql import Link, Tx
+from service.store.values import Change
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,12 +51,10 @@ class Engine:
         several = self._database.concurrent
         self._intake = GroupCommit(self._commit) if several else self._work
         self._claims = GroupCommit(self._commit) if several else self._work
-        self._recalls = GroupCommit(self._recall)
         self._counting: asyncio.Task[None] | None = None
         self.backlog = 0
         self.trouble: str | None = None
         self.submit = self._work.submit
-        self.intake = self._intake.submit
         self.claim = self._claims.submit
 
     async def open(self) -> None:
@@ -71,36 +67,41 @@ class Engine:
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.gather(self._counting, return_exceptions=True)
-        for lane in (self._intake, self._claims, self._work, self._recalls):
+        for lane in (self._intake, self._claims, self._work):
             await lane.close()
         await self._database.close()
+
+    def intake(
+        self,
+        step: Callable[[Tx, Sequence[T]], Sequence[R]],
+        item: T,
+        *,
+        weight: int = 0,
+        timeout: float | None = None,
+    ) -> asyncio.Future[R]:
+        """What comes in. Where all share a transaction, its claim goes along in the same."""
+        future = self._intake.submit(step, item, weight=weight, timeout=timeout)
+        if self._intake is self._work:
+            self._wake()
+        return future
 
     async def submit_all(
         self, step: Callable[[Tx, Sequence[T]], Sequence[R]], items: Sequence[T]
     ) -> list[R]:
         return await asyncio.gather(*(self._work.submit(step, item) for item in items))
 
-    async def recall(self, question: memory.Question) -> Memory:
-        return await self._recalls.submit(memory.recall, question)
-
-    async def view(self, look: Callable[[Tx], T], *, hot: bool = False) -> T:
+    async def view(self, look: Callable[[Tx], T]) -> T:
         """Read; whatever goes wrong is `StoreBusy`."""
 
-        def work(connection: Connection) -> T:
-            return look(Tx(connection, self._now()))
+        def work(link: Link) -> T:
+            return look(Tx(link, self._now()))
 
         try:
-            return await self._repeating(lambda: self._database.read(work, hot=hot))
+            return await self._repeating(lambda: self._database.read(work))
         except StoreError:
             raise
         except Exception as error:
             raise self._refused(error) from error
-
-    async def _recall(self, ops: list[Op]) -> Sequence[Any]:
-        try:
-            return await self.view(lambda tx: memory.recall(tx, [o.item for o in ops]), hot=True)
-        except Exception as error:
-            return [error] * len(ops)
 
     async def _repeating(self, work: Callable[[], Awaitable[T]]) -> T:
         """Again, if it lost a race or its connection; `StoreBusy` if it has to wait."""
@@ -121,8 +122,8 @@ class Engine:
         """All in one transaction; if a row is refused, each in its own."""
         now = self._now()
 
-        def work(connection: Connection) -> Applied:
-            return apply(connection, ops, now, self._origin)
+        def work(link: Link) -> Applied:
+            return apply(link, ops, now, self._origin)
 
         try:
             applied = await self._repeating(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from enum import Enum, auto
 
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
@@ -28,7 +29,7 @@ def kind(error: BaseException) -> Kind:
         if state.startswith(_BUSY) or (not state and isinstance(error, OperationalError)):
             return Kind.BUSY
         return _of_driver(error.orig)
-    if isinstance(error, PoolTimeout | OSError | asyncio.TimeoutError):
+    if isinstance(error, PoolTimeout | OSError | asyncio.TimeoutError | sqlite3.OperationalError):
         return Kind.BUSY
     return Kind.ROW
 

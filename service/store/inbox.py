@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -74,32 +74,45 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 @cache
 def _insert(pg: bool) -> Any:
-    return (
-        insert(pg, requests)
-        .on_conflict_do_nothing(index_elements=[_r.scope, _r.dedupe])
-        .returning(_r.id)
-    )
+    new = insert(pg, requests).on_conflict_do_nothing(index_elements=[_r.scope, _r.dedupe])
+    return new.returning(_r.id) if pg else new
 
 
 @cache
 def _known(pg: bool) -> Any:
-    return select(_r.scope, _r.dedupe, _r.id).where(among_pairs(pg, _r.scope, _r.dedupe))
+    return select(_r.scope, _r.dedupe, _r.id, _r.seq).where(among_pairs(pg, _r.scope, _r.dedupe))
 
 
-def _stored_before(tx: Tx, wanted: Iterable[Pair]) -> dict[Pair, str]:
-    found = tx.run(_known(tx.pg), pairs(tx.pg, sorted(set(wanted))))
-    return {(row.scope, row.dedupe): row.id for row in found}
+def _stored(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """What the inbox has under the dedupe keys of these."""
+    wanted = {(row["scope"], row["dedupe"]) for row in rows}
+    return list(tx.run(_known(tx.pg), pairs(tx.pg, sorted(wanted))))
+
+
+@cache
+def _last() -> Any:
+    return select(func.max(_r.seq))
+
+
+def _put(tx: Tx, rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Insert what is new; the ids of those."""
+    if tx.pg:
+        in_order = sorted(rows, key=lambda r: (r["scope"], r["dedupe"]))
+        return set(tx.run(_insert(True), in_order).scalars())
+    last = tx.run(_last()).scalar() or 0
+    if tx.run(_insert(False), rows).rowcount == len(rows):
+        return {row["id"] for row in rows}
+    return {row.id for row in _stored(tx, rows) if row.seq > last}
 
 
 def add(tx: Tx, entries: Sequence[Entry]) -> list[Added]:
     """Store what is new. The same message again is told the id it got the first time."""
     rows = [_row(entry) for entry in entries]
     lines.join(tx, ((r["flow"], r["conversation"]) for r in rows if r["ordered"]))
-    in_order = sorted(rows, key=lambda r: (r["scope"], r["dedupe"])) if tx.pg else rows
-    new = set(tx.run(_insert(tx.pg), in_order).scalars())
+    new = _put(tx, rows)
     known: dict[Pair, str] = {}
     if len(new) < len(rows):
-        known = _stored_before(tx, ((r["scope"], r["dedupe"]) for r in rows))
+        known = {(row.scope, row.dedupe): row.id for row in _stored(tx, rows)}
     results = []
     for entry, row in zip(entries, rows, strict=True):
         if row["id"] in new:
@@ -206,8 +219,7 @@ def _adopt_one(tx: Tx, adoption: Adoption) -> bool:
     row = tx.run(_by_seq(), {"b_seq": seq}).one_or_none()
     if row is None:
         return False
-    scope = (placed["scope"], placed["dedupe"])
-    if _stored_before(tx, [scope]).get(scope, row.id) != row.id:
+    if any(other.id != row.id for other in _stored(tx, [placed])):
         tx.run(_is_duplicate(), {"b_seq": seq, "b_now": tx.now})
         tx.tell(row.id, entry.flow, entry.conversation, State.IGNORED)
         tx.opened -= 1

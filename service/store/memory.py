@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, select
 
-from service.model import Answer
+from service.model import Answer, Turn
 from service.store import codec
 from service.store.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
 from service.store.tables import conversations, turns
@@ -55,28 +55,38 @@ def _cooldowns(pg: bool) -> Any:
     )
 
 
-def recall(tx: Tx, questions: Sequence[Question]) -> list[Memory]:
-    """All of them with two queries. What is kept per conversation is bounded when written."""
-    wanted = sorted({question.pair for question in questions})
-    stored: dict[Pair, list[Any]] = {}
+def recall_all(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, Memory]:
+    """Two queries for all of them. What is kept per conversation is bounded when written."""
+    if not wanted:
+        return {}
+    stored: dict[Pair, list[Turn]] = {}
     for row in tx.run(_turns_of(tx.pg), pairs(tx.pg, wanted)):
-        stored.setdefault((row.flow, row.conversation), []).append(row)
+        turn = codec.turn_in(row.text, row.at, row.tokens)
+        stored.setdefault((row.flow, row.conversation), []).append(turn)
     cooling = {
         (row.flow, row.conversation): row.cooldown_until
         for row in tx.run(_cooldowns(tx.pg), pairs(tx.pg, wanted))
     }
-    results = []
-    for question in questions:
-        rows = [row for row in stored.get(question.pair, ()) if row.at >= question.since]
-        newest = rows[-question.limit :] if question.limit > 0 else []
-        known = tuple(codec.turn_in(row.text, row.at, row.tokens) for row in newest)
-        results.append(Memory(known, cooling.get(question.pair)))
-    return results
+    return {pair: Memory(tuple(stored.get(pair, ())), cooling.get(pair)) for pair in wanted}
+
+
+def recall(tx: Tx, question: Question) -> Memory:
+    """One conversation, as far as it is asked for."""
+    pair = question.pair
+    known = recall_all(tx, [pair])[pair]
+    turns = tuple(turn for turn in known.turns if turn.at >= question.since)
+    newest = turns[-question.limit :] if question.limit > 0 else ()
+    return Memory(newest, known.cooldown_until)
 
 
 @cache
 def _forget() -> Any:
     return delete(turns).where(pair_is(turns))
+
+
+@cache
+def _learn(pg: bool) -> Any:
+    return insert(pg, turns)
 
 
 @cache
@@ -114,7 +124,7 @@ def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
     taught = [(pair, answer.turn) for pair, answer in answers if answer.turn is not None]
     if taught:
         tx.run(
-            insert(tx.pg, turns),
+            _learn(tx.pg),
             [
                 {
                     "flow": pair[0],

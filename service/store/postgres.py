@@ -17,12 +17,25 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from service.errors import StoreUnusable
 from service.store import migrate, notices
 from service.store.failures import word
+from service.store.sql import Link
 from service.store.url import postgres_arguments, shown
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _POOL = 8
 _LISTEN_CHECK = 15.0
+
+
+class _Link:
+    """One transaction, as the store's functions use it."""
+
+    pg = True
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: Any, values: Any = None) -> Any:
+        return self._connection.execute(statement, values)
 
 
 class PostgresDatabase:
@@ -59,13 +72,13 @@ class PostgresDatabase:
     async def _connect(self) -> Any:
         return await asyncpg.connect(**self._arguments)
 
-    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
         """Always lasts: here workers outlive the server, and a fence must not come twice."""
         assert self._engine is not None
         async with self._engine.begin() as connection:
-            return await connection.run_sync(work)
+            return await connection.run_sync(lambda c: work(_Link(c)))
 
-    async def read(self, work: Callable[[Connection], T], *, hot: bool = False) -> T:
+    async def read(self, work: Callable[[Link], T]) -> T:
         return await self.write(work)
 
     def listen(self, heard: Callable[[notices.Notice], None], joined: Callable[[], None]) -> None:

@@ -9,10 +9,11 @@ from sqlalchemy import func
 from service.model import Claimed, State, Usage
 from service.store import codec
 from service.store.tables import requests
-from service.store.values import Row
+from service.store.values import Memory, Row
 
 _r = requests.c
 PREVIEW = 400
+NOTHING = Memory()
 
 claimed_columns = (
     _r.seq, _r.fence, _r.id, _r.flow, _r.conversation, _r.ordered, _r.state, _r.message,
@@ -34,7 +35,7 @@ listed_columns = (
 )
 
 
-def to_claimed(row: Any) -> Claimed:
+def to_claimed(row: Any, memory: Memory = NOTHING) -> Claimed:
     flow, conversation = codec.names_in(row.message, row.flow, row.conversation)
     return Claimed(
         seq=row.seq,
@@ -54,6 +55,8 @@ def to_claimed(row: Any) -> Claimed:
         steps=codec.steps_in(row.steps),
         outbox=codec.outbox_in(row.outbox),
         outcome=codec.state_in(row.outcome),
+        turns=memory.turns,
+        cooldown_until=memory.cooldown_until,
     )
 
 

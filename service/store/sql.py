@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    Connection,
     FromClause,
     Table,
     Text,
@@ -30,11 +29,22 @@ Pair = tuple[str, str]
 """Two keys; mostly of a flow and a conversation."""
 
 
+class Link(Protocol):
+    """A connection inside a transaction; which of the two dialects it speaks."""
+
+    @property
+    def pg(self) -> bool: ...
+
+    def run(self, statement: Any, values: Any = None) -> Any:
+        """The rows of a statement of SQLAlchemy Core, with one set of values or a list."""
+        ...
+
+
 @dataclass(slots=True)
 class Tx:
     """One transaction, and what is to be told once it is committed."""
 
-    conn: Connection
+    link: Link
     now: int
     changes: list[Change] = field(default_factory=list)
     wake: bool = False  # there may be something to claim
@@ -42,10 +52,10 @@ class Tx:
 
     @property
     def pg(self) -> bool:
-        return self.conn.dialect.name == "postgresql"
+        return self.link.pg
 
     def run(self, statement: Any, values: Any = None) -> Any:
-        return self.conn.execute(statement, values)
+        return self.link.run(statement, values)
 
     def tell(self, id: str, flow: str | None, conversation: str, state: State) -> None:
         self.changes.append(Change(id, flow or None, conversation, state))

@@ -195,7 +195,8 @@ class Store:
 
     async def memory(self, flow: str, conversation: str, *, limit: int, since: int = 0) -> Memory:
         """The newest `limit` turns that are not before `since`, oldest first."""
-        return await self._engine.recall(memory.Question(flow, conversation, limit, since))
+        question = memory.Question(flow, conversation, limit, since)
+        return await self._view(lambda tx: memory.recall(tx, question))
 
     async def forget(self, flow: str, conversation: str) -> int:
         """Delete a conversation's memory; how many turns it had."""

@@ -9,11 +9,11 @@ import functools
 import os
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, event
-
 from service.bootstrap import Service, epoch_ms
 from service.cli import main as command
 from service.cli import serving
+from service.store import sqlite
+from service.store.prepared import Prepared
 from tests.chaos.control import Control, end_with_parent
 
 _ROOMY = 2**31 - 2
@@ -21,15 +21,15 @@ _ROOMY = 2**31 - 2
 
 def _limit_pages(control: Control) -> None:
     """`max_page_count` counts for one connection only, so each transaction begins with it."""
+    connected = sqlite.Thread._connected
 
-    def begun(connection: Connection) -> None:
-        full = control.full
-        if connection.dialect.name == "sqlite" and connection.info.get("full", False) != full:
-            connection.info["full"] = full
-            # Below its size SQLite takes the size: not one page more.
-            connection.exec_driver_sql(f"PRAGMA max_page_count={1 if full else _ROOMY}")
+    def limited(thread: sqlite.Thread) -> Prepared:
+        link = connected(thread)
+        # Below its size SQLite takes the size: not one page more.
+        link.driver.execute(f"PRAGMA max_page_count={1 if control.full else _ROOMY}")
+        return link
 
-    event.listen(Engine, "begin", begun)
+    sqlite.Thread._connected = limited  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -255,7 +255,9 @@ async def test_workers_share_a_port_and_a_dead_one_is_started_again(tmp_path, sh
             await broker.load(render_filled(load_flows(None), process.url, WEBHOOK))
             await client.connect()
             await client.subscribe(["chatgpt/response/#"])
-            first = await eventually(lambda: len(children(process)) == 2 and children(process))
+            await eventually(lambda: process.log.read_text().count("ready:") == 2)
+            first = children(process)
+            assert len(first) == 2
             os.kill(first[0], signal.SIGKILL)
             again = "starting it again"
             await eventually(lambda: again in process.log.read_text())

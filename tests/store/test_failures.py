@@ -32,10 +32,10 @@ async def embedded(file: Path) -> Any:
 async def limit_pages(store: Store, more: int | None) -> None:
     """A disk with room for `more` pages; None: as large as can be."""
 
-    def work(connection: Any) -> None:
-        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    def work(link: Any) -> None:
+        [pages] = link.driver.execute("PRAGMA page_count").fetchone()
         limit = 1 << 30 if more is None else pages + more
-        connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
+        link.driver.execute(f"PRAGMA max_page_count={limit}")
 
     await store._engine._database.write(work)
 

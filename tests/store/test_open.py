@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import (
+    Connection,
+    Text,
+    column,
+    create_engine,
+    inspect,
+    table,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import StoreUnusable
@@ -81,9 +90,9 @@ async def test_a_new_file_is_for_our_eyes_only(tmp_path: Path) -> None:
 async def test_sqlite_is_durable(tmp_path: Path) -> None:
     async with Store(f"sqlite:///{tmp_path / 'inbox.db'}") as store:
 
-        def look(connection: Connection) -> list[Any]:
+        def look(link: Any) -> list[Any]:
             names = ("journal_mode", "synchronous", "foreign_keys")
-            return [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+            return [link.driver.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
         database = store._engine._database
         assert await database.write(look) == ["wal", 2, 1]
@@ -142,8 +151,9 @@ async def set_version(url: str, version: str) -> None:
     store = Store(url)
     await store.open()
     async with asyncio.timeout(10):
+        mark = table(VERSION_TABLE, column("version_num", Text))
         await store._engine._database.write(
-            lambda c: c.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '{version}'"))
+            lambda link: link.run(update(mark).values(version_num=version))
         )
     await store.close()
 

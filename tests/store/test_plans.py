@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, text
+from sqlalchemy import event, text
 
 from service.model import Answer, Attempt, Claimed, Reservation, State
 from service.store import Store
@@ -145,14 +145,11 @@ async def count_steps(store: Store, clock: Clock) -> dict[str, int]:
     counted = itertools.count()
 
     async def watch(handler: Any) -> None:
-        def work(connection: Connection) -> None:
-            driver: Any = connection.connection.driver_connection
-            driver.set_progress_handler(handler, 100)
+        def work(link: Any) -> None:
+            link.driver.set_progress_handler(handler, 100)
 
         database = store._engine._database
-        await asyncio.gather(
-            database.write(work), database.read(work), database.read(work, hot=True)
-        )
+        await asyncio.gather(database.write(work), database.read(work))
 
     await watch(lambda: next(counted) * 0)
     steps = {}
@@ -186,7 +183,7 @@ def rows_met(plan: dict[str, Any]) -> float:
 @pytest.mark.parametrize("kind", ["postgresql"])
 async def test_postgres_meets_few_rows_however_many_wait(store: Store, clock: Clock) -> None:
     await fill(store, clock, 1500)
-    await store._engine._database.write(lambda c: c.execute(text("ANALYZE")))
+    await store._engine._database.write(lambda link: link.run(text("ANALYZE")))
     found: dict[str, float] = {}
     engine = store._engine._database._engine.sync_engine
     doing = ""

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from service.model import Claimed
 from service.store import Store, inbox, leases
+from service.store.postgres import _Link
 from service.store.sql import Tx
 from tests.store.make import LEASE, Clock, answer, claim, claim_one, ended, entry, ids
 
@@ -23,7 +24,7 @@ async def halfway(store: Store, clock: Clock, work: Callable[[Tx], Any]) -> Asyn
     """Another replica has done this, and will commit when the block ends."""
     engine = store._engine._database._engine
     async with engine.begin() as connection:
-        await connection.run_sync(lambda c: work(Tx(c, clock())))
+        await connection.run_sync(lambda c: work(Tx(_Link(c), clock())))
         yield
 
 
