@@ -54,6 +54,7 @@ class Service:
         self.flows = flows
         self._opened = False
         self.metrics = Metrics()
+        self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
         self.gates = Gates(time.monotonic)
@@ -153,7 +154,7 @@ class Service:
         self.metrics.model_calls.labels(model, result).inc()
         self.metrics.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
         self.metrics.tokens.labels(model, "completion").inc(usage.completion_tokens)
-        self.metrics.stage.labels("model").observe(seconds)
+        self._model_stage.observe(seconds)
 
 
 def model_servers(

@@ -28,9 +28,10 @@ class Log:
         self.attempts.append(Attempt(began, took, str(model), result, message))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
-    """A claimed request, its flow, and what templates may read of it."""
+    """A claimed request, its flow, and what templates may read of it: the wake word is cut
+    from it once the message is understood."""
 
     claimed: Claimed
     flow: Flow

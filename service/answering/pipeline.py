@@ -105,7 +105,7 @@ class Pipeline:
             text = "no answer came in time" if tried else "it came too late to be asked"
             return self._told(job, State.EXPIRED, "expired", text)
         asked = prompt.understand(flow, claimed.message, job.captured)
-        job = replace(job, scope=asked.scope)
+        job.scope = asked.scope
         if claimed.publish:
             replies.reply_topic(flow, claimed, asked.scope)  # better known before it is paid for
         turns: list[Turn] = []

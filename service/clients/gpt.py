@@ -22,6 +22,8 @@ from service.errors import Blame, ModelError
 from service.flows import ModelRef, Provider
 from service.model import Usage
 
+KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
+
 OnDelta = Callable[[str], Awaitable[None]]
 
 
@@ -62,7 +64,11 @@ class Gpt:
     def __init__(
         self, providers: Mapping[str, Provider], keys: Mapping[str, str], *, concurrency: int
     ) -> None:
-        limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        limits = httpx2.Limits(
+            max_connections=concurrency,
+            max_keepalive_connections=concurrency,
+            keepalive_expiry=KEEP_ALIVE,
+        )
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
         self._providers = providers
         self._uncounted: set[str] = set()

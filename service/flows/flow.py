@@ -142,6 +142,8 @@ class Flow:
 
     def pattern(self, topic: str) -> TopicPattern | None:
         """The most specific of the request patterns that match `topic`."""
+        if len(self.request) == 1:
+            return self.request[0] if matches(self.request[0].filter, topic) else None
         found = [pattern for pattern in self.request if matches(pattern.filter, topic)]
         return min(found, key=lambda pattern: pattern.rank, default=None)
 

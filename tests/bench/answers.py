@@ -76,6 +76,7 @@ async def slow(bench: Bench) -> list[Row]:
     ):
         await asyncio.sleep(1)
         idle = service.memory()
+        await throughput(bench, load, count)
         for _ in range(bench.rounds):
             await bench.forget()
             requests = bench.requests(count)
@@ -86,8 +87,8 @@ async def slow(bench: Bench) -> list[Row]:
             arrived = await bench.ends.wait(count, 60)
             assert arrived == count, f"{arrived} of {count} were published"
             ours.append(max((await bench.ends.published())["notes"].values()) - began)
+            peak = (await bench.ends.asked())["peak"]
             plain.append(await _plain(bench, bench.size(8.5, 2.5)))
-        peak = (await bench.ends.asked())["peak"]
     over = median(ours) / DELAY
     rates = [count / seconds for seconds in ours]
     times = in_pairs(rates, plain)
