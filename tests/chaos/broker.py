@@ -42,6 +42,14 @@ def has_subscriber(topic: str) -> bool:
     return zlib.crc32(topic.encode()) % 10 != 0
 
 
+def _bound(port: int) -> socket.socket:
+    """A socket on this port, beside others of ours; it gets calls only if it listens."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind(("127.0.0.1", port))
+    return made
+
+
 class Broker:
     """The server. `away` is one of WAYS, or None; `hiccups` the share of answers lost."""
 
@@ -49,7 +57,8 @@ class Broker:
         self._rng = rng
         self._hiccups = hiccups
         self._server: asyncio.Server | None = None
-        self._port = 0
+        self._held = _bound(0)  # while it is away, nobody else gets its port
+        self._port = self._held.getsockname()[1]
         self._away: str | None = None
         self._numbers = 0
         self.connections: set[_Exchange] = set()
@@ -66,10 +75,7 @@ class Broker:
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Exchange(self), "127.0.0.1", self._port, reuse_address=True
-        )
-        self._port = self._server.sockets[0].getsockname()[1]
+        self._server = await loop.create_server(lambda: _Exchange(self), sock=_bound(self._port))
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -78,6 +84,11 @@ class Broker:
             for connection in list(self.connections):
                 connection.reset()
             await server.wait_closed()
+
+    async def close(self) -> None:
+        """Away for good."""
+        await self.stop()
+        self._held.close()
 
     async def leave(self, way: str) -> None:
         """Be away."""

@@ -35,7 +35,7 @@ async def run(plan: Plan, folder: Path) -> Evidence:
             url = postgres.url
         broker = Broker(random.Random(f"{plan.seed} broker"), plan.hiccups)
         await broker.start()
-        stack.push_async_callback(broker.stop)
+        stack.push_async_callback(broker.close)
         model = Model(folder)
         stack.push_async_callback(model.close)
         await model.start(plan.seed, plan.model_rate, plan.model_pause, plan.model_slow)
