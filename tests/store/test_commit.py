@@ -49,6 +49,45 @@ async def test_while_one_runs_the_next_gathers(database: Database) -> None:
     await group.close()
 
 
+async def test_whom_the_same_event_wakes_comes_along(database: Database) -> None:
+    """So a claim is in the transaction that stores what it claims."""
+    group = GroupCommit(database.run)
+    database.gate.set()
+    stored = asyncio.Event()
+
+    async def claim() -> Any:
+        await stored.wait()
+        return await group.submit(step, "claim")
+
+    claiming = asyncio.create_task(claim())
+    await asyncio.sleep(0)
+    adding = group.submit(step, "add")
+    stored.set()
+    assert await asyncio.gather(adding, claiming) == ["add", "claim"]
+    assert database.batches == [["add", "claim"]]
+
+
+async def test_a_waiting_worker_claims_in_the_transaction_that_stores(tmp_path: Any) -> None:
+    woken = asyncio.Event()
+    commits = []
+    async with Store(
+        f"sqlite:///{tmp_path / 'inbox.db'}",
+        on_wake=woken.set,
+        on_change=lambda changes: commits.append([change.state for change in changes]),
+    ) as store:
+
+        async def work() -> Any:
+            await woken.wait()
+            return await claim_one(store)
+
+        working = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        one = entry()
+        await store.add(one)
+        assert (await working).id == one.id
+        assert commits == [["queued", "answering"]]
+
+
 async def test_a_lone_one_does_not_wait(database: Database) -> None:
     group = GroupCommit(database.run)
     database.gate.set()

@@ -6,7 +6,7 @@ import asyncio
 
 from service.model import Reservation, Turn
 from service.store import Memory, Store
-from tests.store.make import Clock, answer, claim_one, ended, entry, loose, turn
+from tests.store.make import Clock, answer, claim, claim_one, ended, entry, loose, turn
 
 
 async def teach(store: Store, conversation: str, *turns: Turn, keep: int = 10) -> None:
@@ -44,6 +44,24 @@ async def test_many_askers_get_their_own(store: Store) -> None:
     for n, (user, memory) in enumerate(zip(asked, memories, strict=True)):
         known = user != "u5" and n > 0
         assert [t.user for t in memory.turns] == ([f"q{user[1:]}"] if known else [])
+
+
+async def test_a_claim_brings_the_memory_of_its_conversation(store: Store, clock: Clock) -> None:
+    """Of those that have one: nobody else's, and not where there is no order to keep."""
+    taught = turns(3)
+    await teach(store, "u1", *taught)
+    await store.add(entry("u2"))
+    cooled = await claim_one(store)
+    await store.reply(cooled, ended(cooldown_until=clock.now + 1000))
+    for one in (entry("u1"), entry("u2"), entry("u3"), loose("u1")):
+        await store.add(one)
+    found = {(c.flow, c.conversation): c for c in await claim(store, 10)}
+    assert {pair: (c.turns, c.cooldown_until) for pair, c in found.items()} == {
+        ("chat", "u1"): (tuple(taught), None),
+        ("chat", "u2"): ((), clock.now + 1000),
+        ("chat", "u3"): ((), None),
+        ("alarm", "u1"): ((), None),
+    }
 
 
 async def test_a_turn_is_stored_with_its_reply_or_not_at_all(store: Store, clock: Clock) -> None:

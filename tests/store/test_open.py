@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import StoreUnusable
-from service.store import Store, migrate
+from service.store import Store, migrate, sqlite
 from service.store.tables import HEAD, VERSION_TABLE, metadata
 from tests.store.conftest import Postgres
 from tests.store.make import entry
@@ -99,6 +99,19 @@ async def test_sqlite_is_durable(tmp_path: Path) -> None:
         await store.claim(["chat"], 1, "w", 1)
         assert await database.write(look, must_last=False) == ["wal", 1, 1]
         assert await database.write(look) == ["wal", 2, 1]
+
+
+async def test_the_log_is_folded_in_beside_the_writer(tmp_path: Path, monkeypatch: Any) -> None:
+    pragmas = [one for one in sqlite._PRAGMAS if "autocheckpoint" not in one]
+    monkeypatch.setattr(sqlite, "_PRAGMAS", (*pragmas, "wal_autocheckpoint=0"))
+    monkeypatch.setattr(sqlite, "_FOLD_EVERY", 0.0)
+    path = tmp_path / "inbox.db"
+    async with Store(f"sqlite:///{path}") as store:
+        before = path.stat().st_size
+        async with asyncio.timeout(20):
+            while path.stat().st_size < before + 500_000:
+                await store.add(entry(message={"payload": b"x" * 50_000}))
+                await asyncio.sleep(0)
 
 
 async def test_files_that_can_not_be_used(tmp_path: Path) -> None:
