@@ -39,7 +39,7 @@ chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints i
 	$(BIN)/python -m tests.chaos --long
 
 bench: $(VENV)/.test ## Measure beside the baselines; prints a table, writes bench.json and a picture
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench --json bench.json --svg docs/bench.svg
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -178,6 +178,11 @@ def model_servers(
         if not keys[name] and name in used:
             hint = f"it is the key of provider {name} in {flows.source}"
             faults.append(Fault(provider.api_key_env, "is not set", hint=hint))
+    for name, text in keys.items():
+        if not (text.isascii() and text.isprintable()):
+            variable = flows.providers[name].api_key_env or "OPENAI_API_KEY"
+            fault = "has a character that no key has, as a typographic quote or a line break"
+            faults.append(Fault(variable, fault, hint="copy the key once more"))
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
     return providers, keys

@@ -21,6 +21,7 @@ NO_SUBSCRIBERS = 16
 Delivered = bool | None  # None: unknown, it went through the reply rule
 Result = Delivered | BrokerError
 _ONE, _BULK = "/publish", "/publish/bulk"
+_NO_AUTH = httpx.Auth()  # not None: then a user name in the URL would replace our header
 _REFUSED = {144: "topic_name_invalid", 151: "packet_too_large"}
 
 
@@ -80,7 +81,7 @@ class Emqx:
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic, None where there is none. Raises BrokerError."""
         url = f"{self.url}/api/v5/mqtt/retainer/message/{urllib.parse.quote(topic, safe='')}"
-        answer = await self._send(httpx.Request("GET", url, headers=self._admin_head))
+        answer = await self._send("GET", url, self._admin_head)
         if answer.status_code == 404:
             return None
         if answer.status_code != 200:
@@ -96,13 +97,16 @@ class Emqx:
             raise _error(answer)
 
     async def _publish(self, path: str, content: bytes) -> httpx.Response:
-        request = httpx.Request("POST", self._urls[path], headers=self._head, content=content)
-        return await self._send(request)
+        return await self._send("POST", self._urls[path], self._head, content)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        request.extensions = self._timeout
+    async def _send(
+        self, method: str, url: httpx.URL | str, headers: httpx.Headers, content: bytes = b""
+    ) -> httpx.Response:
         try:
-            return await self._http.send(request, auth=None)
+            request = httpx.Request(
+                method, url, headers=headers, content=content, extensions=self._timeout
+            )
+            return await self._http.send(request, auth=_NO_AUTH)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

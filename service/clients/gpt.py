@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
 import httpx2
 import openai
 import orjson
@@ -25,6 +26,12 @@ from service.model import Usage
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
+_BROKEN = (
+    TimeoutError,
+    openai.APIConnectionError,
+    httpx2.TransportError,
+    aiohttp.ClientError,  # the SDK's transport lets some through, on what is no HTTP
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,7 @@ class Gpt:
             yield
         except openai.APIStatusError as error:
             raise status_error(error, question.model) from None
-        except (TimeoutError, openai.APIConnectionError, httpx2.TransportError) as error:
+        except _BROKEN as error:
             reason = broken(error)
             if reason is None:
                 raise ModelError(

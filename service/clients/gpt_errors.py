@@ -29,6 +29,8 @@ def broken(error: BaseException) -> str | None:
             return None
         if isinstance(cause, aiohttp.ClientConnectorError):
             return cause.strerror or "refused"
+        if isinstance(cause, aiohttp.ClientResponseError):
+            return "what it sends is no HTTP"
         if isinstance(cause, aiohttp.ClientError):
             return "it closed the connection"
         cause = cause.__cause__ or cause.__context__

@@ -75,7 +75,7 @@ def _lease(tx: Tx, order: Claim, seqs: Sequence[int], *, expired: bool = False) 
     }
     place = {seq: at for at, seq in enumerate(seqs)}
     rows = tx.run(_take(tx.pg, expired), values).all()
-    asked = [r for r in rows if r.ordered and r.state == State.ANSWERING.value]
+    asked = [r for r in rows if r.state == State.ANSWERING.value]
     known = memory.recall_all(tx, sorted({(r.flow, r.conversation) for r in asked}))
     taken = [to_claimed(r, known.get((r.flow, r.conversation), NOTHING)) for r in rows]
     taken.sort(key=lambda claimed: place[claimed.seq])

@@ -35,6 +35,17 @@ class Op:
     future: asyncio.Future[Any]
 
 
+def _tell(batch: Sequence[Op], results: Sequence[Any]) -> None:
+    """Each its result or exception, unless it heard already."""
+    for op, result in zip(batch, results, strict=True):
+        if op.future.done():
+            continue
+        if isinstance(result, Exception):
+            op.future.set_exception(result)
+        else:
+            op.future.set_result(result)
+
+
 class GroupCommit:
     """Runs what is submitted in batches, one at a time, in a task of its own.
 
@@ -87,26 +98,20 @@ class GroupCommit:
         return batch
 
     async def _drain(self) -> None:
-        await asyncio.sleep(0)  # whom the same event woke comes along
-        while self._pending:
-            batch = self._batch()
-            try:
-                results = await self._run(batch)
-            except BaseException as error:
-                for op in batch + list(self._pending):
-                    if not op.future.done():
-                        op.future.set_exception(StoreBusy(f"the store stopped: {error!r}"))
-                self._pending.clear()
-                self._task = None
-                raise
-            for op, result in zip(batch, results, strict=True):
-                if op.future.done():
-                    continue
-                if isinstance(result, Exception):
-                    op.future.set_exception(result)
-                else:
-                    op.future.set_result(result)
-        self._task = None
+        batch: list[Op] = []
+        try:
+            await asyncio.sleep(0)  # whom the same event woke comes along
+            while self._pending:
+                batch = self._batch()
+                _tell(batch, await self._run(batch))
+        except BaseException as error:
+            stopped = StoreBusy(f"the store stopped: {error!r}")
+            batch += self._pending
+            _tell(batch, [stopped] * len(batch))
+            self._pending.clear()
+            raise
+        finally:
+            self._task = None
 
     async def close(self) -> None:
         """Nothing new; what was submitted is still done."""

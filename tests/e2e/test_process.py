@@ -164,6 +164,7 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
     ("env", "words"),
     [
         ({"OPENAI_API_KEY": ""}, ["OPENAI_API_KEY", "is not set"]),
+        ({"OPENAI_API_KEY": "sk-\u2019pasted"}, ["OPENAI_API_KEY", "copy the key once more"]),
         ({"EMQX_API_SECRET": ""}, ["EMQX_API_SECRET", "is not set"]),
         ({"HOST": "0.0.0.0"}, ["WEBHOOK_TOKEN", "OPERATOR_TOKEN", "HOST=0.0.0.0"]),
         ({"FLOWS": "nowhere.toml"}, ["nowhere.toml", "no such file"]),

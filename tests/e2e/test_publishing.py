@@ -33,6 +33,17 @@ async def asked(house, client, *users):
         await client.publish(f"ask/{user}", f"from {user}".encode())
 
 
+async def test_a_user_name_in_the_url_does_not_replace_the_api_key(database):
+    async with FaultyRest() as rest:
+        url = rest.url.replace("http://", "http://someone:else@")
+        async with (
+            rig(database, rest=rest, flows=FLOW % "", emqx_url=url) as house,
+            house.mqtt("say/+") as client,
+        ):
+            await asked(house, client, "ada")
+            assert await message(client) == ("say/ada", b"echo: from ada")
+
+
 async def test_replies_that_are_ready_together_go_out_in_one_bulk(any_database):
     settings = {"flows": FLOW % ""}
     async with (

@@ -15,6 +15,7 @@ from tests.fakes.model import (
     garbage,
     hang,
     length,
+    no_http,
     ok,
     page,
     refusal,
@@ -48,6 +49,8 @@ PASSING = [
     (status(408), "model_unavailable"),
     (cut_off(), "model_connection"),
     (reset(), "model_connection"),
+    (no_http(), "model_connection"),
+    (no_http(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n"), None),
     (empty(), "model_empty"),
     (ok("  \n"), "model_empty"),
 ]

@@ -25,6 +25,7 @@ from tests.fakes.model_chaos import Chaos
 from tests.fakes.model_faults import (
     cut,
     garbage,
+    no_http,
     page,
     reset,
     status,
@@ -51,8 +52,9 @@ from tests.fakes.model_wire import Call, Exchange, Gone, Step, last_user_text
 
 __all__ = [
     "Call", "Completion", "FakeModel", "Gate", "Step", "cut", "delay", "echo", "empty",
-    "filtered", "garbage", "gate", "hang", "last_user_text", "length", "ok", "page", "refusal",
-    "reset", "status", "stream_then_cut", "stream_then_error", "tool_calls", "wrong_shape",
+    "filtered", "garbage", "gate", "hang", "last_user_text", "length", "no_http", "ok", "page",
+    "refusal", "reset", "status", "stream_then_cut", "stream_then_error", "tool_calls",
+    "wrong_shape",
 ]  # fmt: skip
 
 MODELS = ("gpt-5.4-mini", "gpt-5.4")

@@ -88,6 +88,15 @@ def garbage(body: bytes = b'{"id": "chatcmpl-1", "choices": [{"mess') -> Step:
     return named("garbage", play)
 
 
+def no_http(data: bytes = b"HTTP/1.1 abc nonsense\r\n\r\n") -> Step:
+    """Something that is no HTTP."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.raw(data)
+
+    return named("no_http", play)
+
+
 def wrong_shape(body: bytes = b'{"object": "something else", "result": "ok"}') -> Step:
     """200 with JSON that is no completion."""
 

@@ -107,6 +107,11 @@ class Exchange:
                 each.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
+    async def raw(self, data: bytes) -> None:
+        """Send this as it is, and end the connection."""
+        getattr(self.send, "__self__").transport.write(data)  # noqa: B009
+        await self.close()
+
     async def close(self, reset: bool = False) -> None:
         """End the connection: after what was sent, or at once with a TCP reset."""
         # ASGI has no word for it, so this reaches through uvicorn's bound method.
