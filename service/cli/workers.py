@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,7 @@ class _Workers:
         self._running: dict[int, tuple[int, float]] = {}  # pid → (number, since)
         self._stopping = False
         self._early = 0
+        self._ended, self._lives = os.pipe()  # nobody writes: it closes with this process
 
     def run(self, count: int) -> int:
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -63,6 +65,8 @@ class _Workers:
             return
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_DFL)
+        os.close(self._lives)
+        threading.Thread(target=self._end_with_parent, name="parent", daemon=True).start()
         code = 1
         try:
             code = self._work(number)
@@ -71,6 +75,12 @@ class _Workers:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+    def _end_with_parent(self) -> None:
+        """A worker that nobody looks after would hold the port against the next start."""
+        os.read(self._ended, 1)
+        log.error("the process that started this worker is gone: stopping")
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopping = True

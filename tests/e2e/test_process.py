@@ -274,6 +274,19 @@ async def test_workers_share_a_port_and_a_dead_one_is_started_again(tmp_path, sh
             await process.end(signal.SIGKILL)
 
 
+async def test_workers_end_with_the_process_that_started_them(tmp_path, shared_database):
+    env = {"DATABASE_URL": shared_database, "GRACE": "5s"}
+    async with StandIn() as broker, FakeModel() as model:
+        process = Process(tmp_path, broker, model, **env)
+        try:
+            await process.start("--workers", "2")
+            await eventually(lambda: process.log.read_text().count("ready:") == 2)
+            await process.end(signal.SIGKILL)
+            await eventually(lambda: process.log.read_text().count("stopped") == 2)
+        finally:
+            await process.end(signal.SIGKILL)
+
+
 def children(process: Process) -> list[int]:
     pid = process.process.pid
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
