@@ -12,7 +12,8 @@ import tenacity
 from service import retry
 from service.answering.gates import Gates
 from service.answering.job import Log
-from service.clients.gpt import Completion, Gpt, OnDelta, Question
+from service.clients.gpt import Gpt, OnDelta, Question
+from service.clients.gpt_answers import Completion
 from service.errors import Blame, ModelError
 from service.flows import ModelRef
 from service.model import Usage

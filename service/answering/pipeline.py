@@ -21,7 +21,7 @@ from service.answering.patience import patiently
 from service.answering.ports import Broker, Store
 from service.answering.rounds import Rounds
 from service.answering.streaming import stream_for
-from service.clients.gpt import Completion
+from service.clients.gpt_answers import Completion
 from service.errors import Blame, BrokerError, MessageError, ModelError
 from service.flows import Flows
 from service.hub import Hub

@@ -13,7 +13,8 @@ from service.answering.patience import patiently
 from service.answering.ports import Broker, Store
 from service.answering.streaming import Stream
 from service.answering.tools import ROUNDS, ToolBox, as_messages, round_of
-from service.clients.gpt import Completion, Question
+from service.clients.gpt import Question
+from service.clients.gpt_answers import Completion
 from service.errors import Blame, ModelError
 
 Messages = list[Mapping[str, Any]]

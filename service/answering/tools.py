@@ -14,7 +14,7 @@ import jsonschema
 import orjson
 
 from service.answering.ports import Broker
-from service.clients.gpt import ToolCall
+from service.clients.gpt_answers import ToolCall
 from service.errors import BrokerError, MessageError
 from service.flows import Flow, Tool
 from service.model import Claimed, Publish
