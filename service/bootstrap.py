@@ -8,24 +8,24 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from service.answering.asking import Asker
-from service.answering.gates import Gates
-from service.answering.pipeline import Pipeline
-from service.clients.emqx import Emqx, Result
-from service.clients.gpt import Gpt
+from service.answering.answer import Pipeline
+from service.answering.intake import Intake
+from service.answering.publisher import Publisher
+from service.answering.worker import LEASE, Worker
+from service.domain import Claimed, Usage
+from service.emqx.publish_api import Emqx, Result
 from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.hub import Change as News
-from service.hub import Hub
-from service.insights import Insights
-from service.intake import Intake
-from service.metrics import Metrics
-from service.model import Claimed, Usage
-from service.publisher import Publisher
+from service.inbox import Change, Store
+from service.llm.ask import Asker
+from service.llm.circuit_breaker import Gates
+from service.llm.client import Gpt
+from service.operations.events import Change as News
+from service.operations.events import Hub
+from service.operations.insights import Insights
+from service.operations.metrics import Metrics
+from service.operations.watchdog import Watchdog
 from service.settings import Settings
-from service.store import Change, Store
-from service.watchdog import Watchdog
-from service.worker import LEASE, Worker
 
 log = logging.getLogger("emqx-gpt")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from service.store import Store
+from service.inbox import Store
 
 _numbers = itertools.count(1)
 # A test's database need not outlive the machine, and hundreds of them take long to sync.

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from service import flows as flows_module
 from service.bootstrap import Service, epoch_ms
-from service.broker.render import render_filled
-from service.demo.broker import StandIn
 from service.demo.play import Client
+from service.demo.standin.broker import StandIn
+from service.emqx.render import render_filled
 from service.server import bind, make_server
 from service.settings import Settings
 from service.web.app import create_app
@@ -102,7 +102,7 @@ class Rig:
         Its HTTP side goes on to look things up; `replica` is the process that comes after.
         """
         service = service or self.service
-        worker, publisher = service.worker, service.publisher
+        worker, publisher = service.answering.worker, service.answering.publisher
         tasks = (
             *worker._loops,
             *worker._asking.values(),

@@ -6,9 +6,9 @@ import logging
 
 from service.answering.patience import patiently
 from service.answering.ports import Store
+from service.domain import Claimed, Reservation
 from service.errors import StoreError
 from service.flows import Flow
-from service.model import Claimed, Reservation
 
 DAY_MS = 86_400_000
 REPLY_TOKENS = 500  # reserved for a reply where the flow sets no max_tokens

@@ -9,7 +9,7 @@ from typing import TypeVar
 import tenacity
 
 from service.errors import StoreBusy
-from service.retry import with_retries
+from service.llm.retry import with_retries
 
 T = TypeVar("T")
 LONGEST = 2.0  # seconds between tries

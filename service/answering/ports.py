@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from service.domain import Answer, Attempt, Claimed, Publish, Reservation
 from service.errors import BrokerError
-from service.model import Answer, Attempt, Claimed, Publish, Reservation
 
 
 class Store(Protocol):

@@ -11,10 +11,10 @@ from typing import Any
 import jsonschema
 import orjson
 
+from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
-from service.model import Message, Turn
-from service.template import MISSING, Scope
+from service.mqtt.templates import MISSING, Scope
 
 MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),

@@ -14,11 +14,11 @@ import jsonschema
 import orjson
 
 from service.answering.ports import Broker
-from service.clients.gpt_answers import ToolCall
+from service.domain import Claimed, Publish
 from service.errors import BrokerError, MessageError
 from service.flows import Flow, Tool
-from service.model import Claimed, Publish
-from service.template import Scope
+from service.llm.answers import ToolCall
+from service.mqtt.templates import Scope
 
 ROUNDS = 6
 RESULT = 4000  # characters of a retained message the model gets to see

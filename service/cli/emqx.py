@@ -21,21 +21,13 @@ import typer
 
 from service import flows as flows_file
 from service import settings as environment
-from service.broker import names
-from service.broker.apply import (
-    ApplyError,
-    apply,
-    compare,
-    ours,
-    read,
-    remove,
-    waiting_messages,
-)
-from service.broker.desired import Desired, build, target
-from service.broker.render import render, render_filled
 from service.cli.common import console, say_error
 from service.cli.emqx_view import show_finding, show_plan
-from service.clients.emqx_admin import EmqxAdmin
+from service.emqx import names
+from service.emqx.apply import ApplyError, apply, compare, ours, read, remove, waiting_messages
+from service.emqx.management_api import EmqxAdmin
+from service.emqx.render import render, render_filled
+from service.emqx.resources import Desired, build, target
 from service.errors import ConfigError, EmqxGptError
 from service.flows import Flows
 from service.settings import Settings

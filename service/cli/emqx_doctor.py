@@ -6,15 +6,15 @@ import os
 from collections.abc import AsyncIterator, Sequence
 
 from service.bootstrap import model_servers
-from service.broker.desired import Desired
-from service.broker.doctor import Doctor
-from service.broker.findings import Finding, fail, ok, skip, warn
-from service.broker.loop import Loop, suitable
-from service.clients.emqx import Emqx
-from service.clients.emqx_admin import EmqxAdmin
-from service.clients.gpt import Gpt
+from service.emqx.doctor import Doctor
+from service.emqx.findings import Finding, fail, ok, skip, warn
+from service.emqx.loop import Loop, suitable
+from service.emqx.management_api import EmqxAdmin
+from service.emqx.publish_api import Emqx
+from service.emqx.resources import Desired
 from service.errors import ConfigError, ModelError
 from service.flows import Flows
+from service.llm.client import Gpt
 from service.settings import Settings
 
 

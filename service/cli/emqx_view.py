@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from service.broker.compare import Field
-from service.broker.findings import Finding, Level
-from service.broker.plan import Do, Plan, Step
+from service.emqx.compare import Field
+from service.emqx.findings import Finding, Level
+from service.emqx.plan import Do, Plan, Step
 
 _SIGNS = {
     Do.CREATE: ("+", "green"),

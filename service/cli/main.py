@@ -73,7 +73,7 @@ def demo(
     ] = False,
 ) -> None:
     """Show everything on this machine: broker stand-in, service, model, and a play."""
-    from service import logs
+    from service.operations import logs
 
     with fail_clearly():
         run_demo = _demo()

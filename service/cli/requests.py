@@ -15,10 +15,10 @@ from rich.table import Table
 from service import flows, settings
 from service.bootstrap import epoch_ms
 from service.cli.common import console, run_async
+from service.domain import State
 from service.errors import BadRequest
-from service.insights import Insights
-from service.model import State
-from service.store import Store
+from service.inbox import Store
+from service.operations.insights import Insights
 
 requests_app = typer.Typer(help="The inbox: what came, how it ended.", no_args_is_help=True)
 COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "dim"}

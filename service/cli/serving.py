@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator
 
 import typer
 
-from service import flows, logs
+from service import flows
 from service.bootstrap import Service
-from service.broker.apply import ApplyError, apply_when_ready
-from service.broker.desired import Desired, build, target
 from service.cli.common import run_async
 from service.cli.workers import run_workers
-from service.clients.emqx_admin import EmqxAdmin
+from service.emqx.apply import ApplyError, apply_when_ready
+from service.emqx.management_api import EmqxAdmin
+from service.emqx.resources import Desired, build, target
 from service.errors import ConfigError, Fault
+from service.operations import logs
 from service.server import bind, make_server, serve
 from service.settings import Settings
 from service.web.app import create_app

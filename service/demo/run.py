@@ -19,9 +19,9 @@ from rich.console import Console
 
 from service import flows as flows_module
 from service.bootstrap import Service
-from service.demo.broker import StandIn
-from service.demo.model import OfflineModel
+from service.demo.offline_model.model import OfflineModel
 from service.demo.play import play
+from service.demo.standin.broker import StandIn
 from service.errors import ConfigError, Fault
 from service.server import bind, make_server
 from service.settings import Settings

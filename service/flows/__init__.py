@@ -16,7 +16,7 @@ from service.flows.flow import (
     Tool,
 )
 from service.flows.load import load, parse, read
-from service.flows.units import Limit, duration
+from service.units import Limit, duration
 
 __all__ = [
     "DEFAULT_MODEL",

@@ -6,21 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from service.flows.flow import (
-    DEFAULT_PROVIDER,
-    Flow,
-    History,
-    ModelRef,
-    Price,
-    Provider,
-    Tool,
-)
+from service.flows.flow import DEFAULT_PROVIDER, Flow, History, ModelRef, Price, Provider, Tool
 from service.flows.keys import FlowKeys, HistoryKeys, PriceKeys, ProviderKeys, ToolKeys
 from service.flows.lines import Path
 from service.flows.models import INSTEAD, end_of_life
 from service.flows.report import Report, suggest
-from service.template import Template, TemplateError
-from service.topics import TopicError, TopicPattern, fault_in_filter
+from service.mqtt.templates import Template, TemplateError
+from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
 
 _TEMPLATES = (
     *("reply", "error", "stream", "status", "conversation"),

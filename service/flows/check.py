@@ -13,9 +13,9 @@ from service.flows.check_flow import check_flow
 from service.flows.flow import Flow, Flows
 from service.flows.lines import Path
 from service.flows.report import Report
-from service.model import REPLY_TOPIC
-from service.template import Template
-from service.topics import overlap
+from service.mqtt.templates import Template
+from service.mqtt.topics import overlap
+from service.rulesql.reserved import REPLY_TOPIC
 
 
 def check(flows: Flows, report: Report) -> None:

@@ -10,7 +10,7 @@ from service.flows.lines import Path
 from service.flows.names import Names
 from service.flows.report import Report
 from service.flows.where import check_where
-from service.template import Template
+from service.mqtt.templates import Template
 
 _RESERVED = {
     "model": "the key model says it",

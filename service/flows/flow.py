@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from service.domain import Message
 from service.errors import MessageError
-from service.flows.units import Limit
-from service.model import Message
-from service.template import Scope, Template
-from service.topics import TopicPattern, matches
+from service.mqtt.templates import Scope, Template
+from service.mqtt.topics import TopicPattern, matches
+from service.units import Limit
 
 DEFAULT_PROVIDER = "openai"
 DEFAULT_MODEL = "gpt-5.4-mini"

@@ -10,16 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from service.flows.units import (
-    DURATION,
-    LIMIT,
-    Limit,
-    as_tuple,
-    duration,
-    limit,
-    no_bool,
-    whole_seconds,
-)
+from service.units import DURATION, LIMIT, Limit, as_tuple, duration, limit, no_bool, whole_seconds
 
 FLOW_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 Text = Annotated[str, Field(min_length=1)]

@@ -9,8 +9,8 @@ from typing import Any
 from service.flows.flow import Flow
 from service.flows.lines import Path
 from service.flows.report import Report, suggest
-from service.template import Template
-from service.topics import FIELDS, fault_in_name
+from service.mqtt.templates import Template
+from service.mqtt.topics import FIELDS, fault_in_name
 
 
 @dataclass(frozen=True, slots=True)

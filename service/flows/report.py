@@ -9,14 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service.errors import Fault
-from service.flows.keys import (
-    FileKeys,
-    FlowKeys,
-    HistoryKeys,
-    PriceKeys,
-    ProviderKeys,
-    ToolKeys,
-)
+from service.flows.keys import FileKeys, FlowKeys, HistoryKeys, PriceKeys, ProviderKeys, ToolKeys
 from service.flows.lines import Lines, Path
 
 _KINDS = {

@@ -14,17 +14,7 @@ from service.rulesql import functions
 from service.rulesql.errors import SqlError
 from service.rulesql.lexer import Token, error, tokens
 from service.rulesql.rule import Rule
-from service.rulesql.syntax import (
-    COMPARISONS,
-    Binary,
-    Call,
-    Case,
-    Const,
-    Expr,
-    Field,
-    Path,
-    Unary,
-)
+from service.rulesql.syntax import COMPARISONS, Binary, Call, Case, Const, Expr, Field, Path, Unary
 
 _T = TypeVar("_T")
 _RESERVED = """

@@ -9,26 +9,8 @@ from dataclasses import dataclass
 
 from service.rulesql.errors import RuleException
 from service.rulesql.functions import FUNCTIONS
-from service.rulesql.syntax import (
-    COMPARISONS,
-    Binary,
-    Call,
-    Case,
-    Const,
-    Expr,
-    Field,
-    Path,
-    Unary,
-)
-from service.rulesql.terms import (
-    UNDEFINED,
-    compare,
-    from_json,
-    is_binary,
-    is_number,
-    matches,
-    raw,
-)
+from service.rulesql.syntax import COMPARISONS, Binary, Call, Case, Const, Expr, Field, Path, Unary
+from service.rulesql.terms import UNDEFINED, compare, from_json, is_binary, is_number, matches, raw
 
 _ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float]] = {
     "+": operator.add,

@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.answering.intake import Intake
 from service.errors import ApiError, NotFound, StoreError, Unavailable
 from service.flows import Flows
-from service.hub import Hub
-from service.insights import Insights
-from service.intake import Intake
-from service.metrics import Metrics
+from service.operations.events import Hub
+from service.operations.insights import Insights
+from service.operations.metrics import Metrics
 from service.settings import Settings
 from service.web.ask import Ask
 from service.web.health import Health

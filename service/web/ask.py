@@ -14,12 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from service.answering.intake import Intake, new_id
+from service.domain import State
 from service.errors import BadRequest, NotFound
 from service.flows import Flow, Flows
-from service.hub import Change, Delta, Hub, Listener
-from service.insights import Insights
-from service.intake import Intake, new_id
-from service.model import State
+from service.operations.events import Change, Delta, Hub, Listener
+from service.operations.insights import Insights
 from service.web.http import JSON, json_object
 
 LONGEST = 300.0  # seconds a caller may wait

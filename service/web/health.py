@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from service.insights import Insights
+from service.operations.insights import Insights
 from service.web.http import JSON
 
 

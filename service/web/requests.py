@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.domain import State
 from service.errors import BadRequest
-from service.insights import Insights
-from service.model import State
+from service.operations.insights import Insights
 from service.web.http import JSON
 
 

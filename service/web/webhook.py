@@ -14,11 +14,11 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from service import webhook
+from service.answering.intake import Intake
+from service.emqx import message as webhook
+from service.emqx.names import PROBE
 from service.errors import ApiError, BadRequest, StoreBusy, TooLarge, Unavailable
-from service.intake import Intake
-from service.metrics import Metrics
-from service.model import PROBE
+from service.operations.metrics import Metrics
 from service.web.http import JSON, Tokens, error_response, find, read_body
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook

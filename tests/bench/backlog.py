@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from service.store import Store
+from service.inbox import Store
 from tests.bench.answers import CONCURRENCY, throughput
 from tests.bench.load import Load
 from tests.bench.rows import Bar, Bench, Row, in_pairs, median

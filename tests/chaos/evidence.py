@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.store import Row
+from service.inbox import Row
 from tests.chaos.broker import Published
 from tests.chaos.plan import Plan
 from tests.chaos.processes import Replica

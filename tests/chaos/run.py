@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from service.store import Row, Store
+from service.inbox import Row, Store
 from tests.chaos.broker import Broker
 from tests.chaos.evidence import Call, Evidence
 from tests.chaos.plan import Plan

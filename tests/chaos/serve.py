@@ -12,8 +12,8 @@ from pathlib import Path
 from service.bootstrap import Service, epoch_ms
 from service.cli import main as command
 from service.cli import serving
-from service.store import sqlite
-from service.store.prepared import Prepared
+from service.inbox import sqlite
+from service.inbox.prepared import Prepared
 from tests.chaos.control import Control, end_with_parent
 
 _ROOMY = 2**31 - 2

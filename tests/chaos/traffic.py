@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from service.model import State
+from service.domain import State
 from tests.chaos.wire import Connection, Lost
 from tests.rig import WEBHOOK
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from service.model import State
-from service.store import Row
+from service.domain import State
+from service.inbox import Row
 from tests.chaos import model
 from tests.chaos.broker import Published, has_subscriber
 from tests.chaos.evidence import Call, Evidence

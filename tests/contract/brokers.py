@@ -56,7 +56,7 @@ def running(name: str) -> Iterator[Broker]:
 @contextmanager
 def stand_in() -> Iterator[Broker]:
     """The stand-in in a thread of its own, so that tests see nothing of it but its ports."""
-    from service.demo.broker import StandIn
+    from service.demo.standin.broker import StandIn
 
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

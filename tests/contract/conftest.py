@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from service.broker.apply import apply, remove
-from service.broker.desired import Desired, Target, build, target
-from service.clients.emqx_admin import EmqxAdmin, Kind
+from service.emqx.apply import apply, remove
+from service.emqx.management_api import EmqxAdmin, Kind
+from service.emqx.resources import Desired, Target, build, target
 from service.flows import parse
 from tests.contract import brokers
 from tests.contract.brokers import Broker

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.broker.apply import ApplyError, compare, read, remove
-from service.broker.render import to_hocon
-from service.clients.emqx_admin import EmqxAdmin
+from service.emqx.apply import ApplyError, compare, read, remove
+from service.emqx.management_api import EmqxAdmin
+from service.emqx.render import to_hocon
 from service.errors import BrokerError
 from tests.contract.conftest import Setup
 

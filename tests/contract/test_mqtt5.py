@@ -9,8 +9,8 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from service.clients.emqx import Emqx
-from service.model import Publish
+from service.domain import Publish
+from service.emqx.publish_api import Emqx
 from tests.contract.conftest import Setup
 from tests.contract.test_publishing import envelope
 

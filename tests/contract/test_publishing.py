@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from service.clients.emqx import Emqx, body
+from service.domain import Publish
+from service.emqx.publish_api import Emqx, body
 from service.errors import BrokerError
-from service.model import Publish
 from tests.contract.conftest import Setup, eventually
 
 T = TypeVar("T")

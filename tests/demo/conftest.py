@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from service.demo.broker import StandIn
+from service.demo.standin.broker import StandIn
 from tests.demo.webhook import Webhook
 
 

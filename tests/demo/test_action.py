@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.demo.broker import StandIn
-from service.demo.message import Message
+from service.demo.standin.broker import StandIn
+from service.demo.standin.message import Message
 from tests.demo.webhook import Received, Webhook, accept, config, until
 
 
@@ -250,7 +250,7 @@ async def test_a_body_template_is_not_escaped(broker: StandIn, webhook: Webhook)
 async def test_status_changes_are_logged_once(
     broker: StandIn, webhook: Webhook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.demo.action")
+    caplog.set_level(logging.INFO, "service.demo.standin.action")
     await broker.load(config(webhook.url))
     connector = broker.resources.connector("lab")
     await webhook.stop()

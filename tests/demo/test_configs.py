@@ -7,8 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from service.demo.broker import StandIn
-from service.demo.resources import Refused
+from service.demo.standin.broker import StandIn
+from service.demo.standin.resources import Refused
 from tests.demo.webhook import Webhook, config
 
 

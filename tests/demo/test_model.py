@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from service.demo.model import OfflineModel
+from service.demo.offline_model.model import OfflineModel
 
 ROOT = Path(__file__).parents[2]
 MODEL = "gpt-5.4-mini"
@@ -238,8 +238,9 @@ async def test_it_starts_and_stops_without_leaving_anything() -> None:
 async def test_as_a_process(tmp_path: Path) -> None:
     port_file = tmp_path / "port"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-m", "service.demo.model", "--port-file", str(port_file),
-        "--delay", "0", cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        sys.executable, "-W", "error", "-m", "service.demo.offline_model.model",
+        "--port-file", str(port_file), "--delay", "0",
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.demo.fill import fill
+from service.demo.offline_model.fill import fill
 
 READING = {
     "type": "object",

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from service.demo.model import OfflineModel
+from service.demo.offline_model.model import OfflineModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

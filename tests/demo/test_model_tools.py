@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from service.demo.model import OfflineModel
-from service.demo.toolcalls import Tool, choose
+from service.demo.offline_model.model import OfflineModel
+from service.demo.offline_model.toolcalls import Tool, choose
 
 ROOM = {"enum": ["kitchen", "bedroom"]}
 

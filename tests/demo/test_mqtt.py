@@ -12,7 +12,7 @@ import httpx
 import paho.mqtt.client as paho
 import pytest
 
-from service.demo.broker import StandIn
+from service.demo.standin.broker import StandIn
 from tests.demo.mqtt_client import TIMEOUT, MqttClient, client
 from tests.demo.webhook import Webhook, config, until
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.demo.broker import StandIn
-from service.demo.message import Message
+from service.demo.standin.broker import StandIn
+from service.demo.standin.message import Message
 from tests.demo.recorded import (
     B64_SQL,
     LAB_RULES,

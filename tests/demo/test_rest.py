@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.demo.broker import StandIn
+from service.demo.standin.broker import StandIn
 from tests.demo.webhook import Webhook, config
 
 RULE = {"id": "r", "sql": 'SELECT id FROM "t/+"', "actions": ["http:lab"]}

@@ -6,12 +6,7 @@ import json
 
 import pytest
 
-from service.rulesql import (
-    UNDEFINED,
-    RuleException,
-    parse,
-    to_json,
-)
+from service.rulesql import UNDEFINED, RuleException, parse, to_json
 
 EVENT = {
     "id": "000660B1DDA66C3AF44300000CA50002",

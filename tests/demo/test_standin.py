@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.demo.broker import StandIn
+from service.demo.standin.broker import StandIn
 from tests.demo.mqtt_client import TIMEOUT, MqttClient, client
 from tests.demo.webhook import Webhook, config, until
 
@@ -118,7 +118,7 @@ async def test_nothing_is_left_after_stop(
 
 async def process(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "service.demo.broker", *arguments),
+        *(sys.executable, "-m", "service.demo.standin.broker", *arguments),
         *("--mqtt-port", "0", "--ws-port", "0", "--rest-port", "0"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service import retry
-from service.answering import gates
-from service.broker import names
+from service.emqx import names
+from service.llm import circuit_breaker as gates
+from service.llm import retry
 from tests.databases import Postgres, postgresql
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from service.answering import gates
+from service.llm import circuit_breaker as gates
 from tests.fakes.model import FakeModel, delay, filtered, hang, ok, reset, status
 from tests.rig import eventually, message, rig
 

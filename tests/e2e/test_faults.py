@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from service.answering import prompt, replies
-from service.clients import emqx
+from service.answering import prompt
+from service.answering import reply as replies
+from service.emqx import publish_api as emqx
 from tests.fakes.model import ok, status
 from tests.rig import eventually, message, rig
 
@@ -47,11 +48,11 @@ async def test_in_telling_of_a_failure(database, quick, monkeypatch):
         assert (await message(client))[0] == "say/ada"
         ends = {one["conversation"]: one for one in await house.ended(2)}
         assert ends["bad"]["error"]["code"] == "internal"
-        assert house.service.worker._held == {}
+        assert house.service.answering.worker._held == {}
 
 
 async def test_in_publishing(database, monkeypatch):
-    monkeypatch.setattr("service.publisher._distance", lambda attempt: 0.05)
+    monkeypatch.setattr("service.answering.publisher._distance", lambda attempt: 0.05)
     monkeypatch.setattr(emqx, "body", broken(emqx.body, "say/bad"))
     async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
         for number in range(4):  # more than there are lanes
@@ -65,7 +66,7 @@ async def test_in_publishing(database, monkeypatch):
 
 async def test_in_the_final_write(database, monkeypatch):
     async with rig(database, flows=FLOW, lease=0.6) as house, house.mqtt("say/+") as client:
-        finish = house.service.store.finish
+        finish = house.service.inbox.finish
         calls = []
 
         async def once(*args, **options):
@@ -74,7 +75,7 @@ async def test_in_the_final_write(database, monkeypatch):
                 raise RuntimeError("a fault that a test made")
             return await finish(*args, **options)
 
-        monkeypatch.setattr(house.service.store, "finish", once)
+        monkeypatch.setattr(house.service.inbox, "finish", once)
         house.model.script(ok("dear"))
         await client.publish("ask/ada", b"hi")
         assert await message(client) == ("say/ada", b"dear")
@@ -85,7 +86,7 @@ async def test_in_the_final_write(database, monkeypatch):
 
 async def test_in_the_worker_s_own_loops(database, monkeypatch):
     async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
-        store = house.service.store
+        store = house.service.inbox
         claim = store.claim
         calls = []
 
@@ -103,7 +104,7 @@ async def test_in_the_worker_s_own_loops(database, monkeypatch):
 
 async def test_in_the_webhook_emqx_keeps_the_message(database, monkeypatch):
     async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
-        entry = house.service.intake.entry
+        entry = house.service.answering.intake.entry
         calls = []
 
         def once(*args):
@@ -112,7 +113,7 @@ async def test_in_the_webhook_emqx_keeps_the_message(database, monkeypatch):
                 raise RuntimeError("a fault that a test made")
             return entry(*args)
 
-        monkeypatch.setattr(house.service.intake, "entry", once)
+        monkeypatch.setattr(house.service.answering.intake, "entry", once)
         body = {"id": "1", "topic": "ask/ada", "payload": "x", "flow": "ask"}
         answer = await house.webhook(body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "internal")

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.broker.render import render_filled
-from service.demo.broker import StandIn
 from service.demo.play import Client
+from service.demo.standin.broker import StandIn
+from service.emqx.render import render_filled
 from tests.fakes.model import FakeModel, hang
 from tests.rig import OPERATOR, ROOT, WEBHOOK, command, environment, eventually, load_flows, message
 

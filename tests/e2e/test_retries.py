@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service import retry
+from service.llm import retry
 from tests.fakes.model import cut as cut_off
 from tests.fakes.model import (
     delay,

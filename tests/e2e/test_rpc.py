@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from service.demo.message import Message
-from service.model import REPLY_TOPIC
+from service.demo.standin.message import Message
+from service.rulesql.reserved import REPLY_TOPIC
 from tests.fakes.model import ok, status
 from tests.rig import eventually, message, rig
 

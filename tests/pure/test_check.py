@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import Fault
 from service.flows import parse
-from service.model import REPLY_TOPIC
+from service.rulesql.reserved import REPLY_TOPIC
 
 X = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 TOOL = '[[flows.x.tools]]\nname = "t"\ndescription = "d"\n'

@@ -11,8 +11,8 @@ import pytest
 from service.flows import Flow, parse
 from service.flows.keys import FlowKeys, HistoryKeys, PriceKeys, ProviderKeys, ToolKeys
 from service.flows.report import keys_of
+from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
-from service.topics import FIELDS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "flows.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)

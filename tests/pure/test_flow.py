@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain import Message
 from service.flows import Flow, Limit, duration, parse
 from service.flows.flow import key
-from service.flows.units import limit, show_seconds
-from service.model import Message
-from service.topics import TopicPattern
+from service.mqtt.topics import TopicPattern
+from service.units import limit, show_seconds
 
 FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 

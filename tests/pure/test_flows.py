@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.domain import Message
 from service.errors import ConfigError
 from service.flows import Flow, Flows, Limit, ModelRef, Price, Provider, load, parse
 from service.flows.keys import FlowKeys
 from service.flows.lines import scan
 from service.flows.schema import json_schema
-from service.model import Message
 
 SHIPPED = Path(__file__).parents[2] / "flows.toml"
 FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service import retry
-from service.answering import gates
-from service.answering.gates import Gates
 from service.errors import Blame, ModelError
+from service.llm import circuit_breaker as gates
+from service.llm import retry
+from service.llm.circuit_breaker import Gates
 
 
 class Clock:

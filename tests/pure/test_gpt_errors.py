@@ -8,9 +8,9 @@ import httpx2
 import openai
 import pytest
 
-from service.clients.gpt_errors import status_error
 from service.errors import Blame, ModelError
 from service.flows import ModelRef
+from service.llm.refusals import status_error
 
 MODEL = ModelRef("openai", "gpt-5.4-mini")
 

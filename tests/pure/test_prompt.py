@@ -7,9 +7,9 @@ import pytest
 
 from service.answering import prompt
 from service.answering.prompt import Ignored
+from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow, parse
-from service.model import Message, Turn
 
 FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 CAPTURED = {"user": "ada"}

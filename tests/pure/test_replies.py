@@ -5,11 +5,11 @@ from typing import Any
 import orjson
 import pytest
 
-from service.answering import replies
+from service.answering import reply as replies
+from service.domain import Claimed, Message, Publish, State, Usage
 from service.errors import MessageError
 from service.flows import Flow, parse
-from service.model import Claimed, Message, Publish, State, Usage
-from service.template import Scope
+from service.mqtt.templates import Scope
 
 FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 

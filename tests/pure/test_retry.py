@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import retry
 from service.errors import Blame, ModelError
-from service.retry import Again, GiveUp
+from service.llm import retry
+from service.llm.retry import Again, GiveUp
 
 
 def error(blame: Blame, after: float | None = None) -> ModelError:

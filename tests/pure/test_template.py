@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain import Message
 from service.errors import MessageError
-from service.model import Message
-from service.template import MISSING, Scope, Template, TemplateError, as_text, decode_json
-from service.topics import fault_in_name, matches
+from service.mqtt.templates import MISSING, Scope, Template, TemplateError, as_text, decode_json
+from service.mqtt.topics import fault_in_name, matches
 
 
 def message(payload: object = "hello", **fields: Any) -> Message:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.topics import (
+from service.mqtt.topics import (
     FIELDS,
     TopicError,
     TopicPattern,

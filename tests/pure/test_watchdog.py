@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from service.watchdog import EXIT_CODE, Watchdog
+from service.operations.watchdog import EXIT_CODE, Watchdog
 
 
 async def test_a_loop_that_turns_is_left_alone_though_it_is_slow_now_and_then() -> None:
@@ -42,7 +42,7 @@ async def test_it_can_be_stopped() -> None:
 def test_it_says_where_the_loop_hangs_and_exits_with_its_code() -> None:
     code = """
 import asyncio, time
-from service.watchdog import Watchdog
+from service.operations.watchdog import Watchdog
 
 async def main():
     Watchdog(looks=3, every=0.05).start()

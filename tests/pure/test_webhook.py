@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.domain import Message
+from service.emqx.message import parse
 from service.errors import BadRequest
-from service.model import Message
-from service.webhook import parse
 
 NOW = 1_700_000_000_000
 RECORDINGS = json.loads(

@@ -1,0 +1,154 @@
+"""A message or a question comes in and is stored: nothing else happens before the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from service.domain import Entry, Message
+from service.errors import StoreBusy, Unavailable
+from service.flows import Flow, Flows
+
+SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
+UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
+
+
+def new_id(now: int) -> str:
+    """32 hex digits that begin with the time (ms): rows of one time lie together in an index."""
+    return f"{now & 0xFFFFFFFFFFFF:012x}{os.urandom(10).hex()}"
+
+
+class Added(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def duplicate(self) -> bool: ...
+
+
+class Inbox(Protocol):
+    """The part of the store that takes new requests."""
+
+    async def add(self, entry: Entry) -> Added: ...
+
+    def adding(self, entry: Entry) -> asyncio.Future[Any]: ...
+
+    @property
+    def backlog(self) -> int: ...
+
+
+class Intake:
+    """Makes entries of messages and stores them. `now` gives epoch ms."""
+
+    def __init__(
+        self, flows: Flows, inbox: Inbox, *, now: Callable[[], int], max_backlog: int
+    ) -> None:
+        self._flows = flows
+        self._inbox = inbox
+        self._now = now
+        self._max_backlog = max_backlog
+        self.closing = False
+
+    async def accept(self, message: Message) -> Added:
+        """Store one message of the broker. Raises Unavailable when nothing can be stored."""
+        self._check()
+        return await self._add(self.entry(message, new_id(self._now())))
+
+    def taking(self, message: Message) -> asyncio.Future[Any]:
+        """The same, begun at once; what comes of it is `Added` or StoreBusy."""
+        self._check()
+        return self._inbox.adding(self.entry(message, new_id(self._now())))
+
+    async def ask(
+        self,
+        flow: Flow,
+        text: str,
+        *,
+        topic: str,
+        conversation: str | None,
+        publish: bool,
+        key: str | None,
+        id: str | None = None,
+    ) -> Added:
+        """Store a question that came over HTTP. `key` (Idempotency-Key) makes it one request."""
+        self._check()
+        now = self._now()
+        id = id or new_id(now)
+        message = Message(
+            id=id,
+            topic=topic,
+            payload=text.encode("utf-8", "surrogatepass"),
+            received_at=now,
+            flow=flow.name,
+        )
+        captured = flow.match(topic) or {}
+        dedupe = f"http:{id}"
+        if key is not None:
+            dedupe = "key:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        entry = Entry(
+            id=id,
+            flow=flow.name,
+            dedupe=dedupe,
+            conversation=conversation or flow.conversation_of(message, captured),
+            ordered=flow.ordered,
+            message=message,
+            accepted_at=now,
+            deadline=now + int(flow.deadline * 1000),
+            publish=publish,
+        )
+        return await self._add(entry)
+
+    def entry(self, message: Message, id: str) -> Entry:
+        """The request that a message becomes; without a known flow it waits for one."""
+        now = self._now()
+        flow = self._flows.find(message.flow, message.topic)
+        if flow is None:
+            return Entry(
+                id=id,
+                flow=message.flow,
+                dedupe=message.id,
+                conversation="",
+                ordered=False,
+                message=message,
+                accepted_at=now,
+                deadline=now + UNKNOWN_DEADLINE,
+                resolved=False,
+            )
+        captured = flow.match(message.topic) or {}
+        return Entry(
+            id=id,
+            flow=flow.name,
+            dedupe=flow.dedupe_of(message, captured),
+            conversation=flow.conversation_of(message, captured),
+            ordered=flow.ordered,
+            message=message,
+            accepted_at=now,
+            deadline=self._deadline(flow, message, now),
+        )
+
+    def _deadline(self, flow: Flow, message: Message, now: int) -> int:
+        """By EMQX's clock, unless that can't be right: it holds nothing for longer than SKEW."""
+        began = message.received_at if 0 <= now - message.received_at <= SKEW else now
+        seconds = flow.deadline
+        if message.expiry is not None:
+            seconds = min(seconds, float(max(0, message.expiry)))
+        return began + int(seconds * 1000)
+
+    def _check(self) -> None:
+        if self.closing:
+            raise Unavailable("shutting down", code="shutting_down", retry_after=5)
+        if self._inbox.backlog >= self._max_backlog:
+            raise Unavailable(
+                f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
+                code="backlog_full",
+                retry_after=5,
+            )
+
+    async def _add(self, entry: Entry) -> Added:
+        try:
+            return await self._inbox.add(entry)
+        except StoreBusy as error:
+            raise Unavailable(error.message, code=error.code, retry_after=2) from None

@@ -1,0 +1,153 @@
+"""What is published for a request: replies, failures, status. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from service.domain import Claimed, Publish, State, Usage
+from service.errors import MessageError
+from service.flows import Flow
+from service.mqtt import topics
+from service.mqtt.templates import Scope
+
+
+def reply_topic(flow: Flow, claimed: Claimed, scope: Scope) -> str | None:
+    """Where the answer goes: the device's Response-Topic where the flow allows it.
+
+    Raises MessageError if the flow's topic can't be made of this message.
+    """
+    wanted = claimed.message.response_topic
+    if wanted and topics.fault_in_name(wanted) is None and flow.allows_response_topic(wanted):
+        return wanted
+    return flow.reply.render_topic(scope) if flow.reply else None
+
+
+def reply(
+    flow: Flow,
+    claimed: Claimed,
+    scope: Scope,
+    text: str,
+    *,
+    model: str,
+    usage: Usage,
+    truncated: bool = False,
+    error: str | None = None,
+) -> tuple[Publish, ...]:
+    """The reply's publishes. `error`: the text is `on_error`, said in the model's place."""
+    topic = reply_topic(flow, claimed, scope) if claimed.publish else None
+    if topic is None:
+        return ()
+    shown = text if flow.schema is not None or not truncated else f"{text} …"
+    content_type = "application/json" if flow.schema is not None else "text/plain"
+    payload = _utf8(shown)
+    if flow.format == "json":
+        content_type = "application/json"
+        fields: dict[str, Any] = {
+            "id": claimed.id,
+            "conversation": _clean(claimed.conversation),
+            "text": _clean(text),
+            "model": model,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "total_tokens": usage.total_tokens,
+            },
+        }
+        if truncated:
+            fields["truncated"] = True
+        payload = orjson.dumps(fields)
+    properties = [("request_id", claimed.id)]
+    if error:
+        properties.append(("error", error))
+    if truncated:
+        properties.append(("truncated", "true"))
+    return (
+        Publish(
+            topic=topic,
+            payload=payload,
+            qos=flow.qos,
+            retain=flow.retain and error is None,
+            content_type=content_type,
+            correlation=claimed.message.correlation,
+            expiry=flow.expiry,
+            user_properties=tuple(properties),
+        ),
+    )
+
+
+def failure(
+    flow: Flow, claimed: Claimed, scope: Scope, code: str, message: str
+) -> tuple[Publish, ...]:
+    """A failure told on the error topic, never retained; nothing if it has no topic.
+
+    Where no topic is set apart for errors, who named a Response-Topic hears of it there.
+    """
+    if not claimed.publish:
+        return ()
+    try:
+        if flow.error is None or flow.error == flow.reply:
+            topic = reply_topic(flow, claimed, scope)
+        else:
+            topic = flow.error.render_topic(scope)
+    except MessageError:
+        return ()
+    if topic is None:
+        return ()
+    if flow.format == "json":
+        fields = {"id": claimed.id, "error": {"code": code, "message": _clean(message)}}
+        payload, content_type = orjson.dumps(fields), "application/json"
+    else:
+        payload, content_type = _utf8(f"No answer: {message}."), "text/plain"
+    return (
+        Publish(
+            topic=topic,
+            payload=payload,
+            qos=flow.qos,
+            content_type=content_type,
+            correlation=claimed.message.correlation,
+            expiry=flow.expiry,
+            user_properties=(("request_id", claimed.id), ("error", code)),
+        ),
+    )
+
+
+def status(
+    flow: Flow, claimed: Claimed, scope: Scope, state: str, error: str | None = None
+) -> tuple[Publish, ...]:
+    """Progress for devices that show a light; nothing where the flow has no status topic."""
+    if flow.status is None or not claimed.publish:
+        return ()
+    try:
+        topic = flow.status.render_topic(scope)
+    except MessageError:
+        return ()
+    fields = {"id": claimed.id, "conversation": _clean(claimed.conversation), "status": state}
+    if error:
+        fields["error"] = error
+    return (
+        Publish(
+            topic=topic,
+            payload=orjson.dumps(fields),
+            qos=flow.qos,
+            content_type="application/json",
+            user_properties=(("request_id", claimed.id),),
+        ),
+    )
+
+
+STATUS = {
+    State.DONE: "completed",
+    State.FAILED: "failed",
+    State.EXPIRED: "expired",
+    State.IGNORED: "ignored",
+}
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _clean(text: str) -> str:
+    return _utf8(text).decode()

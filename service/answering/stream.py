@@ -1,0 +1,119 @@
+"""Deltas of a reply on their way: gathered for MQTT, at once for who listens over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import orjson
+
+from service.domain import Claimed, Publish
+from service.errors import MessageError
+from service.flows import Flow
+from service.mqtt.templates import Scope
+from service.operations.events import Delta, Hub
+
+WINDOW = 0.25  # seconds: the broker sees at most four messages a second for each reply
+
+
+class Stream:
+    """One request's stream, while entered. A higher `run` replaces the text of all lower ones."""
+
+    def __init__(
+        self,
+        topic: str | None,
+        claimed: Claimed,
+        hub: Hub,
+        post: Callable[[Publish], None],
+        qos: int,
+    ) -> None:
+        self._topic = topic
+        self._claimed = claimed
+        self._hub = hub
+        self._post = post
+        self._qos = qos
+        self._run = (claimed.fence - 1) * 100 + 1
+        self._number = 0
+        self._said = False
+        self._held: list[str] = []
+        self._sent = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+        self._unset()
+
+    async def delta(self, text: str) -> None:
+        """A piece of text came; the first goes out at once, the others with their window."""
+        self._said = True
+        self._hub.delta(Delta(self._claimed.id, self._run, text))
+        if self._topic is None:
+            return
+        self._held.append(text)
+        wait = self._sent + WINDOW - time.monotonic()
+        if wait <= 0:
+            self._flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._flush)
+
+    def restart(self) -> None:
+        """The model begins again: what was said so far no longer counts."""
+        if not self._said:
+            return
+        self._unset()
+        self._said = False
+        self._run += 1
+        self._number = 0
+        self._held.clear()
+        self._sent = 0.0
+
+    def _unset(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self) -> None:
+        """Publish what is held."""
+        self._unset()
+        if self._topic is None or not self._held:
+            return
+        fields = {
+            "id": self._claimed.id,
+            "run": self._run,
+            "seq": self._number,
+            "delta": "".join(self._held).encode("utf-8", "replace").decode(),
+        }
+        self._held.clear()
+        self._number += 1
+        self._sent = time.monotonic()
+        properties = (("request_id", self._claimed.id),)
+        self._post(
+            Publish(
+                topic=self._topic,
+                payload=orjson.dumps(fields),
+                qos=self._qos,
+                content_type="application/json",
+                correlation=self._claimed.message.correlation,
+                user_properties=properties,
+            )
+        )
+
+
+def stream_for(
+    flow: Flow, claimed: Claimed, scope: Scope, hub: Hub, post: Callable[[Publish], None]
+) -> Stream | None:
+    """A stream if the flow has a stream topic or somebody listens; else None."""
+    topic = None
+    if flow.stream is not None and claimed.publish:
+        try:
+            topic = flow.stream.render_topic(scope)
+        except MessageError:
+            topic = None
+    if topic is None and not hub.wanted(claimed.id):
+        return None
+    return Stream(topic, claimed, hub, post, flow.qos)

@@ -1,1 +1,0 @@
-"""The two remote ends: the model (openai) and the broker (httpx). Thin; policy is elsewhere."""

@@ -1,0 +1,214 @@
+"""An OpenAI-compatible model without network or key, over real HTTP.
+
+`POST /v1/chat/completions` (also streamed), `GET /v1/models` and `GET /v1/models/{id}`, with
+OpenAI's answers to what is wrong. Every model name is taken but those that OpenAI has shut
+down. No randomness: the same request gets the same answer, ids are counted. Usage is counted
+too: a token for every four characters begun, and 85 for a picture.
+
+Run it by itself: `python -m service.demo.offline_model.model --port 0 --port-file port.txt`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from service.demo.offline_model.chatreply import Reply
+from service.demo.offline_model.chatrequest import Refused, parse, shut_down
+from service.demo.offline_model.wits import answer
+
+MODELS = ("gpt-5.4-mini", "gpt-5.4", "gpt-5.4-nano")
+_CREATED = 1767225600  # when the offered models claim to be from: a constant, as all here
+
+
+class _Json(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return orjson.dumps(content)
+
+
+def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> Starlette:
+    """The application; `delay` is the pause before each word of a stream, in seconds.
+
+    Once `hurry` is set, streams come without pauses.
+    """
+    numbers = itertools.count(1)
+    hurry = hurry or asyncio.Event()
+
+    async def complete(request: Request) -> Response:
+        try:
+            body = orjson.loads(await request.body())
+        except orjson.JSONDecodeError as error:
+            raise Refused(
+                400, f"We could not parse the JSON body of your request. ({error})"
+            ) from None
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody is left to read it
+        asked = parse(body)
+        reply = Reply(next(numbers), asked, answer(asked))
+        if not asked.stream:
+            return _Json(reply.whole())
+        return StreamingResponse(reply.events(delay, hurry), media_type="text/event-stream")
+
+    async def models(_: Request) -> Response:
+        return _Json({"object": "list", "data": [_model(each) for each in MODELS]})
+
+    async def model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name.startswith("gpt-3.5-turbo"):
+            raise Refused(404, shut_down(name), "model_not_found", "model")
+        return _Json(_model(name))
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", complete, methods=["POST"]),
+            Route("/v1/models", models),
+            Route("/v1/models/{name:path}", model),
+        ],
+        exception_handlers={
+            Refused: _on_refused,
+            HTTPException: _on_http_error,
+            Exception: _on_fault,
+        },
+    )
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "offline"}
+
+
+def _error(status: int, message: str, code: str | None, param: str | None = None) -> Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": param, "code": code}
+    return _Json({"error": error}, status_code=status)
+
+
+async def _on_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return _error(error.status, error.message, error.code, error.param)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        message = f"Not allowed to {request.method} on {request.url.path}"
+        return _error(405, message, "method_not_supported")
+    message = f"Invalid URL ({request.method} {request.url.path})"
+    return _error(error.status_code, message, "unknown_url")
+
+
+async def _on_fault(_: Request, error: Exception) -> Response:
+    return _error(500, f"The offline model failed: {type(error).__name__}", None)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside a program that handles signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class OfflineModel:
+    """The offline model on a port of this machine: `async with OfflineModel() as model`."""
+
+    def __init__(self, port: int = 0, delay: float = 0.02) -> None:
+        self.port = port
+        self._delay = delay
+        self._hurry = asyncio.Event()
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def base_url(self) -> str:
+        """What OPENAI_BASE_URL wants."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def start(self) -> None:
+        """Listen; OSError if the port is taken. `port` is then the real one."""
+        self._hurry.clear()
+        # uvicorn would end the whole program over a taken port, so it gets a bound socket.
+        # Only with IPPROTO_TCP named does asyncio switch Nagle's delay (40 ms a call) off.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", self.port))
+            self.port = listener.getsockname()[1]
+            config = uvicorn.Config(
+                offline_model(self._delay, self._hurry), log_config=None, access_log=False,
+                lifespan="off", ws="none", timeout_graceful_shutdown=1,
+            )  # fmt: skip
+            self._server = _Server(config)
+            self._task = asyncio.create_task(self._server.serve([listener]), name="offline-model")
+            while not self._server.started:
+                if self._task.done():
+                    await self._task
+                    raise RuntimeError("the offline model did not start")
+                await asyncio.sleep(0.005)
+        except BaseException:
+            listener.close()
+            raise
+
+    async def stop(self) -> None:
+        """Stop listening, finish what is being answered at once; harmless when not started."""
+        server, task, self._server, self._task = self._server, self._task, None, None
+        if server is None or task is None:
+            return
+        self._hurry.set()
+        server.should_exit = True
+        await task
+        # A client that does not read is cut off; uvicorn does not wait until it is.
+        await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
+
+    async def serve(self) -> None:
+        """Run until cancelled, once started."""
+        assert self._task is not None, "start first"
+        await asyncio.shield(self._task)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+async def _run(port: int, delay: float, port_file: Path | None) -> None:
+    async with OfflineModel(port, delay) as model:
+        if port_file:
+            # Renamed into place: whoever waits for it never reads half of it.
+            partial = port_file.with_name(port_file.name + ".part")
+            partial.write_text(str(model.port))
+            partial.replace(port_file)
+        print(f"offline model on {model.base_url}", flush=True)
+        await model.serve()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="An OpenAI-compatible model, offline.")
+    parser.add_argument("--port", type=int, default=0, help="0 (default): any free one")
+    parser.add_argument("--port-file", type=Path, help="where to write the port")
+    parser.add_argument("--delay", type=float, default=0.02, help="seconds before each word")
+    given = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_run(given.port, given.delay, given.port_file))
+
+
+if __name__ == "__main__":
+    main()

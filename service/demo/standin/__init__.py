@@ -1,0 +1,1 @@
+"""A stand-in for EMQX, as recorded from a real one."""

@@ -1,0 +1,242 @@
+"""EMQX's HTTP connector and HTTP action: their states, buffers and counters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from urllib.parse import quote
+
+from service.demo.standin.buffer import Limits, Outcome, Query, Worker
+from service.demo.standin.http import Pool, Target
+from service.demo.standin.message import Message
+from service.demo.standin.settings import Settings
+from service.demo.standin.template import render
+from service.rulesql import to_json
+
+log = logging.getLogger(__name__)
+
+_DROPPED = {
+    Outcome.EXPIRED: "dropped.expired",
+    Outcome.OVERFLOW: "dropped.queue_full",
+}
+_HINT = "EMQX sends again only after 503, 429 and lost connections"
+_HINTS = {
+    "status 401": "the token in the connector's headers is not the webhook's WEBHOOK_TOKEN",
+    "status 404": "the connector's url or the action's path is wrong",
+    "status 413": "the webhook's MAX_BODY is too small",
+}
+_IN_PATH = "/?&=%:@,;+$!*'()~"
+
+
+class Connector:
+    """Connections to one server, and whether it was there at the last health check."""
+
+    def __init__(self, name: str, conf: Settings) -> None:
+        self.name = name
+        self.conf = conf
+        self.target = Target.parse(str(conf["url"]))
+        self.status = "disconnected"
+        self.outages = 0
+        self.pool: Pool | None = None
+        self._monitor: asyncio.Task[None] | None = None
+        self._interval = conf.seconds("resource_opts", "health_check_interval")
+
+    async def start(self) -> None:
+        """Opens the first connection (for up to start_timeout) and keeps watching."""
+        if not self.conf["enable"]:
+            return
+        self.pool = Pool(
+            self.target,
+            size=self.conf.integer("pool_size"),
+            pipelining=self.conf.integer("enable_pipelining"),
+            timeout=self.conf.seconds("connect_timeout"),
+            by_hash=self.conf["pool_type"] == "hash",
+        )
+        self.status = "connecting"
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.conf.seconds("resource_opts", "start_timeout")):
+                await self._check(self.pool)
+        self._monitor = asyncio.create_task(self._watch(self.pool))
+
+    async def stop(self) -> None:
+        if self._monitor is not None:
+            self._monitor.cancel()
+            await asyncio.gather(self._monitor, return_exceptions=True)
+        if self.pool is not None:
+            await self.pool.close()
+        self.status = "disconnected"
+
+    async def _watch(self, pool: Pool) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            await self._check(pool)
+
+    async def _check(self, pool: Pool) -> None:
+        status = "connected" if await pool.check() else "disconnected"
+        if status != self.status:
+            self.status = status
+            if status == "connected":
+                log.info("connector http:%s: connected to %s", self.name, self.target.authority)
+            else:
+                self.outages += 1
+                log.warning(
+                    "connector http:%s: nobody answers at %s; messages wait until request_ttl",
+                    self.name,
+                    self.target.authority,
+                )
+
+
+class HttpAction:
+    """Posts rule outputs. `deliver` never waits; what became of a message is told later."""
+
+    def __init__(self, name: str, conf: Settings, connector: Connector) -> None:
+        self.name = name
+        self.conf = conf
+        self.connector = connector
+        self.counters: Counter[str] = Counter()
+        self._seen = -1  # the connector's outages at this action's last good health check
+        self._monitor: asyncio.Task[None] | None = None
+        self._interval = conf.seconds("resource_opts", "health_check_interval")
+        self._ttl = conf.seconds("resource_opts", "request_ttl")
+        limits = Limits(
+            inflight_window=conf.integer("resource_opts", "inflight_window"),
+            max_buffer_bytes=conf.bytes("resource_opts", "max_buffer_bytes"),
+            resume=max(0.001, min(self._interval, self._ttl / 3)),
+            attempts=1 + conf.integer("parameters", "max_retries"),
+        )
+        self._workers = [
+            Worker(limits, self._sender(index), lambda: self.status == "connected", self.counters)
+            for index in range(conf.integer("resource_opts", "worker_pool_size"))
+        ]
+
+    @property
+    def status(self) -> str:
+        """`connected` once this action's own health check saw its connector connected."""
+        if not self.conf["enable"] or self.connector.status == "disconnected":
+            return "disconnected"
+        return "connected" if self._seen == self.connector.outages else "connecting"
+
+    async def start(self) -> None:
+        if self.conf["enable"]:
+            self._check()
+            self._monitor = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        if self._monitor is not None:
+            self._monitor.cancel()
+            await asyncio.gather(self._monitor, return_exceptions=True)
+        if left := sum(worker.queuing + worker.inflight for worker in self._workers):
+            log.warning("action http:%s stops with %d messages not delivered", self.name, left)
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+
+    def deliver(
+        self,
+        output: Mapping[str, object],
+        message: Message,
+        told: Callable[[Outcome], None] = lambda _: None,
+    ) -> None:
+        """Buffers one rule output. Raises RuleException when it can't be JSON."""
+        self.counters["matched"] += 1
+        if not self.conf["enable"] or not self.connector.conf["enable"]:
+            self.counters.update(("dropped", "dropped.resource_stopped"))
+            log.warning("action http:%s is disabled; message %s dropped", self.name, message.id)
+            told(Outcome.FAILED)
+            return
+
+        def finished(query: Query, outcome: Outcome) -> None:
+            self._count(query, outcome)
+            told(outcome)
+
+        query = Query(
+            request=self._request(output),
+            expires=asyncio.get_running_loop().time() + self._ttl,
+            finished=finished,
+            label=f"message {message.id} on topic {message.topic!r}",
+        )
+        # EMQX picks the buffer by the publishing connection
+        worker = zlib.crc32(message.source.encode()) % len(self._workers)
+        self._workers[worker].offer(query)
+
+    def metrics(self) -> dict[str, int | float]:
+        """The counters under EMQX's names."""
+        names = (
+            "dropped dropped.expired dropped.other dropped.queue_full dropped.resource_not_found"
+            " dropped.resource_stopped failed late_reply matched received retried success"
+        )
+        return {
+            **{name: self.counters[name] for name in names.split()},
+            "inflight": sum(worker.inflight for worker in self._workers),
+            "queuing": sum(worker.queuing for worker in self._workers),
+            "queuing_bytes": sum(worker.queuing_bytes for worker in self._workers),
+            "rate": 0.0,
+            "rate_last5m": 0.0,
+            "rate_max": 0.0,
+        }
+
+    def reset_metrics(self) -> None:
+        self.counters.clear()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            self._check()
+
+    def _check(self) -> None:
+        if self.connector.status == "connected":
+            self._seen = self.connector.outages
+
+    def _sender(self, index: int) -> Callable[[bytes], asyncio.Future[int]]:
+        def send(request: bytes) -> asyncio.Future[int]:
+            assert self.connector.pool is not None
+            return self.connector.pool.request(request, index)
+
+        return send
+
+    def _request(self, output: Mapping[str, object]) -> bytes:
+        target = self.connector.target
+        parameters = self.conf.section("parameters")
+        method = str(parameters["method"]).upper()
+        path = (
+            f"{target.path}/{quote(render(str(parameters['path']), output), _IN_PATH).lstrip('/')}"
+        )
+        template = parameters.get("body")
+        body = to_json(output) if template is None else render(str(template), output)
+        configured = parameters.section("headers") | self.connector.conf.section("headers")
+        headers = {
+            # EMQX takes header values for templates, so "Bearer ${TOKEN}" goes out as undefined
+            name.lower(): _one_line(render(str(value), output))
+            for name, value in configured.items()
+        }
+        headers["host"] = target.authority
+        if method in ("POST", "PUT"):
+            headers["content-length"] = str(len(body))
+        else:
+            body = b""
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
+
+    def _count(self, query: Query, outcome: Outcome) -> None:
+        if outcome is Outcome.DONE:
+            self.counters["success"] += 1
+        elif outcome is Outcome.FAILED:
+            self.counters["failed"] += 1
+            why = f"{self.connector.target.authority} answered {query.reason}"
+            self._say_dropped(query, why, _HINTS.get(query.reason, _HINT))
+        elif outcome is Outcome.LATE:
+            self.counters["late_reply"] += 1
+        else:
+            self.counters.update(("dropped", _DROPPED[outcome]))
+            hint = "see resource_opts.request_ttl" if outcome is Outcome.EXPIRED else "buffer full"
+            self._say_dropped(query, f"{outcome.value}, last: {query.reason or 'not sent'}", hint)
+
+    def _say_dropped(self, query: Query, why: str, hint: str) -> None:
+        log.warning("DROPPED by action http:%s: %s: %s (%s)", self.name, query.label, why, hint)
+
+
+def _one_line(value: bytes) -> str:
+    """A header's value; what a message puts into it can't add another header."""
+    return value.decode("latin-1").replace("\r", " ").replace("\n", " ")

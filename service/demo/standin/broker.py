@@ -1,0 +1,180 @@
+"""The broker's stand-in: EMQX 5.8.9 as recorded, as far as this project needs it.
+
+MQTT 3.1.1 over TCP and WebSocket, rules with HTTP actions and republishing, and the REST calls
+that the service and its tools make. For the demo and the tests; it keeps nothing on disk.
+`python -m service.demo.standin.broker --help` runs it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from service.demo.standin.message import Message
+from service.demo.standin.mqtt import MqttBroker, port_error
+from service.demo.standin.resources import Refused, Resources
+from service.demo.standin.rest import RestApi
+from service.demo.standin.schema import Invalid
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs the loop, and says when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class StandIn:
+    """The whole broker. Ports of 0 are chosen by the system and known after `start`.
+
+    For tests, once started: `mqtt.published` holds the last messages with their properties,
+    `resources` the connectors, actions and rules with their counters.
+    """
+
+    def __init__(
+        self,
+        mqtt_port: int = 0,
+        ws_port: int = 0,
+        rest_port: int = 0,
+        host: str = "127.0.0.1",
+        api_keys: Mapping[str, str] | None = None,
+    ) -> None:
+        self.host = host
+        self.mqtt_port = mqtt_port
+        self.ws_port = ws_port
+        self.rest_port = rest_port
+        self._api_keys = {"key": "secret"} if api_keys is None else dict(api_keys)
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def rest_url(self) -> str:
+        """What EMQX_URL has to be, without a path."""
+        return f"http://{self.host}:{self.rest_port}"
+
+    async def start(self) -> None:
+        """Opens all three ports. Raises OSError that names a port that is taken."""
+        listener = _listen(self.host, self.rest_port)
+        try:
+            self.resources = Resources(self.publish)
+            self.mqtt = MqttBroker(
+                self.host, self.mqtt_port, self.ws_port, self.resources.engine.handle
+            )
+            await self.mqtt.start()
+        except BaseException:
+            listener.close()
+            raise
+        self.mqtt_port = self.mqtt.port("default")
+        self.ws_port = self.mqtt.port("ws")
+        self.rest_port = listener.getsockname()[1]
+        app = RestApi(self.mqtt, self.resources, self._api_keys).app
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        await self._server.ready.wait()
+
+    async def stop(self) -> None:
+        """Closes everything; messages still buffered are lost, as with EMQX."""
+        if self._serving is None:
+            return
+        self._server.should_exit = True
+        await self._serving
+        self._serving = None
+        await self.mqtt.shutdown()
+        await self.resources.stop()
+
+    async def load(self, hocon_text: str) -> None:
+        """The same as PUT /configs?mode=merge. Raises Refused or Invalid."""
+        async with self.resources.changing:
+            await self.resources.load(hocon_text)
+
+    def publish(self, message: Message) -> int:
+        """Runs rules and delivers; the number of sessions reached."""
+        return self.mqtt.publish(message)
+
+    async def __aenter__(self) -> StandIn:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise port_error(exc, port, "REST") from None
+    listener.setblocking(False)
+    return listener
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m service.demo.standin.broker", description=__doc__
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--mqtt-port", type=int, default=1883)
+    parser.add_argument("--ws-port", type=int, default=8083)
+    parser.add_argument("--rest-port", type=int, default=18083)
+    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--api-key", default="key")
+    parser.add_argument("--api-secret", default="secret")
+    parser.add_argument("--port-file", type=Path, help="gets the ports: mqtt ws rest")
+    return parser.parse_args()
+
+
+async def _main(args: argparse.Namespace) -> None:
+    keys = {args.api_key: args.api_secret}
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with StandIn(args.mqtt_port, args.ws_port, args.rest_port, args.host, keys) as broker:
+        for path in args.config:
+            await broker.load(path.read_text())
+        ports = f"{broker.mqtt_port} {broker.ws_port} {broker.rest_port}\n"
+        if args.port_file:
+            scratch = args.port_file.with_suffix(".part")
+            scratch.write_text(ports)
+            scratch.replace(args.port_file)  # whoever waits for it never sees half of it
+        print(f"stand-in ready: mqtt, ws, rest on {ports}", end="", flush=True)
+        await stopped.wait()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(_main(_arguments()))
+    except (OSError, Refused, Invalid) as exc:
+        sys.exit(str(exc))

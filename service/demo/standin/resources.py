@@ -1,0 +1,294 @@
+"""All connectors, actions and rules: created, updated and deleted in the order EMQX wants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from service.demo.standin import hocon, schema
+from service.demo.standin.action import Connector, HttpAction
+from service.demo.standin.message import Message, now_ms
+from service.demo.standin.rules import LoadedRule, RuleEngine
+from service.demo.standin.settings import Settings
+from service.rulesql import parse
+
+# EMQX's roots; all but connectors, actions and rule_engine are taken and left alone
+_ROOTS = """
+actions alarm api_key authentication authorization auto_subscribe bridges cluster
+conn_congestion connectors crl_cache dashboard delayed durable_sessions durable_storage exhook
+flapping_detect force_gc force_shutdown gateway limiter listeners log mqtt node
+overload_protection prometheus psk_authentication retainer rewrite rpc rule_engine slow_subs
+sources sys_topics sysmon telemetry topic_metrics
+"""
+_KNOWN_ROOTS = frozenset(_ROOTS.split())
+
+
+class Refused(Exception):
+    """EMQX would answer 400. `errors` is a configuration's `errors` or a plain message."""
+
+    def __init__(self, errors: object, code: str = "BAD_REQUEST", **more: object) -> None:
+        super().__init__(str(errors))
+        self.errors = errors
+        self.code = code
+        self.more = more
+
+
+class Missing(Exception):
+    """EMQX would answer 404 with this message."""
+
+
+class Resources:
+    """What is configured and what runs."""
+
+    def __init__(self, publish: Callable[[Message], object]) -> None:
+        self.connectors: dict[str, Connector] = {}
+        self.actions: dict[str, HttpAction] = {}
+        self.engine = RuleEngine(publish)
+        self.changing = asyncio.Lock()  # to be held around every change
+
+    # the whole configuration
+
+    async def load(self, text: str, *, replace: bool = False) -> None:
+        """PUT /configs: checks everything, then changes; merges into what is there.
+
+        Raises Refused, and schema.Invalid for a missing field (EMQX answers 500 to that).
+        """
+        try:
+            tree = hocon.load(text)
+        except hocon.HoconError as exc:
+            raise Refused(exc.errors) from None
+        unknown = {
+            root: f'{{root_key_not_found,<<"{root}">>}}'
+            for root in tree
+            if root not in _KNOWN_ROOTS
+        }
+        if unknown:
+            raise Refused(unknown)
+        connectors = self._section(tree, "connectors", "http")
+        actions = self._section(tree, "actions", "http")
+        rules = self._section(tree, "rule_engine", "rules")
+        checked = (
+            self._all(schema.connector, connectors, self.connector_confs(), "connectors.http"),
+            self._all(schema.action, actions, self.action_confs(), "actions.http"),
+            self._all(schema.rule, rules, self.rule_confs(), "rule_engine.rules"),
+        )
+        known = {*self.connectors, *checked[0]}
+        for name, conf in checked[1].items():
+            if conf["connector"] not in known:
+                raise Refused(self._orphan(name, conf))
+        for name, conf in checked[0].items():
+            await self.put_connector(name, conf)
+        for name, conf in checked[1].items():
+            await self.put_action(name, conf)
+        for name, conf in checked[2].items():
+            self.put_rule(name, conf)
+        if replace:
+            await self._drop_others(tree, *checked)
+
+    @staticmethod
+    def _section(tree: Mapping[str, object], root: str, kind: str) -> Mapping[str, object]:
+        section = tree.get(root, {})
+        if not isinstance(section, Mapping):
+            raise Refused({root: schema.Invalid(root, "expected an object", section).as_json()})
+        for key in section:
+            if root != "rule_engine" and key != kind:
+                raise Refused({root: f"the stand-in knows {root} of type http only, not {key}"})
+        found = section.get(kind, {})
+        return found if isinstance(found, Mapping) else {}
+
+    @staticmethod
+    def _all(
+        check: Callable[[object, str], Settings],
+        new: Mapping[str, object],
+        old: Mapping[str, Settings],
+        path: str,
+    ) -> dict[str, Settings]:
+        checked = {}
+        for name, conf in new.items():
+            before = {k: v for k, v in old.get(name, {}).items() if not k.endswith("_at")}
+            try:
+                checked[name] = check(_merged(before, conf), f"{path}.{name}")
+            except schema.Invalid as exc:
+                if exc.reason == "required_field":
+                    raise
+                raise Refused({path.split(".")[0]: exc.as_json()}) from None
+        return checked
+
+    async def _drop_others(
+        self,
+        tree: Mapping[str, object],
+        connectors: Mapping[str, object],
+        actions: Mapping[str, object],
+        rules: Mapping[str, object],
+    ) -> None:
+        if "rule_engine" in tree:
+            for name in set(self.engine.rules) - set(rules):
+                self.delete_rule(name)
+        if "actions" in tree:
+            for name in set(self.actions) - set(actions):
+                await self.delete_action(name)
+        if "connectors" in tree:
+            for name in set(self.connectors) - set(connectors):
+                await self.delete_connector(name)
+
+    def _orphan(self, name: str, conf: Settings) -> str:
+        """EMQX's words for an action on a connector that does not exist."""
+        before = hocon.dump({"actions": {"http": dict(self.action_confs())}})
+        after = hocon.dump({"actions": {"http": {name: conf}}})
+        return (
+            f"The effective configurations:\n```\n{_inside(before)}```\n\n"
+            f"Try to merge with:\n```\n{_inside(after)}```\n\n"
+            "Can't merge the new configurations!\nRoot key: actions\n"
+            "Reason: {post_config_update,emqx_bridge_v2,\n"
+            "            [#{action => create,\n               errors =>\n"
+            f"                   [{{{{http,{name}}},\n                     {{error,\n"
+            f"                         #{{bridge_name => {name},bridge_type => http,\n"
+            f'                           connector_name => <<"{conf["connector"]}">>,\n'
+            "                           reason =>\n"
+            '                               <<"connector_not_found_or_wrong_type">>}}}]}]}\n'
+        )
+
+    # one by one
+
+    def connector_confs(self) -> dict[str, Settings]:
+        return {name: item.conf for name, item in self.connectors.items()}
+
+    def action_confs(self) -> dict[str, Settings]:
+        return {name: item.conf for name, item in self.actions.items()}
+
+    def rule_confs(self) -> dict[str, Settings]:
+        return {name: item.conf for name, item in self.engine.rules.items()}
+
+    async def put_connector(self, name: str, conf: Settings) -> None:
+        """Creates or updates; an update restarts it and its actions, as in EMQX."""
+        old = self.connectors.get(name)
+        if old is not None and old.conf == conf:
+            return
+        if old is not None:
+            await old.stop()
+        connector = self.connectors[name] = Connector(name, conf)
+        await connector.start()
+        for action in list(self.actions.values()):
+            if action.conf["connector"] == name:
+                await self._start_action(action.name, action.conf)
+
+    async def put_action(self, name: str, conf: Settings) -> None:
+        """Creates or updates. Raises Refused without its connector."""
+        old = self.actions.get(name)
+        if old is not None and _same(old.conf, conf):
+            return
+        if conf["connector"] not in self.connectors:
+            raise Refused("connector_not_found_or_wrong_type")
+        await self._start_action(name, _stamped(conf, old.conf if old else None))
+
+    async def _start_action(self, name: str, conf: Settings) -> None:
+        old = self.actions.get(name)
+        if old is not None:
+            await old.stop()
+        action = HttpAction(name, conf, self.connectors[str(conf["connector"])])
+        if old is not None:
+            action.counters.update(old.counters)
+        self.actions[name] = self.engine.actions[f"http:{name}"] = action
+        await action.start()
+
+    def put_rule(self, rule_id: str, conf: Settings) -> LoadedRule:
+        """Creates or updates a checked rule."""
+        old = self.engine.rules.get(rule_id)
+        if old is not None and _same(old.conf, conf):
+            return old
+        stamped = _stamped(conf, old.conf if old else None)
+        loaded = LoadedRule(rule_id, stamped, parse(str(conf["sql"])))
+        if old is not None:
+            loaded.counters = old.counters
+        self.engine.rules[rule_id] = loaded
+        return loaded
+
+    async def delete_connector(self, name: str) -> None:
+        """Raises Missing, and Refused while an action uses it."""
+        connector = self.connector(name)
+        users = [a.name for a in self.actions.values() if a.conf["connector"] == name]
+        if users:
+            channels = ",".join(
+                f'{{<<"action:http:{user}:connector:http:{name}">>,'
+                f'#{{bridge_name => <<"{user}">>,bridge_type => <<"http">>}}}}'
+                for user in users
+            )
+            raise Refused(
+                '{<<"Cannot delete connector while there are active channels defined for this'
+                f' connector">>,[{channels}]}}'
+            )
+        del self.connectors[name]
+        await connector.stop()
+
+    async def delete_action(self, name: str) -> None:
+        """Raises Missing, and Refused while a rule uses it."""
+        action = self.action(name)
+        users = self.rules_of(name)
+        if users:
+            message = "Cannot delete action while active rules are depending on it"
+            raise Refused(message, rules=users)
+        del self.actions[name], self.engine.actions[f"http:{name}"]
+        await action.stop()
+
+    def delete_rule(self, rule_id: str) -> None:
+        """Raises Missing."""
+        self.rule(rule_id)
+        del self.engine.rules[rule_id]
+
+    def connector(self, name: str) -> Connector:
+        if name not in self.connectors:
+            raise Missing(
+                f"Connector lookup failed: connector named '{name}' of type http does not exist."
+            )
+        return self.connectors[name]
+
+    def action(self, name: str) -> HttpAction:
+        if name not in self.actions:
+            raise Missing(
+                f"Action lookup failed: action named '{name}' of type http does not exist."
+            )
+        return self.actions[name]
+
+    def rule(self, rule_id: str) -> LoadedRule:
+        if rule_id not in self.engine.rules:
+            raise Missing("Rule Id Not Found")
+        return self.engine.rules[rule_id]
+
+    def rules_of(self, action: str) -> list[str]:
+        return sorted(
+            rule.id for rule in self.engine.rules.values() if f"http:{action}" in rule.actions
+        )
+
+    async def stop(self) -> None:
+        self.engine.rules.clear()
+        for action in self.actions.values():
+            await action.stop()
+        for connector in self.connectors.values():
+            await connector.stop()
+
+
+def _merged(old: Mapping[str, object], new: object) -> object:
+    if not isinstance(new, Mapping):
+        return new
+    merged = dict(old)
+    for key, value in new.items():
+        inner = old.get(key)
+        merged[key] = _merged(inner, value) if isinstance(inner, Mapping) else value
+    return merged
+
+
+def _same(old: Settings, new: Settings) -> bool:
+    return {k: v for k, v in old.items() if not k.endswith("_at")} == {
+        k: v for k, v in new.items() if not k.endswith("_at")
+    }
+
+
+def _stamped(conf: Settings, old: Settings | None) -> Settings:
+    now = now_ms()
+    created = old["created_at"] if old else now
+    return Settings(conf, created_at=created, last_modified_at=now)
+
+
+def _inside(block: str) -> str:
+    """A dumped tree without its outer braces."""
+    return "".join(line[2:] + "\n" for line in block.split("\n")[1:-1])

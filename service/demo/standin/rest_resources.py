@@ -1,0 +1,254 @@
+"""The REST side's connectors and actions, and the configuration as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from service.demo.standin import hocon, schema
+from service.demo.standin.action import Connector, HttpAction
+from service.demo.standin.http import Pool, Target
+from service.demo.standin.message import NODE
+from service.demo.standin.publishing import parse_json
+from service.demo.standin.resources import Missing, Refused, Resources
+from service.demo.standin.settings import Settings
+
+Handler = Callable[[Request], Awaitable[Response]]
+_NO_BODY = 204
+_ADDED = "name type actions sources rules status status_reason error node_status"
+_SHOWN = frozenset((*_ADDED.split(), "created_at", "last_modified_at"))
+
+
+class Handlers:
+    """One handler for each call. What they raise is turned into answers by `rest`."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        return [
+            ("/configs", "PUT", self.put_configs),
+            ("/configs", "GET", self.get_configs),
+            ("/connectors", "GET", self.connectors),
+            ("/connectors", "POST", self.create_connector),
+            ("/connectors_probe", "POST", self.probe_connector),
+            ("/connectors/{id}", "GET", self.connector),
+            ("/connectors/{id}", "PUT", self.update_connector),
+            ("/connectors/{id}", "DELETE", self.delete_connector),
+            ("/connectors/{id}/enable/{on}", "PUT", self.enable_connector),
+            ("/actions", "GET", self.actions),
+            ("/actions", "POST", self.create_action),
+            ("/actions/{id}", "GET", self.action),
+            ("/actions/{id}", "PUT", self.update_action),
+            ("/actions/{id}", "DELETE", self.delete_action),
+            ("/actions/{id}/enable/{on}", "PUT", self.enable_action),
+            ("/actions/{id}/metrics", "GET", self.action_metrics),
+            ("/actions/{id}/metrics/reset", "PUT", self.reset_action_metrics),
+        ]
+
+    # the configuration as a whole
+
+    async def put_configs(self, request: Request) -> Response:
+        text = (await request.body()).decode("utf-8", "replace")
+        mode = request.query_params.get("mode", "merge")
+        if mode not in ("merge", "replace"):
+            raise Refused(f"mode {mode!r} is not one of merge, replace")
+        try:
+            await self._resources.load(text, replace=mode == "replace")
+        except Refused as exc:
+            said = json.dumps({"errors": exc.errors}, ensure_ascii=False)
+            return PlainTextResponse(said, 400)
+        except schema.Invalid as exc:
+            message = (
+                "throw, {emqx_conf_schema,[#{kind => validation_error,"
+                f'path => "{exc.path}",reason => {exc.reason}}}]}}, []'
+            )
+            return JSONResponse({"code": "INTERNAL_ERROR", "message": message}, 500)
+        return Response(status_code=200)
+
+    async def get_configs(self, request: Request) -> Response:
+        tree = {
+            "connectors": {"http": dict(self._resources.connector_confs())},
+            "actions": {"http": dict(self._resources.action_confs())},
+            "rule_engine": {"rules": dict(self._resources.rule_confs())},
+        }
+        key = request.query_params.get("key")
+        if key is not None and key not in tree:
+            raise Missing(f"no configuration {key!r} in this stand-in")
+        shown = schema.masked({key: tree[key]} if key else tree)
+        if "application/json" in request.headers.get("accept", ""):
+            return JSONResponse(shown)
+        return PlainTextResponse(hocon.dump(shown))
+
+    # connectors
+
+    async def connectors(self, _: Request) -> Response:
+        return JSONResponse([self._show_connector(c) for c in self._resources.connectors.values()])
+
+    async def connector(self, request: Request) -> Response:
+        return JSONResponse(self._show_connector(self._connector_of(request)))
+
+    async def create_connector(self, request: Request) -> Response:
+        name, body = await _named_body(request)
+        if name in self._resources.connectors:
+            raise Refused("connector already exists", "ALREADY_EXISTS")
+        await self._resources.put_connector(name, schema.connector(body, "root"))
+        return JSONResponse(self._show_connector(self._resources.connectors[name]), 201)
+
+    async def update_connector(self, request: Request) -> Response:
+        connector = self._connector_of(request)
+        body = schema.unmasked(_without_identity(await read_object(request)), connector.conf)
+        await self._resources.put_connector(connector.name, schema.connector(body, "root"))
+        return JSONResponse(self._show_connector(self._resources.connectors[connector.name]))
+
+    async def delete_connector(self, request: Request) -> Response:
+        await self._resources.delete_connector(self._connector_of(request).name)
+        return Response(status_code=_NO_BODY)
+
+    async def enable_connector(self, request: Request) -> Response:
+        connector = self._connector_of(request)
+        await self._resources.put_connector(
+            connector.name, Settings(connector.conf, enable=_on(request))
+        )
+        return Response(status_code=_NO_BODY)
+
+    async def probe_connector(self, request: Request) -> Response:
+        _, body = await _named_body(request)
+        conf = schema.connector(body, "root")
+        target = Target.parse(str(conf["url"]))
+        pool = Pool(target, size=1, pipelining=1, timeout=5.0, by_hash=False)
+        try:
+            reached = await pool.check()
+        finally:
+            await pool.close()
+        if reached:
+            return Response(status_code=_NO_BODY)
+        message = f'{{refused,"{target.authority}"}}'
+        return JSONResponse({"code": "TEST_FAILED", "message": message}, 400)
+
+    def _connector_of(self, request: Request) -> Connector:
+        return self._resources.connector(_name(request))
+
+    def _show_connector(self, connector: Connector) -> object:
+        used = [
+            action.name
+            for action in self._resources.actions.values()
+            if action.connector is connector
+        ]
+        return schema.masked(
+            {
+                **connector.conf,
+                "name": connector.name,
+                "type": "http",
+                "actions": sorted(used),
+                "sources": [],
+                "status": connector.status,
+                "node_status": [{"node": NODE, "status": connector.status}],
+            }
+        )
+
+    # actions
+
+    async def actions(self, _: Request) -> Response:
+        return JSONResponse([self._show_action(a) for a in self._resources.actions.values()])
+
+    async def action(self, request: Request) -> Response:
+        return JSONResponse(self._show_action(self._action_of(request)))
+
+    async def create_action(self, request: Request) -> Response:
+        name, body = await _named_body(request)
+        if name in self._resources.actions:
+            raise Refused("action already exists", "ALREADY_EXISTS")
+        await self._resources.put_action(name, schema.action(body, "root"))
+        return JSONResponse(self._show_action(self._resources.actions[name]), 201)
+
+    async def update_action(self, request: Request) -> Response:
+        action = self._action_of(request)
+        body = schema.unmasked(_without_identity(await read_object(request)), action.conf)
+        await self._resources.put_action(action.name, schema.action(body, "root"))
+        return JSONResponse(self._show_action(self._resources.actions[action.name]))
+
+    async def delete_action(self, request: Request) -> Response:
+        action = self._action_of(request)
+        if request.query_params.get("also_delete_dep_actions") == "true":
+            for rule_id in self._resources.rules_of(action.name):
+                rule = self._resources.rule(rule_id)
+                kept = [item for item in rule.actions if item != f"http:{action.name}"]
+                self._resources.put_rule(rule_id, Settings(rule.conf, actions=kept))
+        await self._resources.delete_action(action.name)
+        return Response(status_code=_NO_BODY)
+
+    async def enable_action(self, request: Request) -> Response:
+        action = self._action_of(request)
+        await self._resources.put_action(action.name, Settings(action.conf, enable=_on(request)))
+        return Response(status_code=_NO_BODY)
+
+    async def action_metrics(self, request: Request) -> Response:
+        metrics = self._action_of(request).metrics()
+        nodes = [{"node": NODE, "metrics": metrics}]
+        return JSONResponse({"metrics": metrics, "node_metrics": nodes})
+
+    async def reset_action_metrics(self, request: Request) -> Response:
+        self._action_of(request).reset_metrics()
+        return Response(status_code=_NO_BODY)
+
+    def _action_of(self, request: Request) -> HttpAction:
+        return self._resources.action(_name(request))
+
+    def _show_action(self, action: HttpAction) -> object:
+        status = action.status
+        reason = "" if status == "connected" else f"connector is {action.connector.status}"
+        return schema.masked(
+            {
+                **action.conf,
+                "name": action.name,
+                "type": "http",
+                "rules": self._resources.rules_of(action.name),
+                "status": status,
+                "status_reason": reason,
+                "error": reason,
+                "node_status": [{"node": NODE, "status": status, "status_reason": reason}],
+            }
+        )
+
+
+async def read_object(request: Request) -> Mapping[str, object]:
+    """The body. Raises NotJson, and Invalid when it is no object."""
+    body = parse_json(await request.body())
+    if not isinstance(body, Mapping):
+        raise schema.Invalid("root", "expected an object", body)
+    return body
+
+
+async def _named_body(request: Request) -> tuple[str, Mapping[str, object]]:
+    body = await read_object(request)
+    name = body.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name):
+        raise schema.Invalid("root.name", "required_field" if name is None else "bad name", name)
+    if body.get("type") != "http":
+        raise schema.Invalid("root.type", "the stand-in knows http only", body.get("type"))
+    return name, _without_identity(body)
+
+
+def _without_identity(body: Mapping[str, object]) -> dict[str, object]:
+    """Without what a GET adds, so that an answer can be sent back."""
+    return {key: value for key, value in body.items() if key not in _SHOWN}
+
+
+def _name(request: Request) -> str:
+    """The name in `http:name`. Raises Missing."""
+    kind, _, name = request.path_params["id"].partition(":")
+    if kind != "http":
+        raise Missing(f"Invalid id, it must be of format http:name: {request.path_params['id']}")
+    return str(name)
+
+
+def _on(request: Request) -> bool:
+    on: str = request.path_params["on"]
+    if on not in ("true", "false"):
+        raise Missing("Not Found")
+    return on == "true"

@@ -1,0 +1,199 @@
+"""The words of the domain as frozen values: message, request, reply, publish.
+
+Times are milliseconds since the epoch unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a request is; the last four are ends."""
+
+    QUEUED = "queued"
+    ANSWERING = "answering"
+    ANSWERED = "answered"  # reply stored, not yet published
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    IGNORED = "ignored"
+
+    @property
+    def ended(self) -> bool:
+        return self in ENDS
+
+    @classmethod
+    def parse(cls, text: str) -> State:
+        """Raises ValueError that lists what there is."""
+        try:
+            return cls(text)
+        except ValueError:
+            raise ValueError(f"no state {text!r}; one of {', '.join(cls)}") from None
+
+
+ENDS = frozenset({State.DONE, State.FAILED, State.EXPIRED, State.IGNORED})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One published MQTT message as EMQX's rule reported it.
+
+    `payload` is the bytes as far as EMQX kept them. `expiry` is MQTT 5's
+    Message-Expiry-Interval in seconds. `received_at` is EMQX's clock.
+    """
+
+    id: str
+    topic: str
+    payload: bytes
+    received_at: int
+    flow: str | None = None
+    clientid: str | None = None
+    username: str | None = None
+    qos: int = 0
+    retained: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    content_type: str | None = None
+    expiry: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """One message to hand to EMQX. `expiry` in seconds; text properties only."""
+
+    topic: str
+    payload: bytes
+    qos: int = 1
+    retain: bool = False
+    content_type: str | None = None
+    correlation: bytes | None = None
+    expiry: int | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider counted them."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A new request, ready to be stored (intake makes it).
+
+    `resolved` False: no flow that this process knows fits; then `conversation` is "" and
+    `ordered` False, and a process that knows the flow resolves it later. `publish` False
+    keeps the reply in the inbox (POST /ask without publish).
+    """
+
+    id: str
+    flow: str | None
+    dedupe: str
+    conversation: str
+    ordered: bool
+    message: Message
+    accepted_at: int
+    deadline: int
+    publish: bool = True
+    resolved: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to a model and what came of it. `result` is "ok" or an error code."""
+
+    at: int
+    took_ms: int
+    model: str
+    result: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange of a conversation's memory."""
+
+    user: str
+    assistant: str
+    at: int
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A request under a lease. (`seq`, `fence`) is the lease: writes carry both.
+
+    `state` is ANSWERING (to be asked) or ANSWERED (its `outbox` waits to be published).
+    `claims` counts how often it was claimed, this time included; `tries` the durable
+    attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
+    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers.
+    """
+
+    seq: int
+    fence: int
+    id: str
+    flow: str | None
+    conversation: str
+    ordered: bool
+    state: State
+    message: Message
+    accepted_at: int
+    deadline: int
+    publish: bool = True
+    claims: int = 1
+    tries: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
+    outbox: tuple[Publish, ...] = ()
+    outcome: State | None = None
+    turns: tuple[Turn, ...] = ()
+    cooldown_until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How a request ends, stored before anything is published.
+
+    With an empty `outbox` it ends at once in `outcome`; else it is `answered` until the
+    outbox is published. `turn` enters the conversation's memory in the same transaction.
+    """
+
+    outcome: State
+    outbox: tuple[Publish, ...] = ()
+    text: str | None = None
+    model: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    error_code: str | None = None
+    error_message: str | None = None
+    turn: Turn | None = None
+    keep_turns: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    cooldown_until: int | None = None
+    forget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """`amount` of `key` in the window that starts at `window` (ms), within `limit`."""
+
+    key: str
+    window: int
+    amount: int
+    limit: int

@@ -1,0 +1,126 @@
+"""Is what EMQX reads back what we want? Field by field, by meaning. Pure.
+
+Only the settings that we name are looked at. EMQX adds defaults and stamps, masks secrets,
+writes a duration in its own way and keeps the line breaks of an SQL or not: none of that is
+a difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from service.emqx import names
+from service.emqx.resources import Hole
+
+MASK = "******"
+_SECRET = "headers.authorization"  # noqa: S105 - the place of one, not a secret
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_SPANS = ("_interval", "_ttl", "_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One difference; `have` None: not set, `want` None: it has to go. Never a secret."""
+
+    path: str
+    have: Any
+    want: Any
+
+
+def differences(
+    want: Mapping[str, Any], have: Mapping[str, Any], *, sure: bool = False
+) -> tuple[Field, ...]:
+    """What keeps `have` (as read back) from being `want`, in the order of `want`.
+
+    A masked token is compared by its fingerprint. One that was loaded by hand has none: then
+    it is no difference, unless one has to be `sure`.
+    """
+    fields = list(_walk(want, have, ""))
+    wanted = names.fingerprint_in(str(want.get("description", "")))
+    found = names.fingerprint_in(str(have.get("description", "")))
+    if wanted and found != wanted and (found or sure) and not _has_secret(fields):
+        token = "another token" if found else "a token loaded by hand"
+        fields.append(Field(_SECRET, token, "the current token"))
+    parameters = have.get("parameters")
+    if isinstance(parameters, Mapping) and parameters.get("body"):
+        # A body template is not escaped: the first quote in a payload makes it invalid JSON.
+        fields.append(Field("parameters.body", parameters["body"], None))
+    return tuple(fields)
+
+
+def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator[Field]:
+    lower = {key.lower(): value for key, value in have.items()} if at == "headers." else have
+    for key, wanted in want.items():
+        path, found = f"{at}{key}", lower.get(key)
+        if isinstance(wanted, Mapping) and isinstance(found, Mapping | None):
+            yield from _walk(wanted, found or {}, f"{path}.")
+        elif path == _SECRET:
+            if field := _secret(wanted, found):
+                yield field
+        elif not _same(key, wanted, found):
+            yield Field(path, found, wanted)
+
+
+def _same(key: str, want: Any, have: Any) -> bool:
+    if isinstance(want, Hole):
+        return have is not None
+    if have is None:
+        return False
+    if isinstance(want, Mapping):
+        return isinstance(have, Mapping) and not list(_walk(want, have, ""))
+    if isinstance(want, list):
+        return (
+            isinstance(have, list)
+            and len(want) == len(have)
+            and all(_same(key, one, other) for one, other in zip(want, have, strict=True))
+        )
+    if key.endswith(_SPANS):
+        return milliseconds(want) == milliseconds(have)
+    if key == "sql":
+        return squeezed(str(want)) == squeezed(str(have))
+    if key == "url":
+        return str(want).rstrip("/") == str(have).rstrip("/")
+    if key == "description":
+        return _bare(str(want)) == _bare(str(have))
+    return _plain(want) == _plain(have)
+
+
+def _secret(want: Any, have: Any) -> Field | None:
+    if have is None:
+        return Field(_SECRET, None, "the current token")
+    if isinstance(want, Hole) or have in (MASK, want):
+        return None
+    return Field(_SECRET, "another token", "the current token")
+
+
+def _has_secret(fields: list[Field]) -> bool:
+    return any(field.path == _SECRET for field in fields)
+
+
+def _bare(description: str) -> str:
+    return re.sub(r" \(token [0-9a-f]{8}\)\Z", "", description)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def milliseconds(value: Any) -> float | str:
+    """`"1h30m"`, `"600s"` or a number of milliseconds; anything else stays what it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    text = str(value).strip().lower()
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhdw])", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return text
+    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def squeezed(sql: str) -> str:
+    """An SQL with one space wherever there is any, but what stands in quotes as it is."""
+    parts = re.split(r"('[^']*'|\"[^\"]*\")", sql)
+    parts[::2] = [re.sub(r"\s+", " ", part) for part in parts[::2]]
+    return "".join(parts).strip()

@@ -1,0 +1,125 @@
+"""EMQX's body → `Message`. Pure: what a rule may send, and nothing else.
+
+The fields are those that the SELECT in `emqx/` names; a rule made by hand in the dashboard
+may lack any of them but `topic` and `id`. EMQX writes what is missing as "undefined".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import orjson
+
+from service.domain import Message
+from service.errors import BadRequest
+
+_MISSING = "undefined"
+_INT64 = 2**63 - 1
+
+
+def parse(body: bytes, *, now: int) -> Message:
+    """One rule output → Message. `now` (ms) stands in for a missing publish_received_at.
+
+    Raises BadRequest for what can never become a request.
+    """
+    fields = _object(body)
+    topic = fields.get("topic")
+    if not isinstance(topic, str) or not topic or topic == _MISSING:
+        raise BadRequest(
+            'the body has no "topic": add topic to the SELECT of the rule', code="no_topic"
+        )
+    ident = fields.get("id")
+    if not isinstance(ident, str) or not ident or ident == _MISSING:
+        raise BadRequest('the body has no "id": add id to the SELECT of the rule', code="no_id")
+    props = fields.get("pub_props")
+    props = props if isinstance(props, dict) else {}
+    received = _integer(fields.get("publish_received_at", fields.get("timestamp")))
+    return Message(
+        id=ident,
+        topic=topic,
+        payload=_payload(fields),
+        received_at=now if received is None else received,
+        flow=_text(fields.get("flow")),
+        clientid=_text(fields.get("clientid")),
+        username=_text(fields.get("username")),
+        qos=_integer(fields.get("qos")) or 0,
+        retained=fields.get("retain") is True,
+        response_topic=_text(props.get("Response-Topic")),
+        correlation=_correlation(fields, props),
+        content_type=_text(props.get("Content-Type")),
+        expiry=_integer(props.get("Message-Expiry-Interval")),
+        user_properties=_user_properties(props),
+    )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # orjson refuses lone surrogates and very deep nesting; the standard library takes
+        # the former, and what it can't take never becomes a request.
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError):
+            raise BadRequest(
+                "the body is not JSON: leave the action's body template unset", code="not_json"
+            ) from None
+    if not isinstance(fields, dict):
+        raise BadRequest("the body is not a JSON object", code="not_an_object")
+    return fields
+
+
+def _payload(fields: dict[str, Any]) -> bytes:
+    encoded = fields.get("payload_base64")
+    if isinstance(encoded, str) and encoded != _MISSING:
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            return encoded.encode("utf-8", "surrogatepass")
+    payload = fields.get("payload", "")
+    if not isinstance(payload, str):
+        # A rule made by hand may have decoded it: SELECT json_decode(payload) AS payload.
+        payload = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    return payload.encode("utf-8", "surrogatepass")
+
+
+def _correlation(fields: dict[str, Any], props: dict[str, Any]) -> bytes | None:
+    encoded = fields.get("correlation_base64")
+    if isinstance(encoded, str) and encoded not in ("", _MISSING):
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+    text = props.get("Correlation-Data")
+    if isinstance(text, str) and text:
+        return text.encode("utf-8", "surrogatepass")
+    return None
+
+
+def _user_properties(props: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    pairs = props.get("User-Property-Pairs")
+    if isinstance(pairs, list):
+        return tuple(
+            (pair["key"], pair["value"])
+            for pair in pairs
+            if isinstance(pair, dict)
+            and isinstance(pair.get("key"), str)
+            and isinstance(pair.get("value"), str)
+        )
+    single = props.get("User-Property")
+    if isinstance(single, dict):
+        return tuple((k, v) for k, v in single.items() if isinstance(v, str))
+    return ()
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value not in ("", _MISSING) else None
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return max(-_INT64, min(_INT64, value))

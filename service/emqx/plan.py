@@ -1,0 +1,178 @@
+"""What has to happen so that EMQX has what the flows want: desired × actual → Plan. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.emqx import names
+from service.emqx.compare import Field, differences
+from service.emqx.management_api import Json, Kind
+from service.emqx.resources import Desired, Hole
+from service.errors import BrokerError
+from service.rulesql.reserved import REPLY_TOPIC
+
+
+class Do(StrEnum):
+    """What to do with a resource."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    DELETE = "delete"
+    LEAVE = "leave"  # it is as it should be
+    FOREIGN = "foreign"  # somebody else's, but it touches ours; it stays
+    TAKEN = "taken"  # somebody else's, under the name that ours needs
+
+
+PENDING = frozenset({Do.CREATE, Do.CHANGE, Do.DELETE})
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the broker has: our connector and action by name, and everybody's rules."""
+
+    connector: Json | None = None
+    action: Json | None = None
+    rules: tuple[Json, ...] = ()
+
+    def rule(self, ident: str) -> Json | None:
+        return next((rule for rule in self.rules if rule["id"] == ident), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One resource. `ident` as the REST API names it."""
+
+    do: Do
+    kind: Kind
+    ident: str
+    fields: tuple[Field, ...] = ()
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.ident}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in the order in which they would be carried out."""
+
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def doing(self, *what: Do) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.do in what)
+
+    @property
+    def pending(self) -> tuple[Step, ...]:
+        """What apply would do."""
+        return self.doing(*PENDING)
+
+    @property
+    def in_step(self) -> bool:
+        return not self.doing(*PENDING, Do.TAKEN)
+
+    def refuse_taken(self) -> None:
+        """Raises BrokerError if a name that we need is somebody else's."""
+        if taken := self.doing(Do.TAKEN):
+            listed = ", ".join(str(step) for step in taken)
+            raise BrokerError(
+                f"EMQX has a {listed} that is not ours: rename it there, or choose another "
+                f"--prefix (ours is told by a description that begins with {names.MARK!r})",
+                code="broker_name_taken",
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts: `{"in_step", "steps": [{"do", "kind", "id", "fields", "note"}], …}`."""
+        return {
+            "in_step": self.in_step,
+            "steps": [
+                {
+                    "do": step.do.value,
+                    "kind": step.kind,
+                    "id": step.ident,
+                    "fields": [asdict(field) for field in step.fields],
+                    "note": step.note,
+                }
+                for step in self.steps
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def plan(desired: Desired, actual: Actual, *, sure: bool = False) -> Plan:
+    """Compare everything. Nothing is refused here: see `Plan.refuse_taken`.
+
+    `sure`: a token that can't be compared is put in again (`differences`).
+    """
+    ident = names.action_id(desired.prefix)
+    steps = [
+        step(desired, "connector", ident, actual.connector, sure=sure),
+        step(desired, "action", ident, actual.action),
+        *(step(desired, "rule", rule, actual.rule(rule)) for rule in desired.rules),
+        *_others(desired, actual),
+    ]
+    notes = []
+    if actual.connector is not None and steps[0].do is not Do.TAKEN:
+        if desired.target is None:
+            notes.append("WEBHOOK_TOKEN is not set here, so the token is not compared")
+        elif steps[0].do is Do.LEAVE and not _marked(actual.connector):
+            notes.append("the token is not compared: EMQX masks it, and it was loaded by hand")
+    return Plan(tuple(steps), tuple(notes))
+
+
+def _marked(connector: Mapping[str, Any]) -> bool:
+    return names.fingerprint_in(str(connector.get("description", ""))) is not None
+
+
+def step(
+    desired: Desired,
+    kind: Kind,
+    ident: str,
+    have: Mapping[str, Any] | None,
+    *,
+    sure: bool = False,
+) -> Step:
+    """What to do about one resource that we want."""
+    if have is None:
+        return Step(Do.CREATE, kind, ident)
+    description = str(have.get("description", ""))
+    if kind == "rule":
+        ours = names.is_ours(desired.prefix, ident, description)
+    else:
+        ours = description.startswith(names.MARK)
+    if not ours:
+        return Step(Do.TAKEN, kind, ident, note="somebody else's resource has this name")
+    fields = differences(wanted(desired, kind, ident), have, sure=sure)
+    return Step(Do.CHANGE if fields else Do.LEAVE, kind, ident, fields)
+
+
+def wanted(desired: Desired, kind: Kind, ident: str) -> Mapping[str, Any]:
+    """The configuration that we want a resource to have."""
+    if kind == "rule":
+        return desired.rules[ident]
+    body = desired.connector if kind == "connector" else desired.action
+    if kind == "connector" and isinstance(body["url"], Hole):
+        return {key: value for key, value in body.items() if key != "url"}
+    return body
+
+
+def _others(desired: Desired, actual: Actual) -> Iterator[Step]:
+    """Rules of ours whose flow is gone, and rules of others that touch what is ours."""
+    for rule in actual.rules:
+        ident = str(rule["id"])
+        if ident in desired.rules:
+            continue
+        if names.is_ours(desired.prefix, ident, str(rule.get("description", ""))):
+            yield Step(Do.DELETE, "rule", ident, note="its flow is gone")
+        elif names.action_id(desired.prefix) in uses(rule):
+            yield Step(Do.FOREIGN, "rule", ident, note="sends to our action; it stays")
+        elif REPLY_TOPIC in rule.get("from", ()):
+            yield Step(Do.FOREIGN, "rule", ident, note=f"reads {REPLY_TOPIC}; it stays")
+
+
+def uses(rule: Mapping[str, Any]) -> tuple[str, ...]:
+    """The actions that a rule hands its output to."""
+    return tuple(action for action in rule.get("actions", ()) if isinstance(action, str))

@@ -1,0 +1,232 @@
+"""What the flows want of EMQX: a connector, an action, a rule per flow, the reply rule. Pure.
+
+The values are those of EMQX's configuration. What is secret or differs from place to place
+is a `Hole` until it is filled in.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.emqx import names
+from service.errors import ConfigError
+from service.flows import Flow, Flows
+from service.rulesql.reserved import REPLY_TOPIC
+
+WEBHOOK_PATH = "/webhook"
+HEALTH_CHECK = "2s"
+# Seconds that EMQX keeps a message: as long as a flow would still answer it. A day at most: the
+# buffer is in EMQX's memory.
+_REQUEST_TTL = (600.0, 86400.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A value to be filled in: an unquoted `${name}` in HOCON, after the text `before`."""
+
+    name: str
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where EMQX posts to, and the token it sends; made by `target`."""
+
+    url: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The resources; `rules` by id. `topics`: a topic that each rule matches, for tests."""
+
+    prefix: str
+    connector: Mapping[str, Any]
+    action: Mapping[str, Any]
+    rules: Mapping[str, Mapping[str, Any]]
+    topics: Mapping[str, str]
+    target: Target | None = None
+
+
+def target(url: str, token: str) -> Target:
+    """Check what EMQX is to be told; raises ConfigError with one line."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"PUBLIC_URL {url!r} is no URL such as http://gpt.example.com:8000")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError("PUBLIC_URL may hold scheme, host, port and path, and nothing else")
+    if "${" in url or not re.fullmatch(r"[!-~]+", url) or '"' in url or "\\" in url:
+        raise ConfigError("PUBLIC_URL has a character that EMQX does not take: percent-encode it")
+    if not token:
+        raise ConfigError("WEBHOOK_TOKEN is not set; make one with: openssl rand -hex 24")
+    if not re.fullmatch(r"[ -~]+", token) or token != token.strip():
+        raise ConfigError(
+            "WEBHOOK_TOKEN can't go into an HTTP header: use printable ASCII characters only, "
+            "no line break, no space at its ends"
+        )
+    if "${" in token:
+        raise ConfigError("WEBHOOK_TOKEN holds ${, which EMQX would replace: choose another one")
+    return Target(url.rstrip("/"), token)
+
+
+def build(
+    flows: Flows,
+    *,
+    prefix: str = names.PREFIX,
+    to: Target | None = None,
+    tls: bool = False,
+    reply_topic: str = REPLY_TOPIC,
+) -> Desired:
+    """The resources for `flows`. Without `to` they have holes; `tls` then says https.
+
+    The service publishes to REPLY_TOPIC and nowhere else: another one is for trying things out
+    beside a service that runs. Raises ConfigError for what can't be written as rule SQL.
+    """
+    names.check_prefix(prefix)
+    rules: dict[str, Mapping[str, Any]] = {}
+    topics: dict[str, str] = {}
+    for flow in flows.flows.values():
+        ident = names.rule_id(prefix, flow.name)
+        if ident in rules:  # two digests of 32 bits that agree
+            raise ConfigError(f"flow {flow.name!r}: rename it, its rule id {ident} is taken")
+        rules[ident] = _rule(flow_sql(flow), [names.action_id(prefix)], names.flow_says(flow.name))
+        topics[ident] = sample_topic(flow)
+    if any(_replies(flow) for flow in flows.flows.values()):
+        reply = _rule(reply_sql(reply_topic), [REPLY_ACTION], names.REPLY_SAYS)
+        rules[names.reply_id(prefix)] = reply
+        topics[names.reply_id(prefix)] = reply_topic
+    return Desired(prefix, _connector(prefix, to, tls), _action(prefix, flows), rules, topics, to)
+
+
+def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
+    description = names.CONNECTOR_SAYS
+    url: object = Hole("PUBLIC_URL")
+    authorization: object = Hole("WEBHOOK_TOKEN", before="Bearer ")
+    if to is not None:
+        tls = to.url.startswith("https:")
+        url, authorization = to.url, f"Bearer {to.token}"
+        description = names.with_fingerprint(description, names.fingerprint(to.token, prefix))
+    return {
+        "description": description,
+        "enable": True,
+        "url": url,
+        "headers": {"authorization": authorization, "content-type": "application/json"},
+        "pool_size": 8,
+        "enable_pipelining": 100,
+        "resource_opts": {"health_check_interval": HEALTH_CHECK},
+        **({"ssl": {"enable": True}} if tls else {}),
+    }
+
+
+def _action(prefix: str, flows: Flows) -> dict[str, Any]:
+    least, most = _REQUEST_TTL
+    longest = max((flow.deadline for flow in flows.flows.values()), default=least)
+    return {
+        "description": names.ACTION_SAYS,
+        "enable": True,
+        "connector": prefix,
+        "parameters": {"method": "post", "path": WEBHOOK_PATH},
+        "resource_opts": {
+            "inflight_window": 1,
+            "request_ttl": _duration(min(max(least, longest), most)),
+            "health_check_interval": HEALTH_CHECK,
+        },
+    }
+
+
+def _duration(seconds: float) -> str:
+    whole = -(-int(seconds * 1000) // 1000)
+    return f"{whole // 60}m" if whole % 60 == 0 else f"{whole}s"
+
+
+def _rule(sql: str, actions: list[Any], description: str) -> dict[str, Any]:
+    return {"description": description, "enable": True, "sql": sql, "actions": actions}
+
+
+def _replies(flow: Flow) -> bool:
+    """Whether a reply of this flow may carry a requester's Correlation-Data."""
+    return bool(flow.reply or flow.error or flow.allow_response_topics)
+
+
+def flow_sql(flow: Flow) -> str:
+    """The rule SQL of a flow. Raises ConfigError.
+
+    Every message brings the fields that any flow can use, so a changed prompt or limit never
+    needs a changed rule. An image's bytes survive only as base64.
+    """
+    payload = "payload"
+    if flow.input == "image":
+        payload = "base64_encode(payload) AS payload_base64"
+    lines = [
+        f"SELECT {_literal(flow.name)} AS flow, id, clientid, username, topic,",
+        f"  {payload}, qos, pub_props, publish_received_at,",
+        "  CASE WHEN is_null(pub_props.'Correlation-Data') THEN ''",
+        "    ELSE base64_encode(pub_props.'Correlation-Data') END AS correlation_base64",
+        "FROM " + ", ".join(_filter(flow, pattern.filter) for pattern in flow.request),
+    ]
+    if flow.where is not None:
+        lines.append(f"WHERE ({_condition(flow)})")
+    return "\n".join(lines)
+
+
+def _literal(text: str) -> str:
+    if re.fullmatch(r"[ -&(-\[\]-~]+", text):  # printable ASCII without ' and \
+        return f"'{text}'"
+    return f"base64_decode('{base64.b64encode(text.encode(errors='replace')).decode()}')"
+
+
+def _filter(flow: Flow, topic_filter: str) -> str:
+    if re.search(r'["\\\x00-\x1f\x7f]', topic_filter):
+        raise ConfigError(
+            f"flow {flow.name!r}: the topic {topic_filter!r} holds a quote, backslash or control "
+            "character, which EMQX's rule SQL can't name"
+        )
+    return f'"{topic_filter}"'
+
+
+def _condition(flow: Flow) -> str:
+    condition = (flow.where or "").strip()
+    if '"""' in condition or re.search(r"[\x00-\x08\x0b-\x1f\x7f]", condition):
+        raise ConfigError(f"flow {flow.name!r}: `where` holds a character that HOCON can't carry")
+    # A comment at its end would swallow the closing parenthesis.
+    return condition + "\n" if "--" in condition else condition
+
+
+def sample_topic(flow: Flow) -> str:
+    """A topic that the flow's first filter matches."""
+    levels = flow.request[0].filter.split("/")
+    return "/".join("test" if level in ("+", "#") else level for level in levels)
+
+
+def reply_sql(topic: str = REPLY_TOPIC) -> str:
+    """The SQL of the rule that gives binary Correlation-Data back.
+
+    Publishing over REST can't carry it, a rule can: so such a reply goes to `topic` as JSON
+    (`service.emqx.publish_api`) and is published from there. Only what came over REST has no
+    peerhost, so no device can publish anywhere through this rule.
+    """
+    return "\n".join(
+        (
+            "SELECT json_decode(payload) AS p, base64_decode(p.correlation) AS corr",
+            f'FROM "{topic}"',
+            "WHERE clientid = 'http_api' and is_null(peerhost)",
+        )
+    )
+
+
+REPLY_ACTION: Mapping[str, Any] = {
+    "function": "republish",
+    "args": {
+        "topic": "${p.topic}",
+        "payload": "${p.payload}",
+        "qos": "${p.qos}",
+        "retain": "${p.retain}",
+        "mqtt_properties": {"Correlation-Data": "${corr}", "Content-Type": "${p.content_type}"},
+        "user_properties": "${p.user}",
+    },
+}

@@ -1,0 +1,163 @@
+"""The lines of requests that wait in order: one row of `conversations` for each.
+
+That row is also the lock: who changes what is queued or active in a conversation holds it
+first, so two processes never see two different heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import BigInteger, Text, bindparam, literal_column, select, update
+
+from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
+from service.inbox.tables import conversations, in_line, requests
+
+_c = conversations.c
+_r = requests.c
+ZERO = literal_column("0", BigInteger)
+
+
+def _head(column: Any, flow: Any, conversation: Any) -> Any:
+    """`column` of the request that is next in this conversation."""
+    return (
+        select(column)
+        .where(in_line, _r.flow == flow, _r.conversation == conversation)
+        .order_by(_r.order_at, _r.order_id, _r.seq)
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+@cache
+def _lock(pg: bool, skip: bool) -> Any:
+    return (
+        select(_c.flow, _c.conversation, _c.active_seq, _c.next_at)
+        .where(among_pairs(pg, _c.flow, _c.conversation))
+        .order_by(_c.flow, _c.conversation)
+        .with_for_update(skip_locked=skip)
+    )
+
+
+def lock(tx: Tx, wanted: Iterable[Pair], *, skip: bool = False) -> list[Any]:
+    """Hold these rows, always in the same order; SQLite's writer holds everything anyway."""
+    listed = sorted(set(wanted))
+    if not listed:
+        return []
+    return list(tx.run(_lock(tx.pg, skip), pairs(tx.pg, listed)))
+
+
+@cache
+def _join(pg: bool) -> Any:
+    statement = insert(pg, conversations).values(
+        flow=bindparam("b_flow"),
+        conversation=bindparam("b_conversation"),
+        next_at=0,
+        since=bindparam("b_now"),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[_c.flow, _c.conversation],
+        set_={"next_at": 0, "since": statement.excluded.since},
+        where=_c.active_seq.is_(None) & _c.next_at.is_distinct_from(ZERO),
+    )
+
+
+def join(tx: Tx, wanted: Iterable[Pair]) -> None:
+    """Something is about to be queued here. The claim finds out whether its head is due."""
+    listed = sorted(set(wanted))
+    if listed:
+        tx.run(
+            _join(tx.pg),
+            [{"b_flow": f, "b_conversation": c, "b_now": tx.now} for f, c in listed],
+        )
+
+
+@cache
+def _leave() -> Any:
+    head = _head(_r.not_before, bindparam("b_flow"), bindparam("b_conversation"))
+    return (
+        update(conversations)
+        .where(pair_is(conversations), _c.active_seq == bindparam("b_seq"))
+        .values(active_seq=None, next_at=head, since=bindparam("b_now"))
+    )
+
+
+def leave(tx: Tx, left: Iterable[tuple[Pair, int]]) -> None:
+    """These requests are active no more; the next of each conversation may be claimed."""
+    values = [
+        {"b_flow": flow, "b_conversation": conversation, "b_seq": seq, "b_now": tx.now}
+        for (flow, conversation), seq in sorted(left)
+    ]
+    if values:
+        tx.run(_leave(), values)
+        tx.wake = True
+
+
+@cache
+def _heads(pg: bool) -> Any:
+    head = _head(_r.seq, _c.flow, _c.conversation).label("head")
+    return select(_c.flow, _c.conversation, head).where(among_pairs(pg, _c.flow, _c.conversation))
+
+
+def heads(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, int | None]:
+    """Who is next in each; rows that `lock` or `take_due` holds."""
+    if not wanted:
+        return {}
+    found = tx.run(_heads(tx.pg), pairs(tx.pg, wanted))
+    return {(row.flow, row.conversation): row.head for row in found}
+
+
+@cache
+def _due(fresh: bool) -> Any:
+    statement = select(_c.conversation).where(_c.flow == bindparam("b_flow", type_=Text))
+    if fresh:
+        statement = statement.where(_c.next_at == ZERO).order_by(_c.since)
+    else:
+        statement = statement.where(
+            _c.next_at > ZERO, _c.next_at <= bindparam("b_now", type_=BigInteger)
+        ).order_by(_c.next_at)
+    return statement.limit(bindparam("b_limit")).with_for_update(skip_locked=True)
+
+
+def take_due(tx: Tx, flow: str, limit: int, *, fresh: bool) -> list[Pair]:
+    """Lock conversations of a flow whose head may be due, the longest waiting first."""
+    values = {"b_flow": flow, "b_limit": limit}
+    if not fresh:
+        values["b_now"] = tx.now
+    return [(flow, row.conversation) for row in tx.run(_due(fresh), values)]
+
+
+@cache
+def _set_next() -> Any:
+    return update(conversations).where(pair_is(conversations)).values(next_at=bindparam("b_next"))
+
+
+def wait(tx: Tx, until: Iterable[tuple[Pair, int | None]]) -> None:
+    """The head is not due before then (None: there is none)."""
+    values = [
+        {"b_flow": flow, "b_conversation": conversation, "b_next": at}
+        for (flow, conversation), at in until
+    ]
+    if values:
+        tx.run(_set_next(), values)
+
+
+@cache
+def _activate() -> Any:
+    return (
+        update(conversations)
+        .where(pair_is(conversations))
+        .values(active_seq=bindparam("b_seq"), next_at=None)
+    )
+
+
+def activate(tx: Tx, taken: Iterable[tuple[Pair, int]]) -> None:
+    """This request is the one that is answered now."""
+    values = [
+        {"b_flow": flow, "b_conversation": conversation, "b_seq": seq}
+        for (flow, conversation), seq in taken
+    ]
+    if values:
+        tx.run(_activate(), values)

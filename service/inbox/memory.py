@@ -1,0 +1,159 @@
+"""What conversations remember: turns, and until when they are cooling down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from sqlalchemy import bindparam, delete, select
+
+from service.domain import Answer, Turn
+from service.inbox import codec
+from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
+from service.inbox.tables import conversations, turns
+from service.inbox.values import Memory
+
+_c = conversations.c
+_t = turns.c
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Whose memory, how many of the newest turns, and none before `since` (ms)."""
+
+    flow: str
+    conversation: str
+    limit: int
+    since: int = 0
+
+    @property
+    def pair(self) -> Pair:
+        return codec.key(self.flow), codec.key(self.conversation)
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    flow: str
+    conversation: str
+
+
+@cache
+def _turns_of(pg: bool) -> Any:
+    return (
+        select(_t.flow, _t.conversation, _t.at, _t.tokens, _t.text)
+        .where(among_pairs(pg, _t.flow, _t.conversation))
+        .order_by(_t.seq)
+    )
+
+
+@cache
+def _cooldowns(pg: bool) -> Any:
+    return select(_c.flow, _c.conversation, _c.cooldown_until).where(
+        among_pairs(pg, _c.flow, _c.conversation), _c.cooldown_until.is_not(None)
+    )
+
+
+def recall_all(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, Memory]:
+    """Two queries for all of them. What is kept per conversation is bounded when written."""
+    if not wanted:
+        return {}
+    stored: dict[Pair, list[Turn]] = {}
+    for row in tx.run(_turns_of(tx.pg), pairs(tx.pg, wanted)):
+        turn = codec.turn_in(row.text, row.at, row.tokens)
+        stored.setdefault((row.flow, row.conversation), []).append(turn)
+    cooling = {
+        (row.flow, row.conversation): row.cooldown_until
+        for row in tx.run(_cooldowns(tx.pg), pairs(tx.pg, wanted))
+    }
+    return {pair: Memory(tuple(stored.get(pair, ())), cooling.get(pair)) for pair in wanted}
+
+
+def recall(tx: Tx, question: Question) -> Memory:
+    """One conversation, as far as it is asked for."""
+    pair = question.pair
+    known = recall_all(tx, [pair])[pair]
+    turns = tuple(turn for turn in known.turns if turn.at >= question.since)
+    newest = turns[-question.limit :] if question.limit > 0 else ()
+    return Memory(newest, known.cooldown_until)
+
+
+@cache
+def _forget() -> Any:
+    return delete(turns).where(pair_is(turns))
+
+
+@cache
+def _learn(pg: bool) -> Any:
+    return insert(pg, turns)
+
+
+@cache
+def _trim() -> Any:
+    oldest_kept = (
+        select(_t.seq)
+        .where(pair_is(turns))
+        .order_by(_t.seq.desc())
+        .limit(1)
+        .offset(bindparam("b_keep"))
+        .scalar_subquery()
+    )
+    return delete(turns).where(pair_is(turns), _t.seq <= oldest_kept)
+
+
+@cache
+def _cool(pg: bool) -> Any:
+    statement = insert(pg, conversations).values(
+        flow=bindparam("b_flow"),
+        conversation=bindparam("b_conversation"),
+        since=0,
+        cooldown_until=bindparam("b_until"),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[_c.flow, _c.conversation],
+        set_={"cooldown_until": statement.excluded.cooldown_until},
+    )
+
+
+def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
+    """What replies leave behind, in the order they came."""
+    gone = [_bound(pair) for pair, answer in answers if answer.forget]
+    if gone:
+        tx.run(_forget(), gone)
+    taught = [(pair, answer.turn) for pair, answer in answers if answer.turn is not None]
+    if taught:
+        tx.run(
+            _learn(tx.pg),
+            [
+                {
+                    "flow": pair[0],
+                    "conversation": pair[1],
+                    "at": codec.number(turn.at),
+                    "tokens": codec.number(turn.tokens),
+                    "text": codec.turn_out(turn),
+                }
+                for pair, turn in taught
+            ],
+        )
+        keep = {pair: max(0, a.keep_turns) for pair, a in answers if a.turn is not None}
+        tx.run(_trim(), [_bound(pair) | {"b_keep": keep[pair]} for pair in sorted(keep)])
+    cooled = {pair: a.cooldown_until for pair, a in answers if a.cooldown_until is not None}
+    if cooled:
+        tx.run(
+            _cool(tx.pg),
+            [_bound(p) | {"b_until": codec.number(cooled[p])} for p in sorted(cooled)],
+        )
+
+
+def _bound(pair: Pair) -> dict[str, Any]:
+    return {"b_flow": pair[0], "b_conversation": pair[1]}
+
+
+def forget(tx: Tx, wanted: Sequence[Forget]) -> list[int]:
+    """Delete what is remembered; how many turns that was."""
+    results = []
+    for one in wanted:
+        bound = _bound((codec.key(one.flow), codec.key(one.conversation)))
+        results.append(tx.run(_forget(), bound).rowcount)
+    return results

@@ -1,0 +1,1 @@
+"""The schema over time. `service.inbox.migrate` runs what a database still lacks."""

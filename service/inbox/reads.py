@@ -1,0 +1,116 @@
+"""What people and metrics look at. Nothing here locks or changes anything."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Text, bindparam, func, literal_column, select
+
+from service.domain import ENDS, State
+from service.inbox import codec
+from service.inbox.rows import full_columns, listed_columns, to_row
+from service.inbox.sql import Tx
+from service.inbox.tables import ended, in_line, leased, loose, open_, requests, state_is
+from service.inbox.values import Row, Stats
+
+_r = requests.c
+_DEAD = (State.FAILED, State.EXPIRED, State.IGNORED)
+_INDEX = dict.fromkeys(ENDS, ended) | {
+    State.QUEUED: open_,
+    State.ANSWERING: leased,
+    State.ANSWERED: leased,
+}
+"""What a state implies, said so that a planner sees which small index will do."""
+
+
+@cache
+def _list(state: State | None, flow: bool, conversation: bool, before: bool) -> Any:
+    statement = select(*listed_columns).order_by(_r.seq.desc()).limit(bindparam("b_limit"))
+    if state is not None:
+        statement = statement.where(state_is(state), _INDEX[state])
+    if flow:
+        statement = statement.where(_r.flow == bindparam("b_flow", type_=Text))
+    if conversation:
+        statement = statement.where(_r.conversation == bindparam("b_conversation", type_=Text))
+    if before:
+        statement = statement.where(_r.seq < bindparam("b_before"))
+    return statement
+
+
+def newest(
+    tx: Tx,
+    *,
+    state: State | None,
+    flow: str | None,
+    conversation: str | None,
+    limit: int,
+    before: int | None,
+) -> list[Row]:
+    """Newest first; `before` is the seq of the last one seen."""
+    values: dict[str, Any] = {"b_limit": limit}
+    if flow is not None:
+        values["b_flow"] = codec.key(flow)
+    if conversation is not None:
+        values["b_conversation"] = codec.key(conversation)
+    if before is not None:
+        values["b_before"] = codec.number(before)
+    statement = _list(state, flow is not None, conversation is not None, before is not None)
+    return [to_row(row, full=False) for row in tx.run(statement, values)]
+
+
+@cache
+def _get() -> Any:
+    return select(*full_columns).where(_r.id == bindparam("b_id", type_=Text))
+
+
+def get(tx: Tx, id: str) -> Row | None:
+    row = tx.run(_get(), {"b_id": codec.key(id)}).one_or_none()
+    return None if row is None else to_row(row, full=True)
+
+
+@cache
+def _waiting(where: Any) -> Any:
+    """From the index alone: it has the flow, and `state` is known by what it holds."""
+    return select(_r.flow, func.count().label("n")).where(where).group_by(_r.flow)
+
+
+@cache
+def _working() -> Any:
+    return (
+        select(_r.flow, _r.state, func.count().label("n")).where(leased).group_by(_r.flow, _r.state)
+    )
+
+
+def stats(tx: Tx) -> Stats:
+    """Counted from the small indexes: what ended well is not looked at."""
+    counts: Counter[tuple[str | None, State]] = Counter()
+    for where in (in_line, loose):
+        for row in tx.run(_waiting(where)):
+            counts[row.flow or None, State.QUEUED] += row.n
+    for row in tx.run(_working()):
+        counts[row.flow or None, State(row.state)] += row.n
+    deads = {State(row.state): row.n for row in tx.run(_dead_counts())}
+    return Stats(dict(counts), tx.run(_oldest()).scalar(), deads)
+
+
+@cache
+def _dead_counts() -> Any:
+    died = _r.state.in_([literal_column(f"'{state}'") for state in _DEAD])
+    return select(_r.state, func.count().label("n")).where(ended, died).group_by(_r.state)
+
+
+@cache
+def _oldest() -> Any:
+    return select(_r.accepted_at).where(open_).order_by(_r.seq).limit(1)
+
+
+@cache
+def _open() -> Any:
+    return select(func.count()).select_from(requests).where(open_)
+
+
+def backlog(tx: Tx) -> int:
+    """Requests that have not ended."""
+    return int(tx.run(_open()).scalar())

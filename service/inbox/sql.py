@@ -1,0 +1,126 @@
+"""What the two dialects say differently, and the transaction that the statements run in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    FromClause,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    func,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.domain import State
+from service.inbox.values import Change
+
+Pair = tuple[str, str]
+"""Two keys; mostly of a flow and a conversation."""
+
+
+class Link(Protocol):
+    """A connection inside a transaction; which of the two dialects it speaks."""
+
+    @property
+    def pg(self) -> bool: ...
+
+    def run(self, statement: Any, values: Any = None) -> Any:
+        """The rows of a statement of SQLAlchemy Core, with one set of values or a list."""
+        ...
+
+
+@dataclass(slots=True)
+class Tx:
+    """One transaction, and what is to be told once it is committed."""
+
+    link: Link
+    now: int
+    changes: list[Change] = field(default_factory=list)
+    wake: bool = False  # there may be something to claim
+    opened: int = 0  # requests that came, less those that ended
+
+    @property
+    def pg(self) -> bool:
+        return self.link.pg
+
+    def run(self, statement: Any, values: Any = None) -> Any:
+        return self.link.run(statement, values)
+
+    def tell(self, id: str, flow: str | None, conversation: str, state: State) -> None:
+        self.changes.append(Change(id, flow or None, conversation, state))
+
+
+def insert(pg: bool, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Both know ON CONFLICT, each in its own class."""
+    return postgresql.insert(table) if pg else sqlite.insert(table)
+
+
+def among(pg: bool, column: Column[Any], name: str) -> ColumnElement[bool]:
+    """`column` is one of the numbers bound as `name`, however many: one statement text.
+
+    So drivers prepare it once, where IN (?, ?, …) would be another text for each length.
+    """
+    if pg:
+        return column == any_(bindparam(name, type_=postgresql.ARRAY(BigInteger)))
+    listed = func.json_each(bindparam(name, type_=Text)).table_valued("value")
+    return column.in_(select(listed.c.value))
+
+
+def numbers(pg: bool, values: Iterable[int]) -> Any:
+    """The value for `among`."""
+    listed = list(values)
+    return listed if pg else orjson.dumps(listed).decode()
+
+
+def pair_is(table: Table) -> ColumnElement[bool]:
+    return (table.c.flow == bindparam("b_flow")) & (
+        table.c.conversation == bindparam("b_conversation")
+    )
+
+
+def among_pairs(pg: bool, first: Column[Any], second: Column[Any]) -> ColumnElement[bool]:
+    """(first, second) is one of the pairs bound by `pairs`."""
+    wanted: Any
+    if pg:
+        array = postgresql.ARRAY(Text)
+        listed = (
+            func.unnest(bindparam("firsts", type_=array), bindparam("seconds", type_=array))
+            .table_valued("first", "second", name="wanted")
+            .render_derived()
+        )
+        wanted = select(listed.c.first, listed.c.second)
+    else:
+        listed = func.json_each(bindparam("pairs", type_=Text)).table_valued("value")
+        wanted = select(
+            func.json_extract(listed.c.value, "$[0]"), func.json_extract(listed.c.value, "$[1]")
+        )
+    return tuple_(first, second).in_(wanted)
+
+
+def pairs(pg: bool, values: Sequence[Pair]) -> dict[str, Any]:
+    if pg:
+        return {"firsts": [v[0] for v in values], "seconds": [v[1] for v in values]}
+    return {"pairs": orjson.dumps(values).decode()}
+
+
+def listed_texts(pg: bool, name: str) -> FromClause:
+    """A table with one column `value`: the texts bound as `name`."""
+    if pg:
+        bound = bindparam(name, type_=postgresql.ARRAY(Text))
+        return func.unnest(bound).table_valued("value", name="listed").render_derived()
+    return func.json_each(bindparam(name, type_=Text)).table_valued("value", name="listed")
+
+
+def texts(pg: bool, values: Sequence[str]) -> Any:
+    return list(values) if pg else orjson.dumps(values).decode()

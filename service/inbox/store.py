@@ -1,0 +1,243 @@
+"""The store as the rest of the program sees it: async, one call per wish."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from service.domain import Answer, Attempt, Claimed, Entry, Reservation, State
+from service.inbox import claims, counters, inbox, leases, memory, purge, reads, reaper
+from service.inbox.cached import Cached
+from service.inbox.engine import Engine
+from service.inbox.sql import Tx
+from service.inbox.values import Added, Change, Claims, Memory, Row, Stats
+
+T = TypeVar("T")
+ADD_TIMEOUT = 4.0
+_BATCH = 500
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """The durable inbox behind one DATABASE_URL.
+
+    Writes of concurrent callers share transactions. `StoreBusy` means nothing was written
+    and the same call may succeed later. `on_change` is called after each commit with what
+    changed (in PostgreSQL also by other processes), `on_wake` when there may be something
+    to claim; both must return at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        now: Callable[[], int] = _now,
+        on_change: Callable[[Sequence[Change]], None] | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        self._engine = Engine(url, now=now, on_change=on_change, on_wake=on_wake)
+        self._turn = 0
+        self._sweep = claims.Sweep()
+        self._round = purge.Round()
+        self._stats = Cached(lambda: self._view(reads.stats))
+        self._looked_at = 0
+        self.next_expiry: int | None = None
+        """When the next lease runs out, as the last `reap` saw it."""
+
+    @property
+    def backlog(self) -> int:
+        """Requests not ended yet, known without asking; counted afresh now and then."""
+        return self._engine.backlog
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last write failed, if it did."""
+        return self._engine.trouble
+
+    async def open(self) -> None:
+        """Bring the schema up to date and connect; `StoreUnusable` if a person has to act."""
+        await self._engine.open()
+
+    async def close(self) -> None:
+        """What was submitted is still written; then everything is let go."""
+        await self._engine.close()
+
+    async def __aenter__(self) -> Store:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def ping(self) -> None:
+        """Raises `StoreBusy` if the database can't be written to now."""
+        await self._engine.submit(counters.settle, counters.Settle("ping", 0, 0))
+
+    # What comes in
+
+    async def add(self, entry: Entry) -> Added:
+        """Committed to disk when this returns. Within 4 s, or `StoreBusy`."""
+        return await self.adding(entry)
+
+    def adding(self, entry: Entry) -> asyncio.Future[Added]:
+        """The same, begun at once."""
+        return self._engine.intake(
+            inbox.add, entry, weight=len(entry.message.payload), timeout=ADD_TIMEOUT
+        )
+
+    async def unresolved(self, flows: Sequence[str], limit: int) -> list[Claimed]:
+        """Stored requests without a flow, that one of `flows` may fit. Not claimed by this.
+
+        Those that came without a name are shown page by page, one page per call.
+        """
+        found = await self._view(
+            lambda tx: inbox.find_unresolved(tx, flows, limit, self._looked_at)
+        )
+        nameless = [one.seq for one in found if not one.message.flow]
+        self._looked_at = nameless[-1] if nameless and len(found) >= limit else 0
+        return found
+
+    async def adopt(self, seq: int, entry: Entry) -> bool:
+        """Give a stored request the flow, conversation and deadline of `entry`, once."""
+        return await self._engine.intake(inbox.adopt, inbox.Adoption(seq, entry))
+
+    async def retry(self, id: str, deadline: int) -> bool:
+        """A dead letter goes to the end of the queue."""
+        return await self._engine.intake(inbox.retry, inbox.Resurrection(id, deadline))
+
+    # Leases
+
+    async def claim(self, flows: Sequence[str], limit: int, owner: str, lease_ms: int) -> Claims:
+        """Take what is due: of `flows`, and of any flow what waits to be published or is late."""
+        if limit < 1:
+            return Claims([], None)
+        self._turn += 1
+        order = claims.Claim(tuple(flows), limit, owner, lease_ms, self._turn, self._sweep)
+        future = self._engine.claim(claims.claim, order)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._unclaim)
+            raise
+
+    def _unclaim(self, future: asyncio.Future[Claims]) -> None:
+        """Nobody was there any more to take what was claimed."""
+        if not future.cancelled() and future.exception() is None:
+            for claimed in future.result().requests:
+                release = self._engine.submit(leases.release, leases.Release(claimed))
+                release.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+    async def reply(self, claimed: Claimed, answer: Answer) -> bool:
+        """Store how it ends, before anything is published. False: the lease is lost."""
+        return await self._engine.submit(leases.reply, leases.Reply(claimed, answer))
+
+    async def finish(
+        self,
+        claimed: Claimed,
+        *,
+        delivered: bool | None,
+        outcome: State | None = None,
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> bool:
+        """An answered request is published (or never will be): it ends."""
+        item = leases.Finish(claimed, delivered, outcome, error_code, error_message)
+        return await self._engine.submit(leases.finish, item)
+
+    async def again(
+        self,
+        claimed: Claimed,
+        *,
+        at: int,
+        attempts: Iterable[Attempt] = (),
+        count: bool = True,
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> bool:
+        """Not now but at `at`: asked again or, if it is answered, published again."""
+        item = leases.Again(claimed, at, tuple(attempts), count, error_code, error_message)
+        return await self._engine.submit(leases.again, item)
+
+    async def step(self, claimed: Claimed, steps: Sequence[Mapping[str, Any]]) -> bool:
+        """Store the rounds of a tool flow so far, all of them."""
+        return await self._engine.submit(leases.step, leases.Step(claimed, tuple(steps)))
+
+    async def heartbeat(self, held: Sequence[Claimed], until: int) -> set[tuple[int, int]]:
+        """Hold leases until then; returns those (seq, fence) that are lost."""
+        beats = [leases.Heartbeat(claimed, until) for claimed in held]
+        kept = await self._engine.submit_all(leases.heartbeat, beats)
+        return {(c.seq, c.fence) for c, ok in zip(held, kept, strict=True) if not ok}
+
+    async def release(self, held: Sequence[Claimed]) -> None:
+        """Give leases back unused."""
+        await self._engine.submit_all(leases.release, [leases.Release(c) for c in held])
+
+    async def reap(self, *, all_leases: bool = False) -> int:
+        """Requeue what dead workers hold; how many.
+
+        `all_leases` also takes those that still run: at the start of the one process that
+        has a SQLite database alone, whoever held them is dead.
+        """
+        count, more = 0, True
+        while more:
+            reaped = await self._engine.submit(reaper.reap, reaper.Reap(_BATCH, all_leases))
+            count += reaped.count
+            more = reaped.more and reaped.count > 0
+            self.next_expiry = reaped.next_expiry
+        return count
+
+    # Memory and limits
+
+    async def memory(self, flow: str, conversation: str, *, limit: int, since: int = 0) -> Memory:
+        """The newest `limit` turns that are not before `since`, oldest first."""
+        question = memory.Question(flow, conversation, limit, since)
+        return await self._view(lambda tx: memory.recall(tx, question))
+
+    async def forget(self, flow: str, conversation: str) -> int:
+        """Delete a conversation's memory; how many turns it had."""
+        return await self._engine.submit(memory.forget, memory.Forget(flow, conversation))
+
+    async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
+        """All of it or nothing; None if granted, else the key that would run over."""
+        return await self._engine.submit(counters.reserve, tuple(wanted))
+
+    async def settle(self, key: str, window: int, delta: int) -> None:
+        """Correct a reservation by what was really used."""
+        await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
+
+    # Looking, and clearing up
+
+    async def requests(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        conversation: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Row]:
+        """Newest first; `before` is the `seq` of the last one seen."""
+        return await self._view(
+            lambda tx: reads.newest(
+                tx, state=state, flow=flow, conversation=conversation, limit=limit, before=before
+            )
+        )
+
+    async def request(self, id: str) -> Row | None:
+        return await self._view(lambda tx: reads.get(tx, id))
+
+    async def stats(self) -> Stats:
+        """What waits, by flow and state; a while old where counting takes long."""
+        return await self._stats()
+
+    async def purge(self, before: int, limit: int = _BATCH) -> int:
+        """Remove what ended before then, at most `limit`; how many requests that were."""
+        return await self._engine.submit(purge.purge, purge.Purge(before, limit, self._round))
+
+    async def _view(self, look: Callable[[Tx], T]) -> T:
+        return await self._engine.view(look)

@@ -1,0 +1,146 @@
+"""What a model answered, in one piece or in a stream's: text, tool calls, usage; never nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from service.domain import Usage
+from service.errors import Blame, ModelError
+from service.flows import ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants called; `arguments` is JSON text as it came."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model said. `truncated`: it hit its token limit."""
+
+    text: str
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    tool_calls: tuple[ToolCall, ...] = ()
+    truncated: bool = False
+
+
+def read(content: bytes, model: ModelRef) -> Completion:
+    try:
+        document = orjson.loads(content)
+        choice = document["choices"][0]
+        message = choice["message"]
+        text = message.get("content") or ""
+        reason = choice.get("finish_reason")
+        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
+        if not isinstance(text, str):
+            raise TypeError("content")
+    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
+        raise garbage() from None
+    usage = _usage(document.get("usage"))
+    name = str(document.get("model") or model.model)
+    return _checked(text, message.get("refusal"), reason, calls, name, usage)
+
+
+def garbage() -> ModelError:
+    text = "the model's server answered with something that is no completion"
+    return ModelError(text, code="model_garbage", blame=Blame.PASSING)
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
+    """Some servers leave out the id, or write the arguments as an object."""
+    function = call["function"]
+    arguments = function.get("arguments") or ""
+    if not isinstance(arguments, str):
+        arguments = orjson.dumps(arguments).decode()
+    return ToolCall(str(call.get("id") or ""), str(function["name"]), arguments)
+
+
+def _checked(
+    text: str,
+    refusal: str | None,
+    reason: str | None,
+    calls: tuple[ToolCall, ...],
+    model: str,
+    usage: Usage,
+) -> Completion:
+    """Cut short, filtered, refused, empty: never an empty reply."""
+    if reason == "content_filter":
+        raise ModelError(
+            "the model's content filter stopped the answer",
+            code="model_filtered",
+            blame=Blame.REQUEST,
+        )
+    if not text.strip() and refusal:
+        text = refusal
+    if not text.strip() and not calls:
+        if reason == "length":
+            raise ModelError(
+                "the model used up max_tokens before it said anything; raise max_tokens",
+                code="model_length",
+                blame=Blame.REQUEST,
+            )
+        raise ModelError("the model's answer was empty", code="model_empty", blame=Blame.PASSING)
+    return Completion(text, model, usage, calls, truncated=reason == "length")
+
+
+def _usage(raw: Any) -> Usage:
+    if not isinstance(raw, dict):
+        return Usage()
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    return Usage(
+        prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0
+    )
+
+
+class Pieces:
+    """Gathers a stream's chunks into what a plain answer would have been."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._text: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, list[str]] = {}
+        self._reason: str | None = None
+        self._usage = Usage()
+
+    def add(self, chunk: Any) -> str:
+        self._model = chunk.model or self._model
+        if chunk.usage is not None:
+            self._usage = _usage(chunk.usage.model_dump())
+        if not chunk.choices:
+            return ""
+        choice = chunk.choices[0]
+        self._reason = choice.finish_reason or self._reason
+        delta = choice.delta
+        for call in delta.tool_calls or ():
+            parts = self._calls.setdefault(call.index, ["", "", ""])
+            parts[0] += call.id or ""
+            if call.function:
+                parts[1] += call.function.name or ""
+                parts[2] += call.function.arguments or ""
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        text = delta.content or ""
+        if not isinstance(text, str):
+            raise TypeError("content")
+        self._text.append(text)
+        return text
+
+    def completion(self) -> Completion:
+        if self._reason is None:
+            raise ModelError(
+                "the model's stream broke off", code="model_connection", blame=Blame.PASSING
+            )
+        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
+        refusal = "".join(self._refusal) or None
+        text = "".join(self._text)
+        return _checked(text, refusal, self._reason, calls, self._model, self._usage)

@@ -1,0 +1,23 @@
+"""The model calls of one request, as they happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.domain import Attempt, Usage
+from service.flows import ModelRef
+
+
+@dataclass(slots=True)
+class Log:
+    """The model calls of request `id`, as they happened. `now` gives epoch ms."""
+
+    id: str
+    now: Callable[[], int]
+    attempts: list[Attempt] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, began: int, model: ModelRef, result: str, message: str = "") -> None:
+        took = max(0, self.now() - began)
+        self.attempts.append(Attempt(began, took, str(model), result, message))

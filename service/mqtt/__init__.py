@@ -1,0 +1,1 @@
+"""MQTT topics, filters and `${name}` templates. Pure."""

@@ -1,0 +1,1 @@
+"""What operators see: the read-model, metrics, events, logs, the watchdog."""
