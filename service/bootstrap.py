@@ -18,7 +18,7 @@ from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.inbox import Change, Store
 from service.llm.ask import Asker
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
 from service.operations.events import Change as News
 from service.operations.events import Hub
@@ -57,7 +57,7 @@ class Service:
         self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
-        self.gates = Gates(time.monotonic)
+        self.gates = CircuitBreakers(time.monotonic)
         self.store = Store(
             settings.database_url.get_secret_value(),
             now=now,

@@ -19,7 +19,7 @@ from service.answering.intake import Intake
 from service.domain import Claimed, Entry, State
 from service.errors import StoreError
 from service.flows import Flows
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -62,7 +62,7 @@ class Worker:
         flows: Flows,
         inbox: Inbox,
         pipeline: Pipeline,
-        gates: Gates,
+        gates: CircuitBreakers,
         intake: Intake,
         *,
         owner: str,

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.domain import Usage
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 
 
@@ -52,7 +52,7 @@ def read(content: bytes, model: ModelRef) -> Completion:
 
 def garbage() -> ModelError:
     text = "the model's server answered with something that is no completion"
-    return ModelError(text, code="model_garbage", blame=Blame.PASSING)
+    return ModelError(text, code="model_garbage", kind=ErrorKind.PASSING)
 
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:
@@ -77,7 +77,7 @@ def _checked(
         raise ModelError(
             "the model's content filter stopped the answer",
             code="model_filtered",
-            blame=Blame.REQUEST,
+            kind=ErrorKind.REQUEST,
         )
     if not text.strip() and refusal:
         text = refusal
@@ -86,9 +86,9 @@ def _checked(
             raise ModelError(
                 "the model used up max_tokens before it said anything; raise max_tokens",
                 code="model_length",
-                blame=Blame.REQUEST,
+                kind=ErrorKind.REQUEST,
             )
-        raise ModelError("the model's answer was empty", code="model_empty", blame=Blame.PASSING)
+        raise ModelError("the model's answer was empty", code="model_empty", kind=ErrorKind.PASSING)
     return Completion(text, model, usage, calls, truncated=reason == "length")
 
 
@@ -138,7 +138,7 @@ class Pieces:
     def completion(self) -> Completion:
         if self._reason is None:
             raise ModelError(
-                "the model's stream broke off", code="model_connection", blame=Blame.PASSING
+                "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
         calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
         refusal = "".join(self._refusal) or None

@@ -10,16 +10,16 @@ from dataclasses import replace
 import tenacity
 
 from service.domain import Usage
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import retry
 from service.llm.answers import Completion
 from service.llm.attempts import Log
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
 
 OnCall = Callable[[str, str, float, Usage], None]
-_RANK = (Blame.RATE, Blame.ACCOUNT, Blame.PASSING, Blame.MODEL, Blame.REQUEST)
+_RANK = (ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING, ErrorKind.MODEL, ErrorKind.REQUEST)
 
 
 class Asker:
@@ -29,7 +29,7 @@ class Asker:
     `on_call(model, result, seconds, usage)` hears of every call.
     """
 
-    def __init__(self, gpt: Gpt, gates: Gates, *, on_call: OnCall) -> None:
+    def __init__(self, gpt: Gpt, gates: CircuitBreakers, *, on_call: OnCall) -> None:
         self._gpt = gpt
         self.gates = gates
         self._on_call = on_call
@@ -65,9 +65,9 @@ class Asker:
                 asked = question if model is question.model else replace(question, model=model)
                 return await self._ring(asked, log, ends, on_delta, on_restart)
             except ModelError as failure:
-                if failure.blame is Blame.REQUEST:
+                if failure.kind is ErrorKind.REQUEST:
                     raise
-                if failure.blame is Blame.PASSING:
+                if failure.kind is ErrorKind.PASSING:
                     fallen.add(model.provider)
                 error = _worse(error, failure)
         if error is None:  # a flow always has a model
@@ -78,7 +78,7 @@ class Asker:
         last = self.gates.last_error(model.provider)
         code = last.code if last else "model_paused"
         message = last.message if last else f"provider {model.provider} is paused"
-        return ModelError(message, code=code, blame=Blame.RATE, retry_after=waiting)
+        return ModelError(message, code=code, kind=ErrorKind.RATE, retry_after=waiting)
 
     async def _ring(
         self,
@@ -158,4 +158,4 @@ def _worse(one: ModelError | None, other: ModelError) -> ModelError:
     """Of two failures the one that leaves more hope: it decides when to try again."""
     if one is None:
         return other
-    return min(one, other, key=lambda error: _RANK.index(error.blame))
+    return min(one, other, key=lambda error: _RANK.index(error.kind))

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.llm.retry import pause
 
 log = logging.getLogger("emqx-gpt.model")
@@ -22,7 +22,7 @@ BREAK_CAP = 60.0
 
 
 @dataclass(slots=True)
-class _Gate:
+class _Breaker:
     failures: int = 0
     who: set[str] = field(default_factory=set)  # whose failures; two are enough
     until: float = 0.0
@@ -31,7 +31,7 @@ class _Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
+class BreakerState:
     """A provider that may not be called now, for people. `ok`: it only asked to wait."""
 
     provider: str
@@ -41,12 +41,12 @@ class GateState:
     ok: bool = False
 
 
-class Gates:
-    """Gates of all providers in this process. `clock` is monotonic seconds."""
+class CircuitBreakers:
+    """The breakers of all providers in this process. `clock` is monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._gates: dict[str, _Gate] = {}
+        self._gates: dict[str, _Breaker] = {}
 
     def wait(self, provider: str) -> float:
         """Seconds until this provider may be called; 0 now."""
@@ -80,11 +80,11 @@ class Gates:
 
         `who` is the request: one that fails by itself must not close the gate to all others.
         """
-        if error.blame in (Blame.REQUEST, Blame.MODEL):
+        if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL):
             # It answered about this question: the provider itself is well.
             self.succeeded(provider)
             return
-        gate = self._gates.setdefault(provider, _Gate())
+        gate = self._gates.setdefault(provider, _Breaker())
         seconds = pause(error)
         if seconds is None:
             if self._clock() < gate.until:
@@ -121,14 +121,14 @@ class Gates:
         """Seconds until the first of these may be called; 0 when one may now."""
         return min((self.wait(provider) for provider in providers), default=0.0)
 
-    def states(self) -> list[GateState]:
+    def states(self) -> list[BreakerState]:
         """Providers that are paused or broken, for /readyz and the page.
 
         Once its time is over a provider counts as well until a call says otherwise: who gets
         no traffic while it is red would never find out.
         """
         return [
-            GateState(name, error.code, error.message, wait, error.blame is Blame.RATE)
+            BreakerState(name, error.code, error.message, wait, error.kind is ErrorKind.RATE)
             for name, gate in sorted(self._gates.items())
             if (error := gate.error) is not None and (wait := self.wait(name)) > 0
         ]

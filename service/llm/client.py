@@ -18,7 +18,7 @@ import httpx2
 import openai
 import orjson
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
 from service.llm.answers import Completion, Pieces, garbage, read
 from service.llm.refusals import broken, refused, status_error
@@ -146,19 +146,19 @@ class Gpt:
                 raise ModelError(
                     f"the model did not answer within {question.timeout:g} s",
                     code="model_timeout",
-                    blame=Blame.PASSING,
+                    kind=ErrorKind.PASSING,
                 ) from None
             url = self._clients[question.model.provider].base_url
             raise ModelError(
                 f"the model's server at {url.host} can't be reached: {reason}",
                 code="model_connection",
-                blame=Blame.PASSING,
+                kind=ErrorKind.PASSING,
             ) from None
         except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
             raise ModelError(
                 f"the model's answer could not be read: {type(error).__name__}",
                 code="model_garbage",
-                blame=Blame.PASSING,
+                kind=ErrorKind.PASSING,
             ) from None
 
     def _body(self, question: Question) -> dict[str, Any]:

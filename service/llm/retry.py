@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tenacity
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 
 T = TypeVar("T")
 
@@ -34,19 +34,19 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class Reschedule:
     """Back to the inbox until `delay` seconds from now. `counts`: it was a real attempt."""
 
     delay: float
     counts: bool = True
 
 
-Decision = GiveUp | Again
+Decision = GiveUp | Reschedule
 
 
 def repeat_inside(error: BaseException) -> bool:
     """May tenacity repeat the call within this attempt?"""
-    if not isinstance(error, ModelError) or error.blame is not Blame.PASSING:
+    if not isinstance(error, ModelError) or error.kind is not ErrorKind.PASSING:
         return False
     return (error.retry_after or 0) <= INNER_CAP
 
@@ -65,9 +65,9 @@ def outer_delay(tries: int, jitter: float) -> float:
 
 def pause(error: ModelError) -> float | None:
     """Seconds for which nothing should call this error's provider, or None."""
-    if error.blame is Blame.RATE:
+    if error.kind is ErrorKind.RATE:
         return min(max(error.retry_after or 2.0, 0.1), RETRY_AFTER_CAP)
-    if error.blame is Blame.ACCOUNT:
+    if error.kind is ErrorKind.ACCOUNT:
         return ACCOUNT_PAUSE
     return None
 
@@ -76,16 +76,16 @@ def decide(
     error: ModelError, *, tries: int, max_attempts: int, jitter: float, left: float
 ) -> Decision:
     """After a durable attempt failed in `error`; `tries` counts it; `left` is s to deadline."""
-    if error.blame in (Blame.REQUEST, Blame.MODEL):
+    if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL):
         return GiveUp(error.code)
     wait = pause(error)
     if wait is not None:
         # Waiting for a provider is no failure of this request: only the deadline ends it.
-        return Again(min(wait, left), counts=False) if left > 0 else GiveUp(error.code)
+        return Reschedule(min(wait, left), counts=False) if left > 0 else GiveUp(error.code)
     if tries >= max_attempts:
         return GiveUp(error.code)
     delay = max(outer_delay(tries, jitter), min(error.retry_after or 0.0, RETRY_AFTER_CAP))
-    return Again(delay) if delay < left else GiveUp(error.code)
+    return Reschedule(delay) if delay < left else GiveUp(error.code)
 
 
 async def with_retries(

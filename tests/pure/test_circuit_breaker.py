@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.llm import circuit_breaker as gates
 from service.llm import retry
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 
 class Clock:
@@ -23,14 +23,14 @@ def clock() -> Iterator[Clock]:
     return Clock()
 
 
-def error(blame: Blame, after: float | None = None, code: str = "code") -> ModelError:
-    return ModelError("why", code=code, blame=blame, retry_after=after)
+def error(kind: ErrorKind, after: float | None = None, code: str = "code") -> ModelError:
+    return ModelError("why", code=code, kind=kind, retry_after=after)
 
 
-PASSING = error(Blame.PASSING)
+PASSING = error(ErrorKind.PASSING)
 
 
-def fail(made: Gates, times: int, *, first: int = 0) -> None:
+def fail(made: CircuitBreakers, times: int, *, first: int = 0) -> None:
     """Failures of so many requests."""
     for number in range(first, first + times):
         made.enter("p")
@@ -38,15 +38,15 @@ def fail(made: Gates, times: int, *, first: int = 0) -> None:
 
 
 def test_an_unknown_provider_is_open(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     assert made.wait("p") == 0
     assert made.states() == []
     assert made.closed(["p", "q"]) == 0
 
 
 def test_a_rate_limit_holds_every_call_until_its_time(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.RATE, 10))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.RATE, 10))
     assert made.wait("p") == 10
     assert made.wait("q") == 0
     assert made.closed(["p"]) == 10
@@ -58,25 +58,25 @@ def test_a_rate_limit_holds_every_call_until_its_time(clock: Clock) -> None:
 
 
 def test_a_shorter_pause_does_not_shorten_a_longer_one(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.RATE, 60))
-    made.failed("p", error(Blame.RATE, 1))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.RATE, 60))
+    made.failed("p", error(ErrorKind.RATE, 1))
     assert made.wait("p") == 60
 
 
 def test_an_answer_from_before_the_pause_does_not_end_it(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.RATE, 60))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.RATE, 60))
     made.succeeded("p")
     assert made.wait("p") == 60
-    made.failed("p", error(Blame.REQUEST))  # proof of life of an older call
+    made.failed("p", error(ErrorKind.REQUEST))  # proof of life of an older call
     assert made.wait("p") == 60
 
 
 def test_a_refused_key_is_a_fault_and_a_rate_limit_is_none(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.ACCOUNT))
-    made.failed("q", error(Blame.RATE, 5))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.ACCOUNT))
+    made.failed("q", error(ErrorKind.RATE, 5))
     assert made.wait("p") == retry.ACCOUNT_PAUSE
     assert {state.provider: state.ok for state in made.states()} == {"p": False, "q": True}
     clock.now += retry.ACCOUNT_PAUSE
@@ -84,8 +84,8 @@ def test_a_refused_key_is_a_fault_and_a_rate_limit_is_none(clock: Clock) -> None
 
 
 def test_after_its_time_one_call_probes_and_the_others_wait(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.RATE, 5))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.RATE, 5))
     clock.now += 5
     assert made.wait("p") == 0
     made.enter("p")
@@ -97,8 +97,8 @@ def test_after_its_time_one_call_probes_and_the_others_wait(clock: Clock) -> Non
 
 
 def test_a_probe_that_was_cancelled_lets_the_next_one_through(clock: Clock) -> None:
-    made = Gates(clock)
-    made.failed("p", error(Blame.RATE, 5))
+    made = CircuitBreakers(clock)
+    made.failed("p", error(ErrorKind.RATE, 5))
     clock.now += 5
     made.enter("p")
     made.left("p")
@@ -106,7 +106,7 @@ def test_a_probe_that_was_cancelled_lets_the_next_one_through(clock: Clock) -> N
 
 
 def test_the_breaker_opens_after_failures_in_a_row(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     fail(made, gates.BREAK_AFTER - 1)
     assert made.wait("p") == 0
     made.succeeded("p")
@@ -119,7 +119,7 @@ def test_the_breaker_opens_after_failures_in_a_row(clock: Clock) -> None:
 
 
 def test_failed_probes_make_longer_pauses_up_to_a_cap(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     fail(made, gates.BREAK_AFTER)
     waits = []
     for number in range(10):
@@ -136,13 +136,13 @@ def test_failed_probes_make_longer_pauses_up_to_a_cap(clock: Clock) -> None:
 
 
 def test_what_was_in_flight_when_it_opened_makes_it_no_longer(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     fail(made, 300)
     assert made.wait("p") == gates.BREAK_FIRST
 
 
 def test_one_request_alone_closes_it_for_nobody(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     for _ in range(50):
         made.enter("p")
         made.failed("p", PASSING, "the same")
@@ -152,19 +152,19 @@ def test_one_request_alone_closes_it_for_nobody(clock: Clock) -> None:
 
 
 def test_an_error_about_the_question_is_proof_of_life(clock: Clock) -> None:
-    made = Gates(clock)
-    for blame in (Blame.REQUEST, Blame.MODEL):
+    made = CircuitBreakers(clock)
+    for kind in (ErrorKind.REQUEST, ErrorKind.MODEL):
         fail(made, gates.BREAK_AFTER - 1)
-        made.failed("p", error(blame))
+        made.failed("p", error(kind))
         fail(made, gates.BREAK_AFTER - 1)
         assert made.wait("p") == 0
         made.succeeded("p")
 
 
 def test_the_last_error_is_remembered_while_it_is_closed(clock: Clock) -> None:
-    made = Gates(clock)
+    made = CircuitBreakers(clock)
     assert made.last_error("p") is None
-    made.failed("p", error(Blame.ACCOUNT, code="model_quota"))
+    made.failed("p", error(ErrorKind.ACCOUNT, code="model_quota"))
     last = made.last_error("p")
     assert last is not None
     assert last.code == "model_quota"
