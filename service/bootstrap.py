@@ -20,6 +20,7 @@ from service.inbox import Change, Store
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.retry import USUAL, RetryPolicy
 from service.operations.events import Change as News
 from service.operations.events import Hub
 from service.operations.insights import Insights
@@ -47,6 +48,7 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
+        policy: RetryPolicy = USUAL,
         now: Callable[[], int] = epoch_ms,
     ) -> None:
         self.now = now
@@ -57,7 +59,7 @@ class Service:
         self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
-        self.gates = CircuitBreakers(time.monotonic)
+        self.gates = CircuitBreakers(time.monotonic, policy)
         self.store = Store(
             settings.database_url.get_secret_value(),
             now=now,
@@ -69,7 +71,7 @@ class Service:
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
         self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
         self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
-        asker = Asker(self.gpt, self.gates, on_call=self._on_call)
+        asker = Asker(self.gpt, self.gates, on_call=self._on_call, policy=policy)
         pipeline = Pipeline(
             flows,
             self.store,

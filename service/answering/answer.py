@@ -56,6 +56,7 @@ class Pipeline:
         self._broker = broker
         self._hub = hub
         self._now = now
+        self._policy = asker.policy
         self._max_attempts = max_attempts
 
     async def answer(self, claimed: Claimed) -> Answer | None:
@@ -174,7 +175,7 @@ class Pipeline:
             kind=ErrorKind.PASSING,
         )
         if job.claimed.tries + 1 < self._max_attempts:
-            delay = retry.outer_delay(job.claimed.tries + 1, random.random())
+            delay = self._policy.outer_delay(job.claimed.tries + 1, random.random())
             await self._again(job, retry.Reschedule(delay), error)
             return None
         # Nothing is told: telling it may be what fails.
@@ -196,7 +197,7 @@ class Pipeline:
                 error_code=error.code,
                 error_message=error.message,
             )
-        decision = retry.decide(
+        decision = self._policy.decide(
             error,
             tries=claimed.tries + 1,
             max_attempts=self._max_attempts,

@@ -173,7 +173,7 @@ class Worker:
         for flow in self._flows.flows.values():
             wait = 0.0
             if flow.on_error is None:  # such a flow speaks also when no model can
-                wait = self._gates.closed(model.provider for model in flow.models)
+                wait = self._gates.closed(flow.models)
             if wait <= 0:
                 names.append(flow.name)
             else:

@@ -102,7 +102,7 @@ def _usage(raw: Any) -> Usage:
 
 
 class Pieces:
-    """Gathers a stream's chunks into what a plain answer would have been."""
+    """Gathers a stream's events into what a plain answer would have been."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -112,24 +112,28 @@ class Pieces:
         self._reason: str | None = None
         self._usage = Usage()
 
-    def add(self, chunk: Any) -> str:
-        self._model = chunk.model or self._model
-        if chunk.usage is not None:
-            self._usage = _usage(chunk.usage.model_dump())
-        if not chunk.choices:
-            return ""
-        choice = chunk.choices[0]
-        self._reason = choice.finish_reason or self._reason
-        delta = choice.delta
-        for call in delta.tool_calls or ():
-            parts = self._calls.setdefault(call.index, ["", "", ""])
-            parts[0] += call.id or ""
-            if call.function:
-                parts[1] += call.function.name or ""
-                parts[2] += call.function.arguments or ""
-        if delta.refusal:
-            self._refusal.append(delta.refusal)
-        text = delta.content or ""
+    def add(self, event: Any) -> str:
+        """The text that came with it. Raises ModelError."""
+        try:
+            self._model = event.get("model") or self._model
+            if event.get("usage"):
+                self._usage = _usage(event["usage"])
+            choices = event.get("choices")
+            return self._add(choices[0]) if choices else ""
+        except (AttributeError, KeyError, TypeError, IndexError):
+            raise garbage() from None
+
+    def _add(self, choice: Mapping[str, Any]) -> str:
+        self._reason = choice.get("finish_reason") or self._reason
+        delta = choice["delta"]
+        for call in delta.get("tool_calls") or ():
+            parts = self._calls.setdefault(call["index"], ["", "", ""])
+            function = call.get("function") or {}
+            for at, piece in enumerate((call.get("id"), *map(function.get, ("name", "arguments")))):
+                parts[at] += piece or ""
+        if delta.get("refusal"):
+            self._refusal.append(delta["refusal"])
+        text = delta.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content")
         self._text.append(text)
