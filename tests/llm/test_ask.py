@@ -47,7 +47,7 @@ class House:
 async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
     policy = getattr(request, "param", QUICK)
     async with FakeModel() as server:
-        gpt = Gpt({"openai": Provider("openai", server.base_url)}, {}, concurrency=8)
+        gpt = Gpt({"openai": Provider(name="openai", base_url=server.base_url)}, {}, concurrency=8)
         breakers = CircuitBreakers(time.monotonic, policy)
         heard: list[tuple[str, str, Usage]] = []
         asker = Asker(
