@@ -106,4 +106,8 @@ async def with_retries(
     call: Callable[[], Awaitable[T]], rounds: Callable[[], tenacity.AsyncRetrying]
 ) -> T:
     """`call` under tenacity's `rounds`."""
-    return await rounds()(call)
+
+    async def attempt() -> T:
+        return await call()
+
+    return await rounds()(attempt)
