@@ -86,7 +86,7 @@ class _Parser:
         return Field(expr, tuple(alias))
 
     def source(self) -> str:
-        if self.token.kind != "source":
+        if self.token.kind not in ("source", "string"):
             raise self.unexpected(hint='FROM takes topic filters in double quotes, "a/+"')
         return self.take().text[1:-1]
 
@@ -246,6 +246,15 @@ class _Parser:
     def unexpected(self, *, hint: str = "") -> SqlError:
         token = self.token
         shown = f'"{token.text}"' if token.kind != "end" else "the end"
-        # EMQX numbers a syntax error by the length of the token that it stumbled over
-        emqx = f'{len(token.text)}: syntax error before: "{token.text}"'
-        return error(self.sql, token.at, f"syntax error before {shown}", hint=hint, emqx=emqx)
+        message = f"syntax error before {shown}"
+        return error(self.sql, token.at, message, hint=hint, emqx=_in_emqx(token))
+
+
+def _in_emqx(token: Token) -> str:
+    """EMQX numbers a syntax error by the length of the name that it stumbled over."""
+    if token.kind == "op":
+        return f"1: syntax error before: '{token.text}'"
+    if token.kind == "name" and token.word() in _KEYWORDS:
+        return f"1: syntax error before: '{token.text.upper()}'"
+    shown = f'"{token.text}"' if token.kind != "end" else ""
+    return f"{len(token.text) if token.kind == 'name' else 1}: syntax error before: {shown}"

@@ -195,7 +195,7 @@ def matches(topic_filter: str, topic: str) -> bool:
         return False
     for i, level in enumerate(levels):
         if level == "#":
-            return True
+            return i == len(levels) - 1
         if i >= len(names) or level not in ("+", names[i]):
             return False
     return len(levels) == len(names)

@@ -114,6 +114,18 @@ class MqttBroker:
                 self.retained.pop(message.topic, None)
         return self.dispatch(message)
 
+    def find_retained(self, topic: str) -> Message | None:
+        """The first that this topic or topic filter matches."""
+        now = now_ms()
+        return next(
+            (
+                message
+                for name, message in self.retained.items()
+                if matches(topic, name) and seconds_left(message, now) != 0
+            ),
+            None,
+        )
+
     def dispatch(self, message: Message) -> int:
         """To subscribers alone."""
         found = _each_once(list(self._router.matching(message.topic)))
