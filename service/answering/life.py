@@ -20,7 +20,7 @@ from service.answering.publisher import Publisher
 from service.answering.stream import stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn
-from service.errors import Blame, BrokerError, MessageError, ModelError, StoreError
+from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flows
 from service.inbox import Store
 from service.llm import retry
@@ -56,6 +56,7 @@ class Life:
         self._flows = flows
         self._store = store
         self._tool_loop = ToolLoop(store, asker, publisher, now=now)
+        self._policy = asker.policy
         self._publisher = publisher
         self._hub = hub
         self._metrics = metrics
@@ -224,14 +225,14 @@ class Life:
             return Answer(
                 State.FAILED, said, text, error_code=error.code, error_message=error.message
             )
-        decision = retry.decide(
+        decision = self._policy.decide(
             error,
             tries=claimed.tries + 1,
             max_attempts=self._max_attempts,
             jitter=random.random(),
             left=(claimed.deadline - self._now()) / 1000,
         )
-        if isinstance(decision, retry.Again):
+        if isinstance(decision, retry.Reschedule):
             await self._reschedule(job, decision, error)
             return None
         return replies.unanswered(job, State.FAILED, decision.code, error.message)
@@ -239,17 +240,17 @@ class Life:
     async def _internal(self, job: Job, fault: Exception) -> Answer | None:
         """Tried again like a passing error of the model, and in the end a dead letter."""
         error = ModelError(
-            f"an internal error ({type(fault).__name__})", code="internal", blame=Blame.PASSING
+            f"an internal error ({type(fault).__name__})", code="internal", kind=ErrorKind.PASSING
         )
         tries = job.claimed.tries + 1
         if tries < self._max_attempts:
-            later = retry.Again(retry.outer_delay(tries, random.random()))
+            later = retry.Reschedule(self._policy.outer_delay(tries, random.random()))
             await self._reschedule(job, later, error)
             return None
         # Nothing is told: telling it may be what fails.
         return Answer(State.FAILED, error_code=error.code, error_message=error.message)
 
-    async def _reschedule(self, job: Job, later: retry.Again, error: ModelError) -> None:
+    async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed
         log.log(
             logging.WARNING if later.counts else logging.DEBUG,

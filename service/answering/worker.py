@@ -18,7 +18,7 @@ from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Flows
 from service.inbox import Store
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -40,7 +40,7 @@ class Worker:
         store: Store,
         life: Life,
         in_hand: InHand,
-        gates: Gates,
+        breakers: CircuitBreakers,
         intake: Intake,
         *,
         owner: str,
@@ -53,7 +53,7 @@ class Worker:
         self._store = store
         self._life = life
         self.in_hand = in_hand
-        self._gates = gates
+        self._breakers = breakers
         self._intake = intake
         self._owner = owner
         self._concurrency = concurrency
@@ -157,7 +157,7 @@ class Worker:
         for flow in self._flows.flows.values():
             wait = 0.0
             if flow.on_error is None:  # such a flow speaks also when no model can
-                wait = self._gates.closed(model.provider for model in flow.models)
+                wait = self._breakers.closed(flow.models)
             if wait <= 0:
                 names.append(flow.name)
             else:
