@@ -17,13 +17,14 @@ from service.answering import limits, prompt
 from service.answering import reply as replies
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.publisher import Publisher
-from service.answering.stream import stream_for
+from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flows
+from service.flows import Flow, Flows
 from service.inbox import Store
 from service.llm import retry
+from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.attempts import Log
 from service.mqtt.templates import Scope
@@ -124,9 +125,18 @@ class Life:
                 if answer is None:
                     asked = prompt.understand(flow, claimed.message, captured)
                     job = replace(job, scope=asked.scope)
-                    answer = await self._ask(job, asked)
+                    answer = self._unasked(job)
+                if answer is None:
+                    messages = self._messages(job, asked)
+                    async with limits.Allowance(self._store, job, messages, self._now()) as allowed:
+                        with self._progress(job) as stream:
+                            completion = await self._tool_loop.run(job, messages, stream)
+                        allowed.said(completion.text)
+                    answer = self._answered(job, asked, completion)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
+            except limits.OverLimit as over:
+                answer = replies.unanswered(job, State.IGNORED, "limit", over.message)
             except MessageError as error:
                 answer = replies.unanswered(job, State.FAILED, error.code, error.message)
             except ModelError as error:
@@ -152,52 +162,47 @@ class Life:
             return replies.unanswered(job, State.EXPIRED, "expired", text)
         return None
 
-    async def _ask(self, job: Job, asked: prompt.Asked) -> Answer:
-        """Memory, limits, progress, the model and its tools, and the reply made of it."""
-        claimed, flow, now = job.claimed, job.flow, self._now()
+    def _unasked(self, job: Job) -> Answer | None:
+        """How it ends without the model. Raises Ignored, or MessageError for a topic that
+        can't be made: better known before the answer is paid for."""
+        claimed, flow = job.claimed, job.flow
         if claimed.publish:
-            replies.reply_topic(job)  # better known before it is paid for
-        if flow.cooldown is not None and (claimed.cooldown_until or 0) > now:
+            replies.reply_topic(job)
+        if flow.cooldown is not None and (claimed.cooldown_until or 0) > self._now():
             raise prompt.Ignored("cooldown")
-        if flow.history is not None and flow.history.resets(asked.scope.text):
+        if flow.history is not None and flow.history.resets(job.scope.text):
             publishes = replies.answered(job, FORGOTTEN)
             return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)
+        return None
 
-        keep = (flow.history.messages + 1) // 2 if flow.history else 0
-        turns = prompt.remembered(flow, claimed.turns[-keep:] if keep else (), now)
-        messages: list[Mapping[str, Any]] = list(prompt.compose(flow, asked, turns))
-        estimate = prompt.estimate_of(messages)
-        allowance = limits.Allowance(self._store, job, estimate, now)
-        if over := await allowance.take():
-            return replies.unanswered(job, State.IGNORED, "limit", limits.told(over))
+    def _messages(self, job: Job, asked: prompt.Asked) -> list[Mapping[str, Any]]:
+        """The question, with what its conversation remembers."""
+        keep = kept_turns(job.flow)
+        turns = job.claimed.turns[-keep:] if keep else ()
+        turns = tuple(prompt.remembered(job.flow, turns, self._now()))
+        return list(prompt.compose(job.flow, asked, turns))
 
+    def _progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
+        """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
         for publish in replies.status(job, "working"):
-            self._publisher.post(publish, of=claimed.id)
+            self._publisher.post(publish, of=job.claimed.id)
         stream = None
-        if flow.stream is not None or self._hub.wanted(claimed.id):
+        if job.flow.stream is not None or self._hub.wanted(job.claimed.id):
             stream = stream_for(job, self._hub, self._publisher)
-        try:
-            with stream or contextlib.nullcontext():
-                completion = await self._tool_loop.run(job, messages, stream)
-        except BaseException:
-            await allowance.settle(job.log.usage.total_tokens if job.log.attempts else None)
-            raise
-        # Some servers do not count what they stream.
-        used = job.log.usage.total_tokens or estimate + prompt.estimate(completion.text)
-        await allowance.settle(used)
+        return stream or contextlib.nullcontext()
 
-        now = self._now()
+    def _answered(self, job: Job, asked: prompt.Asked, completion: Completion) -> Answer:
+        flow, now, text = job.flow, self._now(), completion.text
         turn = None
         if flow.history is not None:
-            tokens = prompt.estimate(asked.text) + prompt.estimate(completion.text)
-            turn = Turn(asked.text, completion.text, now, tokens)
+            turn = Turn(asked.text, text, now, prompt.estimate(asked.text) + prompt.estimate(text))
         return Answer(
             State.DONE,
-            replies.answered(job, completion.text, completion.model, completion.truncated),
-            text=completion.text,
+            replies.answered(job, text, completion.model, completion.truncated),
+            text=text,
             model=completion.model,
             turn=turn,
-            keep_turns=keep,
+            keep_turns=kept_turns(flow),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 
@@ -286,3 +291,8 @@ class Life:
             f" error={code}" if code else "",
             extra=about(claimed, state=str(state), code=code, seconds=seconds),
         )
+
+
+def kept_turns(flow: Flow) -> int:
+    """How many exchanges a conversation keeps."""
+    return (flow.history.messages + 1) // 2 if flow.history else 0
