@@ -146,7 +146,7 @@ async def count_steps(store: Store, clock: Clock) -> dict[str, int]:
 
     async def watch(handler: Any) -> None:
         def work(link: Any) -> None:
-            link.driver.set_progress_handler(handler, 100)
+            link.connection.driver_connection.set_progress_handler(handler, 100)
 
         database = store._engine._database
         await asyncio.gather(database.write(work), database.read(work))
@@ -183,7 +183,7 @@ def rows_met(plan: dict[str, Any]) -> float:
 @pytest.mark.parametrize("kind", ["postgresql"])
 async def test_postgres_meets_few_rows_however_many_wait(store: Store, clock: Clock) -> None:
     await fill(store, clock, 1500)
-    await store._engine._database.write(lambda link: link.run(text("ANALYZE")))
+    await store._engine._database.write(lambda link: link.execute(text("ANALYZE")))
     found: dict[str, float] = {}
     engine = store._engine._database._engine.sync_engine
     doing = ""
