@@ -16,13 +16,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-
 from service.errors import StoreBusy, StoreError
 from service.inbox import reads
 from service.inbox.database import Failure, classify, connect, reason
 from service.inbox.rows import Change, Notice
-from service.inbox.sql import Tx
+from service.inbox.sql import Link, Tx
 from service.inbox.transaction import Executed, Op, execute, must_last
 
 log = logging.getLogger(__name__)
@@ -187,7 +185,7 @@ class Engine:
     async def view(self, look: Callable[[Tx], T]) -> T:
         """Read; whatever goes wrong is `StoreBusy`."""
 
-        def work(connection: Connection) -> T:
+        def work(connection: Link) -> T:
             return look(Tx(connection, self._now()))
 
         try:
@@ -216,7 +214,7 @@ class Engine:
         """All in one transaction; if a row is refused, each in its own."""
         now = self._now()
 
-        def work(connection: Connection) -> Executed:
+        def work(connection: Link) -> Executed:
             return execute(connection, ops, now, self._origin)
 
         lasting = must_last(ops)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import StoreUnusable
 from service.inbox.rows import Notice
+from service.inbox.sql import Link
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ class Database(Protocol):
 
     async def open(self) -> None: ...
 
-    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
         """`must_last`: it survives a power cut once this returns."""
         ...
 
-    async def read(self, work: Callable[[Connection], T]) -> T: ...
+    async def read(self, work: Callable[[Link], T]) -> T: ...
 
     def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None: ...
 

@@ -74,7 +74,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 @cache
 def _insert(pg: bool) -> Any:
     new = insert(pg, requests).on_conflict_do_nothing(index_elements=[_r.scope, _r.dedupe])
-    return new.returning(_r.id) if pg else new.execution_options(preserve_rowcount=True)
+    return new.returning(_r.id) if pg else new
 
 
 @cache

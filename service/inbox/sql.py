@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
-    Connection,
+    Dialect,
     FromClause,
     Table,
     Text,
@@ -29,10 +29,19 @@ Pair = tuple[str, str]
 """Two keys; mostly of a flow and a conversation."""
 
 
+class Link(Protocol):
+    """A connection in a transaction: SQLAlchemy's, or what stands for it on SQLite."""
+
+    @property
+    def dialect(self) -> Dialect: ...
+
+    def execute(self, statement: Any, values: Any = None, /) -> Any: ...
+
+
 class Tx:
     """One transaction, and what is to be told once it is committed."""
 
-    def __init__(self, connection: Connection, now: int) -> None:
+    def __init__(self, connection: Link, now: int) -> None:
         self._connection = connection
         self.pg = connection.dialect.name == "postgresql"
         self.now = now

@@ -6,13 +6,15 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Boolean, Engine, create_engine
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -21,9 +23,11 @@ from service.errors import StoreUnusable
 from service.inbox import migrations
 from service.inbox.database import reason
 from service.inbox.rows import Notice
+from service.inbox.sql import Link
 
 T = TypeVar("T")
 BUSY_MS = 2000
+_DIALECT = sqlite.dialect(paramstyle="named")
 _OLDEST = (3, 38)  # RETURNING, and JSON as a matter of course
 _CHECKPOINT_EVERY = 0.25  # seconds, while there are writes
 _PRAGMAS = (
@@ -37,17 +41,100 @@ _PRAGMAS = (
 )
 
 
+class Rows:
+    """What a statement gave, in those words of SQLAlchemy's results that the inbox uses."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, rows: list[Any], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> list[Any]:
+        return self._rows
+
+    def scalars(self) -> Rows:
+        return Rows([row[0] for row in self._rows], self.rowcount)
+
+    def scalar(self) -> Any:
+        return self._rows[0][0] if self._rows else None
+
+    def one(self) -> Any:
+        (row,) = self._rows
+        return row
+
+    def one_or_none(self) -> Any:
+        return self.one() if self._rows else None
+
+
+class Compiled:
+    """A statement as SQLite takes it: its text, the values it has itself, its named row."""
+
+    def __init__(self, statement: Any, names: Iterable[str]) -> None:
+        compiled = statement.compile(dialect=_DIALECT, column_keys=list(names))
+        if compiled.post_compile_params:
+            raise TypeError(f"its text depends on its values: {compiled}")
+        self.text = str(compiled)
+        self.constants = {k: v for k, v in compiled.params.items() if k not in names}
+        columns = list(statement.exported_columns)
+        row: Any = namedtuple("row", [c.key for c in columns], rename=True)  # type: ignore[misc]
+        self._row = row._make
+        self._booleans = [at for at, c in enumerate(columns) if isinstance(c.type, Boolean)]
+
+    def rows(self, cursor: sqlite3.Cursor) -> list[Any]:
+        if not self._booleans:
+            return list(map(self._row, cursor))
+        found = []
+        for values in map(list, cursor):
+            for at in self._booleans:
+                values[at] = None if values[at] is None else bool(values[at])
+            found.append(self._row(values))
+        return found
+
+
+_compiled: dict[Any, Compiled] = {}
+"""By statement; each of ours is made once and kept (`functools.cache`)."""
+
+
+class Connected:
+    """A connection whose statements SQLAlchemy Core compiles once and sqlite3 runs (ADR 2)."""
+
+    dialect = _DIALECT
+
+    def __init__(self, path: Path) -> None:
+        self.driver = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in _PRAGMAS:
+            self.driver.execute(f"PRAGMA {pragma}")
+
+    def execute(self, statement: Any, values: Any = None, /) -> Rows:
+        """Raises sqlite3.Error. A list of values gives no rows."""
+        several = isinstance(values, list)
+        first = (values[0] if several else values) or {}
+        known = _compiled.get(statement)
+        if known is None:
+            known = _compiled[statement] = Compiled(statement, first.keys())
+        if several:
+            bound = [{**known.constants, **one} for one in values] if known.constants else values
+            return Rows([], self.driver.executemany(known.text, bound).rowcount)
+        bound = {**known.constants, **first} if known.constants else first
+        cursor = self.driver.execute(known.text, bound)
+        return Rows(known.rows(cursor), cursor.rowcount)
+
+
 class Thread:
     """One connection, used by one thread only. After an error it is opened anew."""
 
-    def __init__(self, url: URL, begin: str, name: str) -> None:
-        self._engine = _engine(url)
+    def __init__(self, path: Path, begin: str, name: str) -> None:
+        self._path = path
         self._begin = f"BEGIN {begin}"
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"inbox-{name}")
-        self._connection: Connection | None = None
+        self._connection: Connected | None = None
         self._synchronous = "FULL"
 
-    async def run(self, work: Callable[[Connection], T], synchronous: str = "FULL") -> T:
+    async def run(self, work: Callable[[Link], T], synchronous: str = "FULL") -> T:
         """`work` in a transaction."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._transaction, work, synchronous)
@@ -59,36 +146,32 @@ class Thread:
 
     def _alone(self, statement: str) -> None:
         try:
-            connection = self._connected()
-            connection.exec_driver_sql(statement).all()
-            connection.commit()
-        except DBAPIError:
+            self._connected().driver.execute(statement).fetchall()
+        except sqlite3.Error:
             self._disconnect()
 
-    def _connected(self) -> Connection:
+    def _connected(self) -> Connected:
         if self._connection is None:
-            self._connection = self._engine.connect()
-            for pragma in _PRAGMAS:
-                self._connection.exec_driver_sql(f"PRAGMA {pragma}")
+            self._connection = Connected(self._path)
             self._synchronous = "FULL"
         return self._connection
 
-    def _transaction(self, work: Callable[[Connection], T], synchronous: str) -> T:
+    def _transaction(self, work: Callable[[Link], T], synchronous: str) -> T:
         try:
             connection = self._connected()
+            run = connection.driver.execute
+            if synchronous != self._synchronous:
+                run(f"PRAGMA synchronous={synchronous}")  # NORMAL: no wait at commit
+                self._synchronous = synchronous
+            run(self._begin)
             try:
-                if synchronous != self._synchronous:
-                    # NORMAL: no wait at commit
-                    connection.exec_driver_sql(f"PRAGMA synchronous={synchronous}")
-                    self._synchronous = synchronous
-                connection.exec_driver_sql(self._begin)
                 result = work(connection)
-                connection.commit()
+                run("COMMIT")
             except BaseException:
-                with suppress(DBAPIError):
-                    connection.rollback()
+                with suppress(sqlite3.Error):  # a full disk has done it already
+                    run("ROLLBACK")
                 raise
-        except DBAPIError:
+        except sqlite3.Error:
             self._disconnect()
             raise
         return result
@@ -96,7 +179,7 @@ class Thread:
     def _disconnect(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            connection.close()
+            connection.driver.close()
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._disconnect)
@@ -121,9 +204,9 @@ class SqliteDatabase:
             raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.38 or later")
         await asyncio.get_running_loop().run_in_executor(None, self._prepare)
         self._threads = [
-            Thread(self._url, "IMMEDIATE", "writer"),
-            Thread(self._url, "DEFERRED", "viewer"),
-            Thread(self._url, "DEFERRED", "checkpoint"),
+            Thread(self._path, "IMMEDIATE", "writer"),
+            Thread(self._path, "DEFERRED", "viewer"),
+            Thread(self._path, "DEFERRED", "checkpoint"),
         ]
 
     def _prepare(self) -> None:
@@ -133,12 +216,12 @@ class SqliteDatabase:
         except (OSError, DBAPIError) as error:
             raise StoreUnusable(f"{self._path}: {reason(error)}") from error
 
-    async def write(self, work: Callable[[Connection], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
         result = await self._threads[0].run(work, "FULL" if must_last else "NORMAL")
         self._checkpoint()
         return result
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
+    async def read(self, work: Callable[[Link], T]) -> T:
         return await self._threads[1].run(work)
 
     def _checkpoint(self) -> None:
@@ -172,11 +255,6 @@ def _create_file(path: Path) -> None:
 
 
 def _engine(url: URL) -> Engine:
-    """Its connections begin no transaction by themselves, and change nothing in the file."""
-    return create_engine(
-        url,
-        poolclass=NullPool,
-        pool_reset_on_return=None,
-        hide_parameters=True,
-        connect_args={"isolation_level": None, "check_same_thread": False, "timeout": 10},
-    )
+    """For migrations: begins no transaction by itself, changes nothing in the file it opens."""
+    arguments = {"isolation_level": None, "timeout": 10}
+    return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)

@@ -9,8 +9,6 @@ import functools
 import os
 from pathlib import Path
 
-from sqlalchemy import Connection
-
 from service.bootstrap import Service, epoch_ms
 from service.cli import main as command
 from service.cli import serving
@@ -24,11 +22,11 @@ def _limit_pages(control: Control) -> None:
     """`max_page_count` counts for one connection only, so each transaction begins with it."""
     connected = sqlite.Thread._connected
 
-    def limited(thread: sqlite.Thread) -> Connection:
+    def limited(thread: sqlite.Thread) -> sqlite.Connected:
         connection = connected(thread)
         # Below its size SQLite takes the size: not one page more.
         pages = 1 if control.full else _ROOMY
-        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        connection.driver.execute(f"PRAGMA max_page_count={pages}")
         return connection
 
     sqlite.Thread._connected = limited  # type: ignore[method-assign]

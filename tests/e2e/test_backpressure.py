@@ -142,7 +142,9 @@ async def test_a_full_database_is_503_and_what_was_accepted_is_answered(database
         assert len(accepted) >= 5
         assert int(answer.headers["retry-after"]) >= 1
         writer = house.service.inbox._engine._database._threads[0]
-        await writer.run(lambda link: link.exec_driver_sql("PRAGMA max_page_count=100000").all())
+        await writer.run(
+            lambda link: link.driver.execute("PRAGMA max_page_count=100000").fetchall()
+        )
         heard = {(await message(client))[0] for _ in accepted}
         assert len(heard) == len(accepted)
         ends = await house.ended(len(accepted))

@@ -33,9 +33,9 @@ async def limit_pages(store: Store, more: int | None) -> None:
     """A disk with room for `more` pages; None: as large as can be."""
 
     def work(link: Any) -> None:
-        pages = link.exec_driver_sql("PRAGMA page_count").scalar()
+        pages = link.driver.execute("PRAGMA page_count").fetchone()[0]
         limit = 1 << 30 if more is None else pages + more
-        link.exec_driver_sql(f"PRAGMA max_page_count={limit}")
+        link.driver.execute(f"PRAGMA max_page_count={limit}")
 
     await store._engine._database.write(work)
 

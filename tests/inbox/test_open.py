@@ -87,7 +87,7 @@ async def test_sqlite_is_durable(tmp_path: Path) -> None:
 
         def look(link: Any) -> list[Any]:
             names = ("journal_mode", "synchronous", "foreign_keys")
-            return [link.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+            return [link.driver.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
         database = store._engine._database
         assert await database.write(look) == ["wal", 2, 1]

@@ -146,7 +146,7 @@ async def count_steps(store: Store, clock: Clock) -> dict[str, int]:
 
     async def watch(handler: Any) -> None:
         def work(link: Any) -> None:
-            link.connection.driver_connection.set_progress_handler(handler, 100)
+            link.driver.set_progress_handler(handler, 100)
 
         database = store._engine._database
         await asyncio.gather(database.write(work), database.read(work))
