@@ -19,7 +19,7 @@ from service.inbox import codec, memory, ordering
 from service.inbox.ordering import ZERO
 from service.inbox.rows import Claims, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among, listed_texts, numbers, texts
-from service.inbox.tables import conversations, queued, requests, state_is, unordered_queue
+from service.inbox.sql_tables import conversations, queued, requests, state_is, unordered_queue
 
 _c = conversations.c
 _r = requests.c

@@ -20,7 +20,7 @@ from service.errors import StoreBusy, StoreError
 from service.inbox import reads
 from service.inbox.database import Failure, classify, connect, reason
 from service.inbox.rows import Change, Notice
-from service.inbox.sql import Link, Tx
+from service.inbox.sql import SqlConnection, Tx
 from service.inbox.transaction import Executed, Op, execute, must_last
 
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class Engine:
     async def view(self, look: Callable[[Tx], T]) -> T:
         """Read; whatever goes wrong is `StoreBusy`."""
 
-        def work(connection: Link) -> T:
+        def work(connection: SqlConnection) -> T:
             return look(Tx(connection, self._now()))
 
         try:
@@ -214,7 +214,7 @@ class Engine:
         """All in one transaction; if a row is refused, each in its own."""
         now = self._now()
 
-        def work(connection: Link) -> Executed:
+        def work(connection: SqlConnection) -> Executed:
             return execute(connection, ops, now, self._origin)
 
         lasting = must_last(ops)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service.errors import StoreUnusable
 from service.inbox.rows import Notice
-from service.inbox.sql import Link
+from service.inbox.sql import SqlConnection
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ class Database(Protocol):
 
     async def open(self) -> None: ...
 
-    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[SqlConnection], T], *, must_last: bool = True) -> T:
         """`must_last`: it survives a power cut once this returns."""
         ...
 
-    async def read(self, work: Callable[[Link], T]) -> T: ...
+    async def read(self, work: Callable[[SqlConnection], T]) -> T: ...
 
     def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None: ...
 

@@ -13,7 +13,7 @@ from service.domain import Claimed, Entry, State
 from service.inbox import codec, ordering
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
-from service.inbox.tables import ANSWER_COLUMNS, ordered_queue, requests, unresolved
+from service.inbox.sql_tables import ANSWER_COLUMNS, ordered_queue, requests, unresolved
 
 _r = requests.c
 

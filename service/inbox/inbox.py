@@ -22,7 +22,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Store:
+class Inbox:
     """The durable inbox behind one DATABASE_URL.
 
     Writes of concurrent callers share transactions. `StoreBusy` means nothing was written
@@ -66,7 +66,7 @@ class Store:
         """What was submitted is still written; then everything is let go."""
         await self._engine.close()
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Inbox:
         await self.open()
         return self
 

@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, bindparam, select, update
 from service.domain import ENDS, Answer, Attempt, Claimed, State
 from service.inbox import codec, memory, ordering
 from service.inbox.sql import Pair, Tx, among, numbers
-from service.inbox.tables import requests, state_is
+from service.inbox.sql_tables import requests, state_is
 
 _r = requests.c
 _LEASED = frozenset({State.ANSWERING, State.ANSWERED})
@@ -67,7 +67,7 @@ class Release(Write):
     pass
 
 
-class Held(NamedTuple):
+class LeasedRow(NamedTuple):
     """A row as the database has it now."""
 
     seq: int
@@ -119,7 +119,7 @@ def _update(tx: Tx, rows: Iterable[Values]) -> None:
 def _write(
     tx: Tx,
     writes: Sequence[W],
-    values: Callable[[W, Held], Values],
+    values: Callable[[W, LeasedRow], Values],
     *,
     allowed: Collection[str],
     repeated: Collection[str] = (),
@@ -130,7 +130,7 @@ def _write(
     """
     seqs = sorted({write.claimed.seq for write in writes})
     found = tx.run(_held(tx.pg), {"seqs": numbers(tx.pg, seqs)})
-    rows = {row.seq: Held._make(row) for row in found}
+    rows = {row.seq: LeasedRow._make(row) for row in found}
     results, changed, left = [], list[Values](), list[tuple[Pair, int]]()
     for write in writes:
         claimed = write.claimed
@@ -168,7 +168,7 @@ def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
     """Store replies; what they teach the memory and the cooldown, in the same commit."""
     taught: list[tuple[Pair, Answer]] = []
 
-    def values(one: StoreReply, held: Held) -> Values:
+    def values(one: StoreReply, held: LeasedRow) -> Values:
         answer = one.answer
         taught.append((_pair(one.claimed), answer))
         ends = not answer.outbox
@@ -195,7 +195,7 @@ def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
 def finish(tx: Tx, finishes: Sequence[Finish]) -> list[bool]:
     """The outbox is published, or given up: the request ends, its conversation goes on."""
 
-    def values(one: Finish, held: Held) -> Values:
+    def values(one: Finish, held: LeasedRow) -> Values:
         state = one.outcome or State(held.outcome or State.DONE)
         row: Values = {"state": state.value, "delivered": one.delivered, "ended_at": tx.now}
         row |= _NO_LEASE
@@ -211,7 +211,7 @@ def finish(tx: Tx, finishes: Sequence[Finish]) -> list[bool]:
 def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
     """Not now: ask again at `at`, or, if the reply is stored, publish again at `at`."""
 
-    def values(one: Snooze, held: Held) -> Values:
+    def values(one: Snooze, held: LeasedRow) -> Values:
         tx.wake = True
         at = max(1, codec.number(one.at))
         row: Values = {"claims": 0, "owner": None}
@@ -231,7 +231,7 @@ def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
 def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
     """Note the rounds of a tool flow so far."""
 
-    def values(one: SaveSteps, held: Held) -> Values:
+    def values(one: SaveSteps, held: LeasedRow) -> Values:
         return {"steps": codec.steps_out(one.steps)}
 
     return _write(tx, writes, values, allowed={State.ANSWERING})
@@ -240,7 +240,7 @@ def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
 def heartbeat(tx: Tx, beats: Sequence[Heartbeat]) -> list[bool]:
     """Hold leases longer; False for each that is lost."""
 
-    def values(one: Heartbeat, held: Held) -> Values:
+    def values(one: Heartbeat, held: LeasedRow) -> Values:
         return {"lease_until": codec.number(one.until)}
 
     return _write(tx, beats, values, allowed=_LEASED)
@@ -249,7 +249,7 @@ def heartbeat(tx: Tx, beats: Sequence[Heartbeat]) -> list[bool]:
 def release(tx: Tx, releases: Sequence[Release]) -> list[bool]:
     """Give leases back unused, at shutdown: somebody else may go on at once."""
 
-    def values(one: Release, held: Held) -> Values:
+    def values(one: Release, held: LeasedRow) -> Values:
         tx.wake = True
         row: Values = {"owner": None, "claims": max(0, one.claimed.claims - 1)}
         if held.state == State.ANSWERED:

@@ -13,7 +13,7 @@ from service.domain import Answer, Turn
 from service.inbox import codec
 from service.inbox.rows import Memory
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
-from service.inbox.tables import conversations, turns
+from service.inbox.sql_tables import conversations, turns
 
 _c = conversations.c
 _t = turns.c

@@ -1,7 +1,7 @@
 """Bring the schema up to date at start; refuse what is not ours, or newer than we are.
 
 Nothing is changed before it is clear that the database is ours or empty. Processes that
-start together wait for the first one. A new database is made from `tables`; an older one
+start together wait for the first one. A new database is made from `sql_tables`; an older one
 takes the steps that it lacks, all in one transaction. A test compares the two.
 """
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
 from service.errors import StoreUnusable
-from service.inbox.tables import APPLICATION_ID, metadata, version
+from service.inbox.sql_tables import APPLICATION_ID, metadata, version
 
 Step = Callable[[Connection], object]
 

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, literal_column, select, update
 
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
-from service.inbox.tables import conversations, ordered_queue, requests
+from service.inbox.sql_tables import conversations, ordered_queue, requests
 
 _c = conversations.c
 _r = requests.c

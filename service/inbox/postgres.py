@@ -17,7 +17,7 @@ from service.errors import StoreUnusable
 from service.inbox import migrations, notices
 from service.inbox.database import postgres_arguments, reason, shown
 from service.inbox.rows import Notice
-from service.inbox.sql import Link
+from service.inbox.sql import SqlConnection
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -59,13 +59,13 @@ class PostgresDatabase:
     async def _connect(self) -> Any:
         return await asyncpg.connect(**self._arguments)
 
-    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[SqlConnection], T], *, must_last: bool = True) -> T:
         """Always lasts: here workers outlive the server, and a fence must not come twice."""
         assert self._engine is not None
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
-    async def read(self, work: Callable[[Link], T]) -> T:
+    async def read(self, work: Callable[[SqlConnection], T]) -> T:
         return await self.write(work)
 
     def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, 
 
 from service.inbox import ordering
 from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
-from service.inbox.tables import conversations, counters, ended, requests, turns
+from service.inbox.sql_tables import conversations, counters, ended, requests, turns
 
 _r = requests.c
 _t = turns.c

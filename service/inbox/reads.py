@@ -15,7 +15,7 @@ from service.domain import ENDS, State
 from service.inbox import codec
 from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
-from service.inbox.tables import (
+from service.inbox.sql_tables import (
     ended,
     leased,
     open_,

@@ -1,7 +1,7 @@
 """What the inbox hands out, typed; how rows of `requests` are read.
 
 A field of `Claimed` or `Row` is read from the column of its name. So a new column is named
-in `tables`, in a step of `migrations`, and as a field here; where it is written, once more.
+in `sql_tables`, in a step of `migrations`, and as a field here; where it is written, once more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import func
 
 from service.domain import Attempt, Claimed, Message, Publish, State, Turn, Usage
 from service.inbox import codec
-from service.inbox.tables import requests
+from service.inbox.sql_tables import requests
 
 
 @dataclass(frozen=True, slots=True)

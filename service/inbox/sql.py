@@ -29,7 +29,7 @@ Pair = tuple[str, str]
 """Two keys; mostly of a flow and a conversation."""
 
 
-class Link(Protocol):
+class SqlConnection(Protocol):
     """A connection in a transaction: SQLAlchemy's, or what stands for it on SQLite."""
 
     @property
@@ -41,7 +41,7 @@ class Link(Protocol):
 class Tx:
     """One transaction, and what is to be told once it is committed."""
 
-    def __init__(self, connection: Link, now: int) -> None:
+    def __init__(self, connection: SqlConnection, now: int) -> None:
         self._connection = connection
         self.pg = connection.dialect.name == "postgresql"
         self.now = now

@@ -23,7 +23,7 @@ from service.errors import StoreUnusable
 from service.inbox import migrations
 from service.inbox.database import reason
 from service.inbox.rows import Notice
-from service.inbox.sql import Link
+from service.inbox.sql import SqlConnection
 
 T = TypeVar("T")
 BUSY_MS = 2000
@@ -134,7 +134,7 @@ class Thread:
         self._connection: Connected | None = None
         self._synchronous = "FULL"
 
-    async def run(self, work: Callable[[Link], T], synchronous: str = "FULL") -> T:
+    async def run(self, work: Callable[[SqlConnection], T], synchronous: str = "FULL") -> T:
         """`work` in a transaction."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._transaction, work, synchronous)
@@ -156,7 +156,7 @@ class Thread:
             self._synchronous = "FULL"
         return self._connection
 
-    def _transaction(self, work: Callable[[Link], T], synchronous: str) -> T:
+    def _transaction(self, work: Callable[[SqlConnection], T], synchronous: str) -> T:
         try:
             connection = self._connected()
             run = connection.driver.execute
@@ -216,12 +216,12 @@ class SqliteDatabase:
         except (OSError, DBAPIError) as error:
             raise StoreUnusable(f"{self._path}: {reason(error)}") from error
 
-    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[SqlConnection], T], *, must_last: bool = True) -> T:
         result = await self._threads[0].run(work, "FULL" if must_last else "NORMAL")
         self._checkpoint()
         return result
 
-    async def read(self, work: Callable[[Link], T]) -> T:
+    async def read(self, work: Callable[[SqlConnection], T]) -> T:
         return await self._threads[1].run(work)
 
     def _checkpoint(self) -> None:

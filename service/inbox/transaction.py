@@ -9,7 +9,7 @@ from typing import Any
 
 from service.inbox import claims, counters, entries, leases, memory, notices, purge
 from service.inbox.rows import Change
-from service.inbox.sql import Link, Tx
+from service.inbox.sql import SqlConnection, Tx
 
 Work = Callable[[Tx, Sequence[Any]], Sequence[Any]]
 """Does one kind of thing for many items; as many results, in the same order."""
@@ -76,7 +76,7 @@ def must_last(ops: Sequence[Op]) -> bool:
     return not all(op.work in _NEED_NOT_LAST for op in ops)
 
 
-def execute(connection: Link, ops: Sequence[Op], now: int, origin: str) -> Executed:
+def execute(connection: SqlConnection, ops: Sequence[Op], now: int, origin: str) -> Executed:
     tx = Tx(connection, now)
     results: list[Any] = [None] * len(ops)
     kinds: dict[Work, list[int]] = {}

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.domain import Entry, State
 from service.inbox import Store, migrations
-from service.inbox.tables import metadata, version
+from service.inbox.sql_tables import metadata, version
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import FLOWS, Clock, answer, claim
 from tests.inbox.version1.make import NOW, ODD

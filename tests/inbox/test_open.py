@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import StoreUnusable
 from service.inbox import Store, migrations, sqlite
-from service.inbox.tables import version
+from service.inbox.sql_tables import version
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import entry
 
