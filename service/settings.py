@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import ConfigError, Fault
+from service.units import seconds, size
 
 SECRETS = (
     "OPENAI_API_KEY",
@@ -24,27 +25,6 @@ SECRETS = (
     "OPERATOR_TOKEN",
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
-
-
-def seconds(text: str) -> float:
-    """`"7d"`, `"30s"`, `"1h30m"` → seconds. Raises ValueError."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
-    if not parts or "".join(n + u for n, u in parts) != text.strip():
-        raise ValueError(f"{text!r} is not a duration; write for example 30s, 15m, 24h or 7d")
-    return float(sum(float(n) * _UNITS[u] for n, u in parts))
-
-
-def size(text: str) -> int:
-    """`"8 MB"` → bytes. Raises ValueError."""
-    found = re.fullmatch(r"(\d+)\s*([kKmMgG]?[bB]?)", text.strip())
-    unit = found[2].upper() if found else "?"
-    unit = unit if unit in _SIZES else unit + "B"
-    if not found or unit not in _SIZES:
-        raise ValueError(f"{text!r} is not a size; write for example 8 MB")
-    return int(found[1]) * _SIZES[unit]
 
 
 class Settings(BaseSettings):

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 from service.flows.models import ModelRef
 from service.mqtt.templates import Template, TemplateError
 from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
+from service.rulesql.reserved import not_a_source
 from service.units import DURATION, LIMIT, Limit, duration, limit, show_seconds, whole_seconds
 
 T = TypeVar("T")
@@ -122,6 +123,13 @@ def _read(parse: Callable[[str], T]) -> Callable[[Any], T]:
     return read
 
 
+def _request(text: str) -> TopicPattern:
+    pattern = TopicPattern.parse(text)
+    if hint := not_a_source(pattern.filter):
+        raise TopicError(f'topic "{text}" can\'t be a request topic', hint)
+    return pattern
+
+
 def _filter(text: str) -> str:
     if found := fault_in_filter(text):
         raise fault(f'"{text}" {found}', 'a filter is such as "replies/#"')
@@ -179,7 +187,7 @@ Duration = Annotated[float, Kind(Mark.PLAIN, duration, _DURATION, show_seconds)]
 WholeSeconds = Annotated[int, Kind(Mark.PLAIN, whole_seconds, _DURATION, show_seconds)]
 Rate = Annotated[Limit, Kind(Mark.PLAIN, limit, _LIMIT)]
 
-RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(TopicPattern.parse), _TEXT)]
+RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(_request), _TEXT)]
 Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
 Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
 LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]

@@ -10,7 +10,7 @@ from service.rulesql.guards import payload_paths_without_guard
 from service.rulesql.parser import parse, parse_where
 from service.rulesql.rule import Rule
 from service.rulesql.syntax import Expr
-from service.rulesql.terms import UNDEFINED, matches, text, to_json
+from service.rulesql.terms import UNDEFINED, text, to_json
 
 __all__ = [
     "UNDEFINED",
@@ -18,7 +18,6 @@ __all__ = [
     "Rule",
     "RuleException",
     "SqlError",
-    "matches",
     "parse",
     "parse_where",
     "payload_paths_without_guard",
