@@ -10,6 +10,7 @@ _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS = {"": "s", "sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d"}
 DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+"
 LIMIT = r"[0-9]+ ?/ ?[0-9]*(s|sec|second|m|min|minute|h|hour|d|day)"
+SIZE = r"([0-9]+)\s*([kKmMgG]?[bB]?)"
 _TEN_YEARS = 315_360_000
 _SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
 
@@ -35,7 +36,7 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """Bytes of "8 MB"; raises ValueError."""
-    found = re.fullmatch(r"([0-9]+)\s*([kKmMgG]?[bB]?)", text.strip())
+    found = re.fullmatch(SIZE, text.strip())
     unit = found[2].upper() if found else "?"
     unit = unit if unit in _SIZES else unit + "B"
     if not found or unit not in _SIZES:
