@@ -176,7 +176,7 @@ def _size(value: Any) -> int:
 
 
 def _no_bool(value: Any) -> Any:
-    """Python takes true for 1; here it is a slip."""
+    """Python takes true for 1; here it is a mistake."""
     if isinstance(value, bool):
         raise ValueError("write 0, 1 or 2")
     return value

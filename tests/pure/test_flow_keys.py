@@ -92,7 +92,11 @@ def test_the_docs_test_asks_for_its_row_and_an_example(house: Path) -> None:
         house, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/pure/test_docs_flows.py"
     )
     assert code == 1
-    for failed in ("is_explained", "in_an_example[FlowKeys]", "told_as_they_are[pause]"):
+    for failed in (
+        "is_explained_and_no_other",
+        "in_an_example[FlowKeys]",
+        "told_as_they_are[pause]",
+    ):
         assert (
             f"FAILED tests/pure/test_docs_flows.py::test_{'every_key_' * (failed[0] == 'i')}"
             in said
