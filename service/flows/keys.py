@@ -77,6 +77,12 @@ def _parts(hint: Any) -> Iterator[Any]:
             yield from _parts(inner)
 
 
+def tables_in(table: Any = File) -> set[Any]:
+    """All tables that can stand in a table."""
+    inner = {found.table for found in keys_of(table).values() if found.table}
+    return inner.union(*map(tables_in, inner))
+
+
 def table_at(path: Path) -> Any:
     """The table that stands at `path`."""
     table: Any = File

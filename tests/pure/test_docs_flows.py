@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.flows import parse
-from service.flows.keys import keys_of
+from service.flows.keys import keys_of, tables_in
 from service.flows.tables import File, FlowKeys, History, Price, ProviderKeys, Tool
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
@@ -59,14 +59,8 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
 }
 
 
-def tables(table: Any = File) -> set[Any]:
-    """All tables of the file."""
-    inner = {found.table for found in keys_of(table).values() if found.table}
-    return inner.union(*map(tables, inner))
-
-
 def test_no_table_is_forgotten() -> None:
-    assert tables() == WAYS.keys()
+    assert tables_in(File) == WAYS.keys()
 
 
 @pytest.mark.parametrize("table", WAYS, ids=lambda table: table.__name__)
