@@ -5,6 +5,7 @@ be is in `parser`, which functions there are in `functions`. It agrees with what
 5.8.9 was seen to do; where EMQX does something this subset leaves out, `SqlError` says so.
 """
 
+from service.mqtt.topics import matches
 from service.rulesql.errors import RuleException, SqlError
 from service.rulesql.guards import payload_paths_without_guard
 from service.rulesql.parser import parse, parse_where
@@ -18,6 +19,7 @@ __all__ = [
     "Rule",
     "RuleException",
     "SqlError",
+    "matches",
     "parse",
     "parse_where",
     "payload_paths_without_guard",

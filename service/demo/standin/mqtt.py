@@ -25,7 +25,7 @@ from amqtt.session import ApplicationMessage, Session
 from service.demo.standin.inbound import Inbound
 from service.demo.standin.message import Message
 from service.demo.standin.packets import Handshake, Replay, read_connect
-from service.mqtt.topics import matches
+from service.rulesql import matches
 
 log = logging.getLogger(__name__)
 
