@@ -13,12 +13,15 @@ NAMES = {"code", "error_code", "ours"}
 CARRIERS = {"Ignored", "GiveUp"}
 # Base classes, whose errors each have a code of their own, and a label of a metric.
 NOT_TOLD = {"error", "message", "model_error", "broker_error", "delivered"}
+# Rows of codes that are about to come.
+COMING = {"broker_namespace", "publish_failed"}
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 
 
 def sources() -> list[ast.Module]:
-    files = (ROOT / "service").rglob("*.py")
-    return [ast.parse(file.read_text("utf-8")) for file in files if "demo" not in file.parts]
+    house = ROOT / "service"
+    files = [file for file in house.rglob("*.py") if file.relative_to(house).parts[0] != "demo"]
+    return [ast.parse(file.read_text("utf-8")) for file in files]
 
 
 def positions(trees: list[ast.Module]) -> dict[str, set[int]]:
@@ -58,7 +61,7 @@ def test_every_code_is_listed_and_no_other() -> None:
     found = {code for code in codes_in(sources()) if CODE.fullmatch(code)} - NOT_TOLD
     listed = {code for code, _ in ROWS}
     assert found - listed == set()  # add a row
-    assert listed - found == set()  # a stable code must not go away
+    assert listed - found - COMING == set()  # a stable code must not go away
 
 
 def test_every_code_is_listed_once_with_all_columns() -> None:
