@@ -66,7 +66,13 @@ class Service:
         )
         providers, keys = model_servers(settings, flows, os.environ if environ is None else environ)
         self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
-        self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+        self.emqx = Emqx(
+            settings.emqx_url,
+            settings.emqx_key,
+            admin=settings.emqx_admin,
+            prefix=settings.emqx_prefix,
+            tokens=settings.webhook_tokens,
+        )
         self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
         self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
         asker = Asker(self.gpt, self.gates, on_call=self._on_call)

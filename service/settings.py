@@ -70,6 +70,9 @@ class Settings(BaseSettings):
         None, description="API key for apply and retained messages; default EMQX_API_KEY"
     )
     emqx_admin_secret: SecretStr | None = Field(None, description="Its secret")
+    emqx_prefix: str = Field(
+        "emqx_gpt", description="How our resources in EMQX are called; each installation its own"
+    )
     database_url: SecretStr = Field(
         SecretStr("sqlite:///emqx-gpt.db"), description="sqlite:///FILE or postgresql://…"
     )
@@ -119,6 +122,18 @@ class Settings(BaseSettings):
         if not re.match(r"https?://[^/\s]+", value):
             raise ValueError(f"{value!r} is not a URL; it begins with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("emqx_url")
+    @classmethod
+    def _emqx_url(cls, value: str) -> str:
+        if re.search(r"/api/v5\Z", value):
+            raise ValueError(f"leave /api/v5 out: {value.removesuffix('/api/v5')}")
+        if "@" in value.partition("://")[2].partition("/")[0]:
+            raise ValueError(
+                "leave the user name out of the URL: the key goes into EMQX_API_KEY and "
+                "EMQX_API_SECRET"
+            )
+        return value
 
     @property
     def webhook_tokens(self) -> tuple[str, ...]:

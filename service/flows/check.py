@@ -13,9 +13,9 @@ from service.flows.check_flow import check_flow
 from service.flows.flow import Flow, Flows
 from service.flows.lines import Path
 from service.flows.report import Report
+from service.mqtt.reserved import INTERNAL_FILTER
 from service.mqtt.templates import Template
 from service.mqtt.topics import overlap
-from service.rulesql.reserved import REPLY_TOPIC
 
 
 def check(flows: Flows, report: Report) -> None:
@@ -73,12 +73,12 @@ def _check_loop(
 
 def _check_internal(flow: Flow, report: Report) -> None:
     """The reply rule's topic carries where to publish: nobody else may write or read it."""
-    hint = f'"{REPLY_TOPIC}" belongs to the reply rule in EMQX; choose narrower topics'
+    hint = f'"{INTERNAL_FILTER}" belongs to the reply rule in EMQX; choose narrower topics'
     for path, text, topic_filter in _published(flow):
-        if overlap(topic_filter, REPLY_TOPIC):
+        if overlap(topic_filter, INTERNAL_FILTER):
             report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
     for pattern in flow.request:
-        if overlap(pattern.filter, REPLY_TOPIC):
+        if overlap(pattern.filter, INTERNAL_FILTER):
             path = ("flows", flow.name, "request")
             report.add(path, f'"{pattern}" listens on the internal topic of the replies', hint)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -129,6 +131,8 @@ FUNCTIONS: dict[str, Function] = {
     "regex_match": Function(2, _regex_match),
     "find": Function(2, _find),
     "contains": Function(2, _contains),
+    "sha256": Function(1, lambda value: hashlib.sha256(_bytes(value)).hexdigest()),
+    "now_timestamp": Function(0, lambda: int(time.time())),
     "abs": Function(1, lambda value: abs(_number(value))),
     "nth": Function(2, _nth),
     "tokens": Function(2, _tokens),

@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import Fault
 from service.flows import parse
-from service.rulesql.reserved import REPLY_TOPIC
+from service.mqtt.reserved import INTERNAL_TOPIC
 
 X = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 TOOL = '[[flows.x.tools]]\nname = "t"\ndescription = "d"\n'
@@ -324,12 +324,12 @@ def test_no_loop(keys: str) -> None:
     ["reply", "error", "status", "stream", "allow_response_topics"],
 )
 def test_the_internal_topic_of_replies_is_nobody_elses(keys: str) -> None:
-    text = f'[flows.x]\nrequest = "in"\n{keys} = "{REPLY_TOPIC}"\n'
+    text = f'[flows.x]\nrequest = "in"\n{keys} = "{INTERNAL_TOPIC}"\n'
     assert any("internal topic" in fault.message for fault in faults_of(text))
     for wide in ("#", "$delayed/#", "$delayed/+/#"):
         text = f'{X}allow_response_topics = "{wide}"\n'
         assert len(faults_of(text)) == 2  # that, and the own request topic
-    listening = f'[flows.x]\nrequest = "{REPLY_TOPIC.split("/")[0]}/+"\nreply = "out"\n'
+    listening = f'[flows.x]\nrequest = "{INTERNAL_TOPIC.split("/")[0]}/+"\nreply = "out"\n'
     assert "internal topic" in one(listening).message
 
 
