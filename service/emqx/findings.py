@@ -10,7 +10,7 @@ from typing import Any
 from service.emqx import names
 from service.emqx.compare import milliseconds
 from service.emqx.plan import uses
-from service.mqtt.reserved import INTERNAL_TOPIC
+from service.rulesql.reserved import REPLY_TOPIC
 
 
 class Level(StrEnum):
@@ -98,7 +98,7 @@ def pool(wanted: Mapping[str, Any], connector: Mapping[str, Any]) -> Iterator[Fi
 def open_relays(rules: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
     """Reply rules as they were before replies were signed, of any prefix."""
     for conf in rules:
-        if INTERNAL_TOPIC in conf.get("from", ()):
+        if REPLY_TOPIC in conf.get("from", ()):
             ident = str(conf["id"])
             prefix = ident.removesuffix("_reply")
             named = "" if prefix == names.PREFIX else f" --prefix {prefix}"

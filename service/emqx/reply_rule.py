@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from service.domain import Publish
-from service.mqtt.reserved import INTERNAL_TOPIC
+from service.rulesql.reserved import REPLY_TOPIC
 
 LIFETIME = 60  # seconds that an envelope is obeyed
 KEY_HOLE = "${REPLY_KEY}"  # no SQL as it stands: EMQX refuses a rule in which it is not filled in
@@ -46,7 +46,7 @@ ACTION: Mapping[str, Any] = {
 
 def topic(prefix: str) -> str:
     """The internal topic of one installation."""
-    return f"{INTERNAL_TOPIC}/{prefix}"
+    return f"{REPLY_TOPIC}/{prefix}"
 
 
 @functools.cache

@@ -1,11 +1,10 @@
-"""MQTT 5's properties, both ways. For real brokers: the stand-in speaks 3.1.1 only."""
+"""MQTT 5's properties, both ways."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 
-import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -13,8 +12,6 @@ from service.domain import Publish
 from service.emqx.publish_api import Emqx
 from tests.contract.conftest import Setup
 from tests.contract.test_publishing import CORRELATION, answer, publishing
-
-pytestmark = pytest.mark.mqtt5
 
 
 def properties(**wanted: object) -> Properties:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from service.demo.standin.message import Message
-from service.mqtt.reserved import INTERNAL_TOPIC
+from service.rulesql.reserved import REPLY_TOPIC
 from tests.fakes.model import ok, status
 from tests.rig import eventually, message, rig
 
@@ -41,7 +41,7 @@ async def test_the_reply_goes_to_the_response_topic_with_its_properties(any_data
 
 
 @pytest.mark.parametrize(
-    "wanted", ["alerts/boiler", "answer/+", "answer/#", INTERNAL_TOPIC, "$SYS/x", "", "ask/ada"]
+    "wanted", ["alerts/boiler", "answer/+", "answer/#", REPLY_TOPIC, "$SYS/x", "", "ask/ada"]
 )
 async def test_a_device_does_not_choose_just_any_topic(database, wanted):
     async with rig(database) as house, house.mqtt("#") as client:

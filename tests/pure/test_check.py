@@ -4,7 +4,7 @@ import pytest
 
 from service.errors import Fault
 from service.flows import parse
-from service.mqtt.reserved import INTERNAL_TOPIC
+from service.rulesql.reserved import REPLY_TOPIC
 
 X = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
 TOOL = '[[flows.x.tools]]\nname = "t"\ndescription = "d"\n'
@@ -70,6 +70,10 @@ FAULTS = [
     ('[flows.x]\nrequest = "dev-${x}"', 2, "mixes text and a name", "dev/"),
     ('[flows.x]\nrequest = "in/${payload}"', 2, "can't be called ${payload}", "another name"),
     ('[flows.x]\nrequest = "$share/g/a"', 2, "can't be a request topic", "leave $share"),
+    ('[flows.x]\nrequest = "$queue/a"', 2, "can't be a request topic", "leave $queue"),
+    ('[flows.x]\nrequest = "$delayed/5/a"', 2, "can't be a request topic", "when it is due"),
+    ('[flows.x]\nrequest = "$events/client_connected"', 2, "can't be a request topic", ""),
+    ('[flows.x]\nrequest = "$bridges/mqtt:x"', 2, "can't be a request topic", "republish"),
     (X + 'status = "a/+"', 4, "contains a wildcard", "plain topic"),
     (X + 'status = "a/${topic}"', 4, "${topic} is several levels", "write the levels out"),
     (X + 'allow_response_topics = "a/#/b"', 4, "has # elsewhere", "replies/#"),
@@ -200,6 +204,13 @@ FAULTS = [
     ),
     # the broker
     (X + 'where = "${payload.a} > 1"', 4, "knows no ${…}", "payload.temperature > 40"),
+    (X + 'where = "payload.t >"', 4, "EMQX refuses this: syntax error before the end", ""),
+    (X + 'where = "payload.t > 4e1"', 4, "EMQX refuses this", ""),
+    (X + 'where = "qos = 1;"', 4, "EMQX refuses this", "leave the semicolon out"),
+    (X + 'where = "payload.`t` = 1"', 4, "EMQX refuses this", "single quotes"),
+    (X + 'where = "CASE WHEN qos = 1 THEN true END"', 4, "EMQX refuses this", "in SELECT and"),
+    (X + 'where = "payload.flag"', 4, "a bare value is no condition", "write payload.flag = true"),
+    (X + 'where = "qos = 1 or payload.a"', 4, "a bare value", "write payload.a = true"),
 ]
 
 
@@ -247,8 +258,9 @@ WARNINGS = [
     (X + 'where = "payload.t > 40 or qos = 1"', 4, "payload.t may be no number", "before each"),
     (X + 'where = "temperature = 40"', 4, "temperature is no field", "payload.temperature"),
     (X + "where = \"client_id = 'a'\"", 4, "client_id is no field", 'did you mean "clientid"?'),
-    (X + 'where = "payload.t >"', 4, "is not understood here", "EMQX itself tests it"),
-    (X + 'where = "frobnicate(payload.t)"', 4, "unknown function frobnicate", "EMQX itself"),
+    (X + 'where = "payload.a = null"', 4, "null is no field", "is_null_var("),
+    (X + 'where = "frobnicate(payload.t)"', 4, "EMQX has no function frobnicate", "EMQX itself"),
+    (X + 'where = "Is_Num(payload.t)"', 4, "EMQX has no function Is_Num", 'did you mean "is_num"?'),
 ]
 
 
@@ -324,12 +336,12 @@ def test_no_loop(keys: str) -> None:
     ["reply", "error", "status", "stream", "allow_response_topics"],
 )
 def test_the_internal_topic_of_replies_is_nobody_elses(keys: str) -> None:
-    text = f'[flows.x]\nrequest = "in"\n{keys} = "{INTERNAL_TOPIC}"\n'
+    text = f'[flows.x]\nrequest = "in"\n{keys} = "{REPLY_TOPIC}"\n'
     assert any("internal topic" in fault.message for fault in faults_of(text))
     for wide in ("#", "$delayed/#", "$delayed/+/#"):
         text = f'{X}allow_response_topics = "{wide}"\n'
         assert len(faults_of(text)) == 2  # that, and the own request topic
-    listening = f'[flows.x]\nrequest = "{INTERNAL_TOPIC.split("/")[0]}/+"\nreply = "out"\n'
+    listening = f'[flows.x]\nrequest = "{REPLY_TOPIC.split("/")[0]}/+"\nreply = "out"\n'
     assert "internal topic" in one(listening).message
 
 
