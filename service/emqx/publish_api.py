@@ -28,8 +28,8 @@ _ONE, _BULK = "/publish", "/publish/bulk"
 _NO_AUTH = httpx.Auth()  # not None: then a user name in the URL would replace our header
 # What a refused message is told with: never in EMQX's words, which repeat what was refused.
 _REFUSED = {
-    144: "the topic of the reply is not one that can be published to",
-    151: "the reply is larger than EMQX takes (mqtt.max_packet_size)",
+    144: "the topic is not one that can be published to",
+    151: "the message is larger than EMQX takes (mqtt.max_packet_size)",
 }
 _KEY = "check EMQX_API_KEY and EMQX_API_SECRET, and that the key is enabled and not expired"
 
@@ -223,7 +223,7 @@ def _error(answer: httpx.Response) -> BrokerError:
     if status == 413:  # a proxy's
         return BrokerError(_REFUSED[151], code="publish_refused", poison=True, status=status)
     if status == 400 and isinstance(fields, dict):
-        said = _REFUSED.get(fields.get("reason_code", 0), "EMQX does not take this reply")
+        said = _REFUSED.get(fields.get("reason_code", 0), "EMQX does not take this message")
         return BrokerError(said, code="publish_refused", poison=True, status=status)
     if status in (401, 403):
         return BrokerError(
