@@ -100,7 +100,6 @@ async def test_replacing_drops_what_is_not_named(
         ('connectors.http.x { url = "http://h", headers { a = "b\\nc" } }', "line break"),
         ('connectors.mqtt.x { server = "h" }', "http only"),
         ("connectors = 1", "expected an object"),
-        ('rule_engine.rules.x { sql = "SELECT sha(a) FROM \\"t\\"" }', "unknown function"),
         ('rule_engine.rules.x { sql = "SELECT a FROM \\"t\\"", actions = [{}] }', "unknown_action"),
         ('rule_engine.rules.x { sql = "SELECT a FROM \\"t\\"", actions = 1 }', "an array"),
         ("a = 1\na.b = 2", "parse_error"),

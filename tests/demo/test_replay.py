@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,8 +38,25 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "rules limit too large": STATE,
     },
 }
-NAMED = json.loads((Path(__file__).parent / "sql_outside.json").read_text())
-DIFFERENT |= {name: dict.fromkeys(titles, SQL) for name, titles in NAMED.items()}
+DIFFERENT["rule-test-select"] = {"SELECT jq('.t', payload) as x": SQL}
+DIFFERENT["rule-test-sql"] = dict.fromkeys(
+    [
+        "SQL 'FOREACH payload.l FROM \"t/#\"'",
+        "SQL 'FOREACH payload.l as x DO x as y INCASE x > 1 FROM \"t/#\"'",
+    ],
+    SQL,
+)
+DIFFERENT["rule-test-where"] = dict.fromkeys(
+    [
+        "WHERE sprintf('~p', 1) = '1'",
+        "WHERE format_date('second', '+00:00', '%Y', 0) = '1970'",
+        "WHERE term_encode(1) = 'x'",
+        "WHERE proc_dict_get('x') = 'x'",
+        "WHERE kv_store_get('x') = 'x'",
+        "WHERE subbits('abc', 8) = 97",
+    ],
+    SQL,
+)
 
 _VARYING = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00|\b[0-9A-F]{32}\b|sql_tester:[0-9a-f]+|\b\d{13}\b"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -101,17 +99,13 @@ class Handlers:
         try:
             rule = parse(sql)
         except SqlError as exc:
-            raise Refused(_syntax_error(exc)) from None
-        step = "select_and_transform_error"
+            raise Refused(exc.emqx) from None
+        if columns is None or not rule.matches(str(columns["topic"])):
+            return _no_match()
         try:
-            matched = columns is not None and rule.matches(str(columns["topic"]))
-            if columns is None or not matched:
-                return _no_match()
-            replace(rule, where=None).run(columns)
-            step = "match_conditions_error"
             output = rule.run(columns)
         except RuleException as exc:
-            raise Refused(_raised(step, exc)) from None
+            raise Refused(str(exc)) from None
         if output is None:
             return _no_match()
         return Response(to_json(output), media_type="application/json")
@@ -191,25 +185,6 @@ def _bad_context(*, reason: str, value: object, where: str = "", **more: object)
     return Refused(f"Bad Arguments: {exc.in_erlang()}")
 
 
-def _syntax_error(exc: SqlError) -> str:
-    if exc.emqx == exc.message and exc.message.startswith("unexpected"):
-        return '{"lex_error":"sql_lex"}'
-    return exc.emqx
-
-
-def _raised(step: str, exc: RuleException) -> str:
-    """EMQX names what its own functions threw; ours in its words where they are known."""
-    said = str(exc)
-    reason = next((words for part, words in _REASONS.items() if part in said), said)
-    return json.dumps({step: reason}, separators=(",", ":"))
-
-
-_REASONS = {
-    "neither true nor false": "function_clause",
-    "does not spell a number": "badarg",
-    "bad regular expression": "badarg",
-    "arithmetic": "badarith",
-}
 _EVENTS = (
     "message_publish",
     "message_delivered",
