@@ -74,6 +74,11 @@ class MqttBroker:
         return sum(session.link is not None for session in self.sessions.values())
 
     @property
+    def connection_count(self) -> int:
+        """Sockets, whether their clients have said CONNECT or not."""
+        return sum(len(listener.sockets) for listener in self._listeners.values())
+
+    @property
     def subscription_count(self) -> int:
         return sum(len(session.subscriptions) for session in self.sessions.values())
 
