@@ -197,23 +197,35 @@ async def test_a_client_that_does_not_read_holds_up_nobody(broker: StandIn) -> N
     await other.leave()
 
 
-async def test_acknowledgements_that_nobody_reads_are_bounded(
+class Deaf:
+    """A socket that never gets rid of anything."""
+
+    peer = ("127.0.0.1", 1)
+    is_writable = True
+
+    def __init__(self) -> None:
+        self.kept = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.kept += data
+
+    def unsent(self) -> int:
+        return len(self.kept)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_what_nobody_reads_is_bounded(
     broker: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MAX_UNREAD", 10_000)  # the flood would take a minute
-    _, writer = await asyncio.open_connection("127.0.0.1", broker.mqtt_port)
-    writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.write(connect(4, "deaf"))
-    flood = packet(0xC0) * 1000
-
-    async def push() -> None:
-        for _ in range(1000):
-            writer.write(flood)
-            await writer.drain()
-
-    with pytest.raises(ConnectionError):
-        await push()
-    await hang_up(writer)
-    good_one = await Raw(broker.mqtt_port, 4).connect("good")
-    await good_one.publish("a", b"x")
-    await good_one.leave()
+    monkeypatch.setattr(connection, "MAX_UNREAD", 10_000)
+    deaf = Deaf()
+    client = broker.mqtt.accept(deaf)
+    client.receive(connect(4, "deaf"))
+    for _ in range(100):
+        client.receive(packet(0xC0) * 100)
+    assert deaf.closed
+    assert len(deaf.kept) < 11_000
+    assert "deaf" not in broker.mqtt.sessions
