@@ -10,7 +10,7 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of
-from service.flows.tables import File, FlowKeys, History, Price, ProviderKeys, Tool
+from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys, Tool
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
@@ -50,6 +50,7 @@ def test_every_example_loads_without_a_warning(block: str) -> None:
 WAYS: dict[Any, list[tuple[str, ...]]] = {
     FlowKeys: [("flows", "*"), ("defaults",)],
     History: [("flows", "*", "history"), ("defaults", "history")],
+    Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     ProviderKeys: [("providers", "*")],
     Price: [("prices", "*")],
@@ -73,7 +74,9 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 
 def test_every_key_is_explained() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
-    explained = {*keys_of(FlowKeys), *keys_of(Tool), *keys_of(ProviderKeys), *history} - {"tools"}
+    messages = {f"messages.{key}" for key in keys_of(Messages)}
+    explained = {*keys_of(FlowKeys), *keys_of(Tool), *keys_of(ProviderKeys), *history, *messages}
+    explained -= {"tools", "messages"}
     assert explained <= EXPLAINED
     assert EXPLAINED - explained == {name for name in EXPLAINED if name.startswith("${")}
     assert "with `tools`" in TEXT
