@@ -21,6 +21,7 @@ from service.inbox import Change, Store
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations.events import Change as News
 from service.operations.events import Hub
@@ -72,7 +73,8 @@ class Service:
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
         self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
         self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
-        asker = Asker(self.gpt, self.gates, on_call=self._on_call, policy=policy)
+        prices = prices_of(flows, providers)
+        asker = Asker(self.gpt, self.gates, on_call=self._on_call, policy=policy, prices=prices)
         pipeline = Pipeline(
             flows,
             self.store,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from service.domain import Usage
 from service.errors import ConfigError
-from service.flows import ModelRef
+from service.flows import Flows, ModelRef, Provider
 from service.flows.tables import Price
 
 MILLION = 1_000_000
@@ -65,6 +65,12 @@ def cost_of(price: Price, usage: Usage) -> float:
     )
     factor = price.tiers.get(usage.tier, TIERS.get(usage.tier, 1.0))
     return total * factor / MILLION
+
+
+def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices:
+    """The prices that hold for these flows. Raises ConfigError."""
+    urls = {name: provider.base_url for name, provider in providers.items()}
+    return Prices(flows.prices, urls, GenaiPrices() if flows.price_list else None)
 
 
 class GenaiPrices:
