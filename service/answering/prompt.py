@@ -16,6 +16,7 @@ from service.flows import Flow
 from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
 
+STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
 IMAGE_TOKENS = 1000  # what a picture costs, roughly
 
 
@@ -115,15 +116,15 @@ def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
 def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
     """How many turns to keep in memory, `new` included, after those that were remembered.
 
-    A full memory loses half of itself at once: what stays the same at the front of the next
-    questions is what a model's server has in its cache.
+    A full memory, unless it is short, loses half of itself at once: what stays the same at the
+    front of the next questions is what a model's server has in its cache.
     """
     if flow.history is None:
         return 0
     most = max(1, flow.history.messages // 2)
     count = len(turns) + 1
     if count > most:
-        count = most - most // 2
+        count = most - most // 2 if most >= STEPPED else most
     room = flow.history.tokens
     sizes = [turn.tokens or _size(turn) for turn in (*turns, new)]
     if room is not None and sum(sizes[-count:]) > room:

@@ -16,7 +16,7 @@ _ABOUT = {  # error codes → keys of `messages`; all others are `failed`
     "not_an_image": "not_image",
     "forgotten": "forgotten",
 }
-# English sentences say the reason itself ("No answer: …."), so most are not here.
+# Errors have English words of their own.
 _BUILT_IN = {
     "en": {"forgotten": "OK, our conversation so far is forgotten."},
     "de": {
@@ -57,15 +57,13 @@ _GERMAN = frozenset(
 _LOOKED_AT = 2000  # characters
 
 
-def sentence(flow: Flow, code: str, reason: str, text: str) -> str:
-    """What is said of `code`. `reason`, in English, is for who speaks that; `text` is the
-    message, whose language counts where the flow names none."""
+def sentence(flow: Flow, code: str, text: str) -> str | None:
+    """What is said of `code`; None: in English, the error's own words. `text` is the message,
+    whose language counts where the flow names none."""
     about = _ABOUT.get(code, "failed")
-    own = getattr(flow.messages, about) if flow.messages is not None else None
-    if own is not None:
-        return str(own)
+    own: str | None = getattr(flow.messages, about) if flow.messages is not None else None
     built_in = _BUILT_IN[language(flow, text)]
-    return built_in.get(about) or built_in.get("failed") or f"No answer: {reason}."
+    return own or built_in.get(about) or built_in.get("failed")
 
 
 def language(flow: Flow, text: str) -> str:

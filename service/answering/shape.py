@@ -11,6 +11,8 @@ from service.answering.pieces import numbered, shortened, size, split
 from service.answering.speech import spoken
 from service.flows import Flow
 
+_GROWTH = 4  # bytes by which the numbers of an envelope may grow
+
 
 def said(flow: Flow, text: str) -> tuple[str, bool]:
     """The text as it is remembered and published, and whether `max_length` cut it. What a
@@ -61,7 +63,8 @@ def deltas(flow: Flow, text: str, envelope: Callable[[str], bytes]) -> Iterator[
     if flow.chunk is None:
         yield envelope(text)
         return
-    for piece in split(text, flow.chunk - len(envelope("")), escaped):
+    room = flow.chunk - len(envelope("")) - _GROWTH
+    for piece in split(text, room, escaped):
         yield envelope(piece)
 
 
