@@ -104,6 +104,9 @@ class Usage:
         )
 
 
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A new request, ready to be stored (intake makes it).
@@ -153,7 +156,8 @@ class Claimed:
     `state` is ANSWERING (to be asked) or ANSWERED (its `outbox` waits to be published).
     `claims` counts how often it was claimed, this time included; `tries` the durable
     attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
-    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers.
+    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers;
+    `usage` is what the claims before this one took.
     """
 
     seq: int
@@ -175,6 +179,7 @@ class Claimed:
     outcome: State | None = None
     turns: tuple[Turn, ...] = ()
     cooldown_until: int | None = None
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,7 @@ class Answer:
     outbox: tuple[Publish, ...] = ()
     text: str | None = None
     model: str | None = None
+    reasoning: str | None = None
     usage: Usage = field(default_factory=Usage)
     error_code: str | None = None
     error_message: str | None = None

@@ -18,7 +18,7 @@ from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
-from service.domain import Answer, Claimed, Publish, State, Turn
+from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flows
 from service.inbox import Store
@@ -30,6 +30,7 @@ from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
 
+REASONING = 20_000  # characters that are kept of what a model thought
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
 
 log = logging.getLogger("emqx-gpt.answering")
@@ -95,7 +96,7 @@ class Life:
                 else:
                     delivered = False if isinstance(result, BrokerError) else result
                     await fenced(self._store.finish, claimed, delivered=delivered)
-            self._ended(claimed, outcome, code)
+            self._ended(claimed, outcome, code, claimed.usage + answer.usage)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -150,7 +151,12 @@ class Life:
             answer = await self._internal(job, fault)
         if answer is None:
             return None
-        return replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
+        return replace(
+            answer,
+            attempts=tuple(attempts.attempts),
+            usage=attempts.usage,
+            reasoning="\n\n".join(attempts.reasoning)[-REASONING:] or None,
+        )
 
     def _too_late(self, job: Job) -> Answer | None:
         """How it ends unasked, if it was given up or its time is over."""
@@ -273,20 +279,30 @@ class Life:
             count=later.counts,
             error_code=error.code,
             error_message=error.message,
+            usage=job.log.usage,
         )
 
-    def _ended(self, claimed: Claimed, state: State, code: str | None) -> None:
+    def _ended(self, claimed: Claimed, state: State, code: str | None, usage: Usage) -> None:
         """One log line, and the counters."""
         seconds = max(0, self._now() - claimed.accepted_at) / 1000
         flow = claimed.flow or ""
         self._metrics.ended_in(flow if flow in self._flows.flows else "", state, code, seconds)
         ends.log(
             logging.WARNING if state in (State.FAILED, State.EXPIRED) else logging.INFO,
-            "request %s %s flow=%s took=%.3fs%s",
+            "request %s %s flow=%s took=%.3fs%s%s%s",
             claimed.id,
             state,
             flow or "-",
             seconds,
+            f" tokens={usage.total_tokens}" if usage.total_tokens else "",
+            f" cost=${usage.cost:.6f}" if usage.cost is not None else "",
             f" error={code}" if code else "",
-            extra=about(claimed, state=str(state), code=code, seconds=seconds),
+            extra=about(
+                claimed,
+                state=str(state),
+                code=code,
+                seconds=seconds,
+                tokens=usage.total_tokens,
+                cost=usage.cost,
+            ),
         )

@@ -25,13 +25,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model said. `truncated`: it hit its token limit."""
+    """What the model said. `truncated`: it hit its token limit. `reasoning` is for the operator:
+    it is never published and never remembered."""
 
     text: str
     model: str
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
     truncated: bool = False
+    reasoning: str = ""
 
 
 def read(content: bytes, model: ModelRef) -> Completion:

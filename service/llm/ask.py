@@ -124,6 +124,8 @@ class Asker:
         log.add(began, model, "ok")
         usage = self._prices.billed(model, completion.usage)
         log.usage += usage
+        if completion.reasoning:
+            log.reasoning.append(completion.reasoning)
         self._on_call(str(model), "ok", time.monotonic() - clock, usage)
         return completion
 
