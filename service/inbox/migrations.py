@@ -38,8 +38,9 @@ Step = Callable[[Connection], object]
 def add_columns(table: str, *columns: Column[Any]) -> Step:
     """They may be NULL: neither database rewrites a row, and older replicas go on meanwhile."""
 
+    Table(table, MetaData(), *columns)  # a column says its type only as part of a table
+
     def step(connection: Connection) -> None:
-        Table(table, MetaData(), *columns)  # a column says its type only as part of a table
         for column in columns:
             made = CreateColumn(column).compile(dialect=connection.dialect)
             connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))

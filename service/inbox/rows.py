@@ -151,8 +151,8 @@ def _fields(row: Any) -> dict[str, Any]:
     found["message"] = codec.message_in(blob, payload or b"")  # substr of nothing: NULL
     names = codec.names_in(blob, found["flow"], found["conversation"])
     found["flow"], found["conversation"] = names
-    *counted, cost = (found.pop(name) for name in _USAGE)
-    found["usage"] = Usage(*(count or 0 for count in counted), cost=cost)
+    told, said, cached, written, cost = (found.pop(name) for name in _USAGE)
+    found["usage"] = Usage(told or 0, said or 0, cached or 0, written or 0, cost=cost)
     return found
 
 
