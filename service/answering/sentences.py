@@ -57,13 +57,13 @@ _GERMAN = frozenset(
 _LOOKED_AT = 2000  # characters
 
 
-def sentence(flow: Flow, code: str, text: str) -> str | None:
-    """What is said of `code`; None: in English, the error's own words. `text` is the message,
-    whose language counts where the flow names none."""
-    about = _ABOUT.get(code, "failed")
-    own: str | None = getattr(flow.messages, about) if flow.messages is not None else None
+def sentence(flow: Flow, about: str, text: str) -> str | None:
+    """What is said about an error, by its code; None: in English, the error's own words.
+    `text` is the message, whose language counts where the flow names none."""
+    key = _ABOUT.get(about, "failed")
+    own: str | None = getattr(flow.messages, key) if flow.messages is not None else None
     built_in = _BUILT_IN[language(flow, text)]
-    return own or built_in.get(about) or built_in.get("failed")
+    return own or built_in.get(key) or built_in.get("failed")
 
 
 def language(flow: Flow, text: str) -> str:
