@@ -1,9 +1,10 @@
 """EMQX's buffer worker: what it keeps, sends again, drops, and in which order.
 
 Running, it has up to `inflight_window` requests under way. One that can be sent again (503, 429,
-lost connection) blocks the worker: every `resume` seconds the oldest such request is tried, one
-at a time, until none is left; only then do new ones go out. All others overtake it meanwhile,
-which is why a window of 1 keeps order and one of 100 does not.
+lost connection; not one that met a reset when it was about to go out) blocks the worker: every
+`resume` seconds the oldest such request is tried, one at a time, until none is left; only then do
+new ones go out. All others overtake it meanwhile, which is why a window of 1 keeps order and one
+of 100 does not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from service.demo.standin.http import Lost
+from service.demo.standin.http import Lost, Unsendable
 
 RETRIED_STATUSES = (429, 503)
 
@@ -127,6 +128,9 @@ class Worker:
             except Lost as exc:
                 query.reason = str(exc)
                 continue
+            except Unsendable as exc:
+                query.reason = str(exc)
+                return Outcome.FAILED
             query.reason = f"status {status}"
             if 200 <= status < 300:
                 return Outcome.DONE
