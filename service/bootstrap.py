@@ -22,6 +22,7 @@ from service.inbox import Store
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations.actions import Actions
 from service.operations.events import Hub
@@ -69,7 +70,13 @@ class Service:
         self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
-        self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+        self.emqx = Emqx(
+            settings.emqx_url,
+            settings.emqx_key,
+            admin=settings.emqx_admin,
+            prefix=settings.emqx_prefix,
+            tokens=settings.webhook_tokens,
+        )
         self.health = Health(self.store, self.emqx, self.breakers)
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)
@@ -81,7 +88,13 @@ class Service:
         life = Life(
             flows,
             self.store,
-            Asker(self.gpt, self.breakers, on_call=self.metrics.called, policy=policy),
+            Asker(
+                self.gpt,
+                self.breakers,
+                on_call=self.metrics.called,
+                policy=policy,
+                prices=prices_of(flows, providers),
+            ),
             self.publisher,
             self.hub,
             self.metrics,
