@@ -70,11 +70,19 @@ def test_a_reset_connection_reorders_nothing(setup: Setup) -> None:
         return 202
 
     setup.webhook.answer = answer
+    before = refusals(setup)
     publish(setup, range(60))
-    bodies = setup.webhook.wait(lambda bodies: len({body["id"] for body in bodies}) == 60)
-    assert len(reset) == 3
-    first_seen = list(dict.fromkeys(payloads(bodies)))
-    assert first_seen == list(range(60))
+
+    def all_dealt_with() -> bool:
+        """A message about to go into a reset connection is given up, and counted."""
+        arrived = len({body["id"] for body in setup.webhook.taken})
+        return arrived + refusals(setup) - before == 60
+
+    eventually(all_dealt_with, 60)
+    assert len(reset) <= 3
+    first_seen = list(dict.fromkeys(payloads(setup.webhook.taken)))
+    assert first_seen == sorted(first_seen)
+    assert len(first_seen) >= 57
 
 
 def test_counters_tell_that_nothing_moves(setup: Setup) -> None:

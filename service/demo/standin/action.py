@@ -246,10 +246,10 @@ class HttpAction:
         if self.connector.status == "connected":
             self._seen = self.connector.outages
 
-    def _sender(self, index: int) -> Callable[[bytes], asyncio.Future[int]]:
-        def send(request: bytes) -> asyncio.Future[int]:
+    def _sender(self, index: int) -> Callable[[bytes, int], asyncio.Future[int]]:
+        def send(request: bytes, order: int) -> asyncio.Future[int]:
             assert self.connector.pool is not None
-            return self.connector.pool.request(request, index)
+            return self.connector.pool.request(request, index, order)
 
         return send
 

@@ -10,6 +10,7 @@ of 100 does not.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Query:
     label: str
     reason: str = ""
     again: bool = field(default=False)
+    order: int = field(default_factory=itertools.count(1).__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Worker:
     def __init__(
         self,
         limits: Limits,
-        send: Callable[[bytes], asyncio.Future[int]],
+        send: Callable[[bytes, int], asyncio.Future[int]],
         is_connected: Callable[[], bool],
         counters: Counter[str],
     ) -> None:
@@ -124,7 +126,7 @@ class Worker:
         """Asks up to `attempts` times in a row, as EMQX's HTTP connector does by itself."""
         for _ in range(self._limits.attempts):
             try:
-                status = await self._send(query.request)
+                status = await self._send(query.request, query.order)
             except Lost as exc:
                 query.reason = str(exc)
                 continue
