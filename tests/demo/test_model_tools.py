@@ -10,7 +10,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from service.demo.offline_model.model import OfflineModel
-from service.demo.offline_model.toolcalls import Tool, choose
+from service.demo.offline_model.tools import Tool, choose
 
 ROOM = {"enum": ["kitchen", "bedroom"]}
 
@@ -140,6 +140,28 @@ def speaker(room: str, action: str, **more: Any) -> tuple[str, dict[str, Any]]:
         ("turn on the garage light", []),
         ("turn it off", []),
         ("Tell me a joke", []),
+        ("Schalte das Licht in der Küche ein.", [light("kitchen", True)]),
+        ("Mach bitte das Küchenlicht aus", [light("kitchen", False)]),
+        (
+            "Kannst du die Lampe im Schlafzimmer auf 40 % dimmen?",
+            [light("bedroom", True, brightness=40)],
+        ),
+        (
+            "Schalte das Licht in der Küche und im Schlafzimmer aus",
+            [light("kitchen", False), light("bedroom", False)],
+        ),
+        (
+            "turn the kitchen and bedroom lights off",
+            [light("kitchen", False), light("bedroom", False)],
+        ),
+        (
+            "Stell die Klimaanlage im Schlafzimmer auf 21,5 Grad und spiele Jazz in der Küche",
+            [climate("bedroom", 21.5), speaker("kitchen", "play", media="Jazz")],
+        ),
+        ("Wie warm ist es im Schlafzimmer?", [("get_temperature", {"room": "bedroom"})]),
+        ("Mach das Licht in der Garage an", []),
+        ("Schalte das Licht in der Küche nicht ein", []),
+        ("Guten Morgen, wie geht es dir?", []),
         ("我叫小明", []),
     ],
 )  # fmt: skip
@@ -230,8 +252,9 @@ async def test_a_reading_is_told(client: AsyncOpenAI) -> None:
         "function": {"name": "get_temperature", "arguments": '{"room": "kitchen"}'},
     }
     for text, expected in [
-        ("what is the temperature in the kitchen?", "kitchen temperature: 21.5"),
-        ("厨房现在几度？", "查到：厨房温度: 21.5"),
+        ("what is the temperature in the kitchen?", "I looked it up: kitchen temperature: 21.5."),
+        ("Wie warm ist es in der Küche?", "Nachgesehen: kitchen temperature: 21.5."),
+        ("厨房现在几度？", "查到：kitchen temperature: 21.5。"),
     ]:
         messages: list[Any] = [
             {"role": "user", "content": text},
@@ -267,7 +290,7 @@ async def test_tool_choice_and_unreachable_rooms(client: AsyncOpenAI) -> None:
     assert (await ask("turn on the kitchen light", "none")).tool_calls is None
     assert (await ask("hello", "required")).tool_calls[0].function.name == "set_light"
     named = {"type": "function", "function": {"name": "get_temperature"}}
-    assert (await ask("bedroom", named)).tool_calls[0].function.arguments == '{"room": "bedroom"}'
+    assert (await ask("bedroom", named)).tool_calls[0].function.arguments == '{"room":"bedroom"}'
     assert (await ask("turn on the garage light", "auto")).content == (
         "(offline model) I can't reach that in the garage; I can in: kitchen, bedroom."
     )

@@ -1,9 +1,9 @@
 """An OpenAI-compatible model without network or key, over real HTTP.
 
 `POST /v1/chat/completions` (also streamed), `GET /v1/models` and `GET /v1/models/{id}`, with
-OpenAI's answers to what is wrong. Every model name is taken but those that OpenAI has shut
-down. No randomness: the same request gets the same answer, ids are counted. Usage is counted
-too: a token for every four characters begun, and 85 for a picture.
+OpenAI's answers to what is wrong. Its model is called `offline`; any other name is taken too,
+but those that OpenAI has shut down. No randomness: the same request gets the same answer, ids
+are counted. Usage is counted too: a token for every four characters begun, 85 for a picture.
 
 Run it by itself: `python -m service.demo.offline_model.model --port 0 --port-file port.txt`.
 """
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +27,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from service.demo.offline_model.chatreply import Reply
-from service.demo.offline_model.chatrequest import Refused, parse, shut_down
-from service.demo.offline_model.wits import answer
+from service.demo.offline_model import chat
+from service.demo.offline_model.answer import answer
+from service.demo.offline_model.request import Refused, shut_down
 
-MODELS = ("gpt-5.4-mini", "gpt-5.4", "gpt-5.4-nano")
-_CREATED = 1767225600  # when the offered models claim to be from: a constant, as all here
+MODEL = "offline"
 
 
 class _Json(Response):
@@ -54,24 +53,35 @@ def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> St
         try:
             body = orjson.loads(await request.body())
         except orjson.JSONDecodeError as error:
-            raise Refused(
-                400, f"We could not parse the JSON body of your request. ({error})"
-            ) from None
+            said = f"We could not parse the JSON body of your request. ({error})"
+            raise Refused(400, said) from None
         except ClientDisconnect:
             return Response(status_code=499)  # nobody is left to read it
-        asked = parse(body)
-        reply = Reply(next(numbers), asked, answer(asked))
+        _check_key(request)
+        asked = chat.parse(body)
+        reply = chat.ChatReply(next(numbers), asked, answer(asked))
         if not asked.stream:
             return _Json(reply.whole())
-        return StreamingResponse(reply.events(delay, hurry), media_type="text/event-stream")
+        return StreamingResponse(_sent(reply.events()), media_type="text/event-stream")
 
-    async def models(_: Request) -> Response:
-        return _Json({"object": "list", "data": [_model(each) for each in MODELS]})
+    async def _sent(events: Iterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+        for event in events:
+            if delay and not hurry.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await hurry.wait()
+            yield b"data: " + orjson.dumps(event) + b"\n\n"
+        yield b"data: [DONE]\n\n"
+
+    async def models(request: Request) -> Response:
+        _check_key(request)
+        return _Json({"object": "list", "data": [_model(MODEL)]})
 
     async def model(request: Request) -> Response:
+        _check_key(request)
         name = request.path_params["name"]
-        if name.startswith("gpt-3.5-turbo"):
-            raise Refused(404, shut_down(name), "model_not_found", "model")
+        if gone := shut_down(name):
+            raise gone
         return _Json(_model(name))
 
     return Starlette(
@@ -83,13 +93,25 @@ def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> St
         exception_handlers={
             Refused: _on_refused,
             HTTPException: _on_http_error,
-            Exception: _on_fault,
+            Exception: _on_error,
         },
     )
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "offline"}
+    return {"id": name, "object": "model", "created": chat.CREATED, "owned_by": "offline"}
+
+
+def _check_key(request: Request) -> None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        said = (
+            "You didn't provide an API key. You need to provide your API key in an Authorization "
+            "header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+        raise Refused(401, said)
+    if key.strip().lower() in ("none", "null", "undefined"):
+        raise Refused(401, f"Incorrect API key provided: {key.strip()}.", "invalid_api_key")
 
 
 def _error(status: int, message: str, code: str | None, param: str | None = None) -> Response:
@@ -112,7 +134,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return _error(error.status_code, message, "unknown_url")
 
 
-async def _on_fault(_: Request, error: Exception) -> Response:
+async def _on_error(_: Request, error: Exception) -> Response:
     return _error(500, f"The offline model failed: {type(error).__name__}", None)
 
 
@@ -175,11 +197,6 @@ class OfflineModel:
         # A client that does not read is cut off; uvicorn does not wait until it is.
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
-    async def serve(self) -> None:
-        """Run until cancelled, once started."""
-        assert self._task is not None, "start first"
-        await asyncio.shield(self._task)
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -196,7 +213,7 @@ async def _run(port: int, delay: float, port_file: Path | None) -> None:
             partial.write_text(str(model.port))
             partial.replace(port_file)
         print(f"offline model on {model.base_url}", flush=True)
-        await model.serve()
+        await asyncio.Event().wait()
 
 
 def main() -> None:
