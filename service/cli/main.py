@@ -43,8 +43,14 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    env: Annotated[
+        Path | None,
+        typer.Option("--env", help="Settings from this file, before those of the environment."),
+    ] = None,
 ) -> None:
-    pass
+    if env is not None:
+        with fail_clearly():
+            settings.use_file(env)
 
 
 @app.command()
@@ -71,15 +77,21 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="Play, then exit: 0 only if every answer came.")
     ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets devices in the network join.")
+    ] = "127.0.0.1",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The offline model, whatever the settings name.")
+    ] = False,
 ) -> None:
-    """Show everything on this machine: broker stand-in, service, model, and a play."""
+    """Show your flows on this machine: broker stand-in, service, model, and a play."""
     from service.operations import logs
 
     with fail_clearly():
         run_demo = _demo()
         loaded = settings.load()
     logs.configure("warning", loaded.log_format)
-    if not run_async(run_demo(console(), loaded, once=once)):
+    if not run_async(run_demo(console(), loaded, once=once, host=host, offline=offline)):
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Plays the scenes through a real MQTT client and prints them for people."""
+"""Plays each flow through a real MQTT client, while another shows all that passes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from collections.abc import AsyncIterator, Iterable
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from rich.console import Console
-from rich.markup import escape
 
-from service.demo.scenes import SCENES, Line, Scene
+from service.demo.samples import CLIENT, Sample, samples
+from service.demo.scenes import SCENES
+from service.demo.screen import Screen
+from service.flows import Flow
+from service.mqtt.topics import matches
 
 CONNECT = 10.0  # seconds
-SHOWN = 240  # characters of a message
 
 
 class Client:
-    """An MQTT 3.1.1 client in a thread of its own; messages arrive in the event loop."""
+    """An MQTT client in a thread of its own; messages arrive in the event loop."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, clientid: str = CLIENT) -> None:
         self._loop = asyncio.get_running_loop()
         self._done: dict[str, asyncio.Event] = {
             name: asyncio.Event() for name in ("connect", "subscribe", "publish")
         }
         self.messages: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self._paho = paho.Client(CallbackAPIVersion.VERSION2, client_id="emqx-gpt-demo")
+        self.retained = True  # also what was retained before it subscribed
+        self._paho = paho.Client(CallbackAPIVersion.VERSION2, client_id=clientid)
         self._paho.on_connect = lambda *_: self._signal("connect")
         self._paho.on_subscribe = lambda *_: self._signal("subscribe")
         self._paho.on_publish = lambda *_: self._signal("publish")
@@ -34,11 +36,15 @@ class Client:
         self._host, self._port = host, port
 
     def _signal(self, name: str) -> None:
-        self._loop.call_soon_threadsafe(self._done[name].set)
+        with contextlib.suppress(RuntimeError):  # the loop has ended before the thread
+            self._loop.call_soon_threadsafe(self._done[name].set)
 
     def _message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
+        if message.retain and not self.retained:
+            return
         item = (message.topic, bytes(message.payload))
-        self._loop.call_soon_threadsafe(self.messages.put_nowait, item)
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.messages.put_nowait, item)
 
     async def _wait(self, name: str) -> None:
         async with asyncio.timeout(CONNECT):
@@ -67,8 +73,8 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client(host: str, port: int) -> AsyncIterator[Client]:
-    made = Client(host, port)
+async def client(host: str, port: int, clientid: str = CLIENT) -> AsyncIterator[Client]:
+    made = Client(host, port, clientid)
     try:
         await made.connect()
         yield made
@@ -76,62 +82,80 @@ async def client(host: str, port: int) -> AsyncIterator[Client]:
         await made.close()
 
 
-async def play(
-    console: Console, host: str, port: int, flows: Iterable[str], *, patience: float
-) -> list[str]:
-    """Play each flow's scene; returns what did not come. `patience` seconds for each answer."""
-    missing: list[str] = []
-    names = list(flows)
-    scenes = [scene for scene in SCENES if scene.flow in names]
-    async with client(host, port) as mqtt:
-        for scene in scenes:
-            missing += await _scene(console, mqtt, scene, patience)
-    unplayed = sorted(set(names) - {scene.flow for scene in scenes})
-    if unplayed:
-        console.print(f"[dim]No scene for your flows: {', '.join(unplayed)}[/]")
-    return missing
+class Onlooker:
+    """A client that sees every message, shows it, and tells who waits for one."""
 
+    def __init__(self, screen: Screen, mqtt: Client) -> None:
+        self.screen = screen
+        self._mqtt = mqtt
+        self._waiting: list[tuple[list[str], asyncio.Event]] = []
+        self.commands = 0  # messages on tools' topics
 
-async def _scene(console: Console, mqtt: Client, scene: Scene, patience: float) -> list[str]:
-    console.print(f"\n[bold]{escape(scene.flow)}[/]  [dim]{escape(scene.title)}[/]", soft_wrap=True)
-    await mqtt.subscribe(scene.listen)
-    missing: list[str] = []
-    for line in scene.lines:
-        note = f"  [dim]({escape(line.note)}: no answer, as it should be)[/]" if line.note else ""
-        console.print(
-            f"  [cyan]{escape(line.topic)}[/] ◀ {_shown(line.payload)}{note}", soft_wrap=True
-        )
-        await mqtt.publish(line.topic, line.payload)
-        left = await _answers(console, mqtt, line, patience)
-        for topic in left:
-            console.print(f"  [red]{escape(topic)} ▶ nothing came in {patience:g} s[/]")
-            missing.append(f"{scene.flow}: {topic}")
-    await mqtt.unsubscribe(scene.listen)
-    return missing
-
-
-async def _answers(console: Console, mqtt: Client, line: Line, patience: float) -> list[str]:
-    """Print what comes until each expected topic, the reply's last, has had its message."""
-    wanted = list(line.replies)
-    if not wanted:
-        return []
-    try:
+    async def watch(self) -> None:
+        """Show what passes, until cancelled."""
         while True:
+            topic, payload = await self._mqtt.messages.get()
+            self.screen.message(topic, payload)
+            self.commands += any(
+                tool.topic is not None and matches(tool.topic.topic_filter, topic)
+                for flow in self.screen.flows.flows.values()
+                for tool in flow.tools
+            )
+            for wanted, done in self._waiting:
+                if topic in wanted:
+                    wanted.remove(topic)
+                    if not wanted:
+                        done.set()
+
+    async def expect(self, topics: Iterable[str], patience: float) -> list[str]:
+        """Wait until each topic had a message for each time it is named; what did not come."""
+        wanted, done = list(topics), asyncio.Event()
+        if not wanted:
+            return []
+        entry = (wanted, done)
+        self._waiting.append(entry)
+        try:
             async with asyncio.timeout(patience):
-                topic, payload = await mqtt.messages.get()
-            console.print(f"  [green]{escape(topic)}[/] ▶ {_shown(payload)}", soft_wrap=True)
-            if topic in wanted:
-                wanted.remove(topic)
-            if not wanted:
-                return []
-    except TimeoutError:
+                await done.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting.remove(entry)
         return wanted
 
 
-def _shown(payload: bytes) -> str:
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        return f"[dim]({len(payload)} bytes)[/]"
-    text = " ".join(text.split())
-    return escape(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+async def play(
+    onlooker: Onlooker, mqtt: Client, flows: Iterable[Flow], *, patience: float
+) -> list[str]:
+    """Play each flow; returns what did not come. `patience` seconds for each answer."""
+    missing: list[str] = []
+    for flow in flows:
+        scene = SCENES.get(flow.name)
+        onlooker.screen.title(flow.name, scene.title if scene else "your flow")
+        found = samples(flow)
+        if not found:
+            onlooker.screen.line(
+                "No message was found that this flow would answer: its where, require or reply "
+                "is more than the demo can guess. Publish one of your own below.",
+                indent=2,
+                style="yellow",
+            )
+        for sample in found:
+            missing += await _played(onlooker, mqtt, flow, sample, patience)
+    return missing
+
+
+async def _played(
+    onlooker: Onlooker, mqtt: Client, flow: Flow, sample: Sample, patience: float
+) -> list[str]:
+    before = onlooker.commands
+    waiting = asyncio.create_task(onlooker.expect([sample.topic, *sample.replies], patience))
+    await asyncio.sleep(0)  # it waits from here on
+    await mqtt.publish(sample.topic, sample.payload)
+    left = await waiting
+    for topic in left:
+        onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")
+    idle = any(tool.topic for tool in flow.tools) and onlooker.commands == before
+    if idle and sample.replies and not left:
+        onlooker.screen.line("(the model called none of its tools)", indent=4, style="yellow")
+    return [f"{flow.name}: {topic}" for topic in left]

@@ -14,8 +14,9 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,10 +42,12 @@ class _Json(Response):
         return orjson.dumps(content)
 
 
-def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> Starlette:
+def offline_model(
+    delay: float = 0.02, hurry: asyncio.Event | None = None, names: Sequence[str] = ()
+) -> Starlette:
     """The application; `delay` is the pause before each word of a stream, in seconds.
 
-    Once `hurry` is set, streams come without pauses.
+    Once `hurry` is set, streams come without pauses. `names`: more models to list.
     """
     numbers = itertools.count(1)
     hurry = hurry or asyncio.Event()
@@ -75,7 +78,9 @@ def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> St
 
     async def models(request: Request) -> Response:
         _check_key(request)
-        return _Json({"object": "list", "data": [_model(MODEL)]})
+        return _Json(
+            {"object": "list", "data": [_model(each) for each in dict.fromkeys((MODEL, *names))]}
+        )
 
     async def model(request: Request) -> Response:
         _check_key(request)
@@ -149,8 +154,9 @@ class _Server(uvicorn.Server):
 class OfflineModel:
     """The offline model on a port of this machine: `async with OfflineModel() as model`."""
 
-    def __init__(self, port: int = 0, delay: float = 0.02) -> None:
+    def __init__(self, port: int = 0, delay: float = 0.02, names: Sequence[str] = ()) -> None:
         self.port = port
+        self._names = names
         self._delay = delay
         self._hurry = asyncio.Event()
         self._server: _Server | None = None
@@ -172,8 +178,8 @@ class OfflineModel:
             listener.bind(("127.0.0.1", self.port))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(
-                offline_model(self._delay, self._hurry), log_config=None, access_log=False,
-                lifespan="off", ws="none", timeout_graceful_shutdown=1,
+                offline_model(self._delay, self._hurry, self._names), log_config=None,
+                access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = _Server(config)
             self._task = asyncio.create_task(self._server.serve([listener]), name="offline-model")
@@ -213,7 +219,10 @@ async def _run(port: int, delay: float, port_file: Path | None) -> None:
             partial.write_text(str(model.port))
             partial.replace(port_file)
         print(f"offline model on {model.base_url}", flush=True)
-        await asyncio.Event().wait()
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await stopped.wait()
 
 
 def main() -> None:
@@ -223,8 +232,7 @@ def main() -> None:
     parser.add_argument("--port-file", type=Path, help="where to write the port")
     parser.add_argument("--delay", type=float, default=0.02, help="seconds before each word")
     given = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(given.port, given.delay, given.port_file))
+    asyncio.run(_run(given.port, given.delay, given.port_file))
 
 
 if __name__ == "__main__":
