@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from service.answering.answer import Pipeline
 from service.answering.intake import Intake
@@ -18,8 +19,9 @@ from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.inbox import Change, Store
 from service.llm.ask import Asker
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.retry import USUAL, RetryPolicy
 from service.operations.events import Change as News
 from service.operations.events import Hub
 from service.operations.insights import Insights
@@ -47,6 +49,7 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
+        policy: RetryPolicy = USUAL,
         now: Callable[[], int] = epoch_ms,
     ) -> None:
         self.now = now
@@ -57,7 +60,7 @@ class Service:
         self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
-        self.gates = Gates(time.monotonic)
+        self.gates = CircuitBreakers(time.monotonic, policy)
         self.store = Store(
             settings.database_url.get_secret_value(),
             now=now,
@@ -69,7 +72,7 @@ class Service:
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
         self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
         self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
-        asker = Asker(self.gpt, self.gates, on_call=self._on_call)
+        asker = Asker(self.gpt, self.gates, on_call=self._on_call, policy=policy)
         pipeline = Pipeline(
             flows,
             self.store,
@@ -162,11 +165,7 @@ def model_servers(
 ) -> tuple[dict[str, Provider], dict[str, str]]:
     """Providers with their URLs, and their keys. Raises ConfigError for a missing key."""
     key = settings.openai_api_key
-    default = Provider(
-        name=DEFAULT_PROVIDER,
-        base_url=settings.openai_base_url,
-        max_tokens_name=flows.providers[DEFAULT_PROVIDER].max_tokens_name,
-    )
+    default = replace(flows.providers[DEFAULT_PROVIDER], base_url=settings.openai_base_url)
     providers = {**flows.providers, DEFAULT_PROVIDER: default}
     keys = {DEFAULT_PROVIDER: key.get_secret_value() if key else ""}
     faults = []

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from service import flows
 from service.errors import ConfigError, Fault
-from service.flows.keys import FLOW_NAME
+from service.flows.tables import FLOW_NAME
 
 FLOWS, ENV = Path("flows.toml"), Path(".env")
 DOES = "Answer in one or two short sentences."

@@ -130,12 +130,11 @@ async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
 async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooker, Client]]:
     """One client that shows all that passes, and one that plays."""
     async with (
-        client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker") as seeing,
-        client(demo.address, demo.broker.mqtt_port) as speaking,
+        client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker", v5=True) as seeing,
+        client(demo.address, demo.broker.mqtt_port, v5=True) as speaking,
     ):
-        seeing.retained = False
-        await seeing.subscribe(["#"])
         onlooker = Onlooker(screen, seeing)
+        await seeing.subscribe(["#"])
         watching = asyncio.create_task(onlooker.watch())
         try:
             yield onlooker, speaking
@@ -265,12 +264,12 @@ def _verdict(screen: Screen, missing: list[str]) -> None:
 def _farewell(screen: Screen, demo: Running, path: Path) -> None:
     shown, port = _address(demo), demo.broker.mqtt_port
     screen.line()
-    screen.line("Join in: run the first line of a flow in one terminal, the second in another.")
+    screen.line("Join in: of two lines, run the first in one terminal, the second in another.")
     screen.line()
     for line in join_lines(demo.flows, shown, port):
         screen.raw(line)
     screen.line()
-    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, MQTT version 3.1.1.")
+    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, the rest as it is.")
     screen.line("What you publish and what comes back is shown here too.")
     screen.line()
     screen.line("The other commands work against this demo, in another terminal:")
