@@ -19,8 +19,9 @@ from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.inbox import Change, Store
 from service.llm.ask import Asker
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.retry import USUAL, RetryPolicy
 from service.operations.events import Change as News
 from service.operations.events import Hub
 from service.operations.insights import Insights
@@ -48,6 +49,7 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
+        policy: RetryPolicy = USUAL,
         now: Callable[[], int] = epoch_ms,
     ) -> None:
         self.now = now
@@ -58,7 +60,7 @@ class Service:
         self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
-        self.gates = Gates(time.monotonic)
+        self.gates = CircuitBreakers(time.monotonic, policy)
         self.store = Store(
             settings.database_url.get_secret_value(),
             now=now,
@@ -70,7 +72,7 @@ class Service:
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
         self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
         self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
-        asker = Asker(self.gpt, self.gates, on_call=self._on_call)
+        asker = Asker(self.gpt, self.gates, on_call=self._on_call, policy=policy)
         pipeline = Pipeline(
             flows,
             self.store,

@@ -19,6 +19,7 @@ from service.bootstrap import Service, epoch_ms
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
 from service.emqx.render import render_filled
+from service.llm.retry import USUAL, RetryPolicy
 from service.server import bind, make_server
 from service.settings import Settings
 from service.web.app import create_app
@@ -26,6 +27,7 @@ from tests.fakes.emqx import FaultyRest
 from tests.fakes.model import FakeModel
 
 ROOT = Path(__file__).parent.parent
+POLICY = USUAL  # of houses that are given none
 WEBHOOK, OPERATOR = "webhook-token", "operator-token"
 OPERATOR_AUTH = {"authorization": f"Bearer {OPERATOR}"}
 WEBHOOK_AUTH = {"authorization": f"Bearer {WEBHOOK}"}
@@ -64,6 +66,7 @@ class Rig:
         port: int,
         clock: Clock,
         lease: float = 30.0,
+        policy: RetryPolicy = USUAL,
     ) -> None:
         self.broker = broker
         self.model = model
@@ -71,6 +74,7 @@ class Rig:
         self.port = port
         self.clock = clock
         self.lease = lease
+        self.policy = policy
         self.services = [service]
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
@@ -118,7 +122,14 @@ class Rig:
     async def replica(self, flows: str | None = None) -> AsyncIterator[Service]:
         """Another process's service on the same database and model, in this event loop."""
         found = self.service.flows if flows is None else load_flows(flows)
-        made = Service(self.service.settings, found, environ={}, lease=self.lease, now=self.clock)
+        made = Service(
+            self.service.settings,
+            found,
+            environ={},
+            lease=self.lease,
+            policy=self.policy,
+            now=self.clock,
+        )
         await made.start()
         self.services.append(made)
         try:
@@ -233,6 +244,7 @@ async def rig(
     lease: float = 30.0,
     rest: FaultyRest | None = None,
     environ: Mapping[str, str] | None = None,
+    policy: RetryPolicy | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """The house with these flows (TOML text; default: the shipped file).
@@ -241,6 +253,7 @@ async def rig(
     the keys of other providers.
     """
     clock = Clock()
+    policy = policy or POLICY
     async with StandIn() as broker, FakeModel() as model:
         found = load_flows(flows)
         if rest is not None:
@@ -258,10 +271,15 @@ async def rig(
             **settings,
         }
         service = Service(
-            make_settings(**changes), found, environ=environ or {}, lease=lease, now=clock
+            make_settings(**changes),
+            found,
+            environ=environ or {},
+            lease=lease,
+            policy=policy,
+            now=clock,
         )
         async with running(service) as port:
-            made = Rig(broker, model, service, port, clock, lease)
+            made = Rig(broker, model, service, port, clock, lease, policy)
             await broker.load(render_filled(found, made.url, WEBHOOK))
             try:
                 yield made

@@ -21,7 +21,7 @@ from service.answering.ports import Broker, Store
 from service.answering.stream import stream_for
 from service.answering.tool_loop import Rounds
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
-from service.errors import Blame, BrokerError, MessageError, ModelError
+from service.errors import BrokerError, ErrorKind, MessageError, ModelError
 from service.flows import Flows
 from service.llm import retry
 from service.llm.answers import Completion
@@ -56,6 +56,7 @@ class Pipeline:
         self._broker = broker
         self._hub = hub
         self._now = now
+        self._policy = asker.policy
         self._max_attempts = max_attempts
 
     async def answer(self, claimed: Claimed) -> Answer | None:
@@ -92,7 +93,7 @@ class Pipeline:
             return self._told(job, State.FAILED, error.code, error.message)
         except ModelError as error:
             decided = self._failed(job, error)
-            if isinstance(decided, retry.Again):
+            if isinstance(decided, retry.Reschedule):
                 await self._again(job, decided, error)
                 return None
             return decided
@@ -171,16 +172,16 @@ class Pipeline:
         error = ModelError(
             f"a fault of this program ({type(fault).__name__})",
             code="internal",
-            blame=Blame.PASSING,
+            kind=ErrorKind.PASSING,
         )
         if job.claimed.tries + 1 < self._max_attempts:
-            delay = retry.outer_delay(job.claimed.tries + 1, random.random())
-            await self._again(job, retry.Again(delay), error)
+            delay = self._policy.outer_delay(job.claimed.tries + 1, random.random())
+            await self._again(job, retry.Reschedule(delay), error)
             return None
         # Nothing is told: telling it may be what fails.
         return Answer(State.FAILED, error_code=error.code, error_message=error.message)
 
-    def _failed(self, job: Job, error: ModelError) -> retry.Again | Answer:
+    def _failed(self, job: Job, error: ModelError) -> retry.Reschedule | Answer:
         """Again later, or how it ends."""
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
@@ -196,14 +197,14 @@ class Pipeline:
                 error_code=error.code,
                 error_message=error.message,
             )
-        decision = retry.decide(
+        decision = self._policy.decide(
             error,
             tries=claimed.tries + 1,
             max_attempts=self._max_attempts,
             jitter=random.random(),
             left=(claimed.deadline - self._now()) / 1000,
         )
-        if isinstance(decision, retry.Again):
+        if isinstance(decision, retry.Reschedule):
             return decision
         return self._told(job, State.FAILED, decision.code, error.message)
 
@@ -234,7 +235,7 @@ class Pipeline:
         notice = replies.failure(flow, claimed, scope, error.code, error.message)
         return notice + replies.status(flow, claimed, scope, "failed", error.code)
 
-    async def _again(self, job: Job, decision: retry.Again, error: ModelError) -> None:
+    async def _again(self, job: Job, decision: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed
         log.log(
             logging.WARNING if decision.counts else logging.DEBUG,

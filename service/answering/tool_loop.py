@@ -12,7 +12,7 @@ from service.answering.patience import patiently
 from service.answering.ports import Broker, Store
 from service.answering.stream import Stream
 from service.answering.tools import ROUNDS, ToolBox, as_messages, round_of
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.client import Question
@@ -58,7 +58,7 @@ class Rounds:
             await self._note(job, steps)
             messages.extend(as_messages(steps[-1]))
         text = f"the model came to no answer in {ROUNDS} rounds of tool calls"
-        raise ModelError(text, code="model_rounds", blame=Blame.MODEL)
+        raise ModelError(text, code="model_rounds", kind=ErrorKind.MODEL)
 
     async def _note(self, job: Job, steps: Messages) -> None:
         if not await patiently(lambda: self._store.step(job.claimed, steps)):
@@ -94,4 +94,4 @@ class Rounds:
             if stream is not None:
                 stream.restart()
         text = "the model's answer does not fit the flow's schema"
-        raise ModelError(text, code="model_schema", blame=Blame.MODEL)
+        raise ModelError(text, code="model_schema", kind=ErrorKind.MODEL)

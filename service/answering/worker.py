@@ -19,7 +19,7 @@ from service.answering.intake import Intake
 from service.domain import Claimed, Entry, State
 from service.errors import StoreError
 from service.flows import Flows
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -62,7 +62,7 @@ class Worker:
         flows: Flows,
         inbox: Inbox,
         pipeline: Pipeline,
-        gates: Gates,
+        gates: CircuitBreakers,
         intake: Intake,
         *,
         owner: str,
@@ -173,7 +173,7 @@ class Worker:
         for flow in self._flows.flows.values():
             wait = 0.0
             if flow.on_error is None:  # such a flow speaks also when no model can
-                wait = self._gates.closed(model.provider for model in flow.models)
+                wait = self._gates.closed(flow.models)
             if wait <= 0:
                 names.append(flow.name)
             else:

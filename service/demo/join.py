@@ -34,14 +34,18 @@ def _commands(flow: Flow, where: list[str]) -> Iterator[list[str]]:
         told = f", listen on {flow.reply}" if flow.reply else ""
         yield ["#", f"publish to {asked}{told}"]
         return
-    topics = list(dict.fromkeys(sample.replies))
-    if commands := _tool_filter(flow):
-        topics.append(commands)
-    yield ["mosquitto_sub", "-v", *where, *_options(topics)]
     if flow.input == "image":
         said = ["-f", "picture.jpg"]
     else:
         said = ["-m", shlex.quote(clean(sample.payload.decode(errors="replace")))]
+    if sample.response_topic is not None:  # MQTT 5: question and answer in one command
+        answer = ["-e", shlex.quote(sample.response_topic)]
+        yield ["mosquitto_rr", *where, *_options([sample.topic]), *answer, *said]
+        return
+    topics = list(dict.fromkeys(sample.replies))
+    if commands := _tool_filter(flow):
+        topics.append(commands)
+    yield ["mosquitto_sub", "-v", *where, *_options(topics)]
     yield ["mosquitto_pub", *where, *_options([sample.topic]), *said]
 
 
@@ -68,7 +72,7 @@ def _folded(head: str, words: list[str]) -> Iterator[str]:
     line, indent = head + words[0], " " * (len(head) + 2)
     options = words[1:]
     while options:
-        size = 2 if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p") else 1
+        size = 2 if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p", "-e") else 1
         part, options = " ".join(options[:size]), options[size:]
         room = WIDTH - (2 if options else 0)
         if cell_len(f"{line} {part}") > room:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from service.demo.samples import CLIENT, Sample, samples
 from service.demo.scenes import SCENES
@@ -18,17 +21,30 @@ from service.mqtt.topics import matches
 CONNECT = 10.0  # seconds
 
 
+class Seen(NamedTuple):
+    """A message, with what MQTT 5 says of questions and answers."""
+
+    topic: str
+    payload: bytes
+    response_topic: str | None
+    correlation: bytes | None
+
+
 class Client:
     """An MQTT client in a thread of its own; messages arrive in the event loop."""
 
-    def __init__(self, host: str, port: int, clientid: str = CLIENT) -> None:
+    def __init__(self, host: str, port: int, clientid: str = CLIENT, *, v5: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._done: dict[str, asyncio.Event] = {
             name: asyncio.Event() for name in ("connect", "subscribe", "publish")
         }
         self.messages: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self.retained = True  # also what was retained before it subscribed
-        self._paho = paho.Client(CallbackAPIVersion.VERSION2, client_id=clientid)
+        self.seen: asyncio.Queue[Seen] | None = None  # in place of `messages`
+        self._paho = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=clientid,
+            protocol=paho.MQTTv5 if v5 else paho.MQTTv311,
+        )
         self._paho.on_connect = lambda *_: self._signal("connect")
         self._paho.on_subscribe = lambda *_: self._signal("subscribe")
         self._paho.on_publish = lambda *_: self._signal("publish")
@@ -40,11 +56,18 @@ class Client:
             self._loop.call_soon_threadsafe(self._done[name].set)
 
     def _message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
-        if message.retain and not self.retained:
-            return
-        item = (message.topic, bytes(message.payload))
+        topic, payload = message.topic, bytes(message.payload)
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self.messages.put_nowait, item)
+            if self.seen is None:
+                self._loop.call_soon_threadsafe(self.messages.put_nowait, (topic, payload))
+                return
+            if message.retain:
+                return  # it was there before anybody looked
+            found = message.properties
+            correlation = getattr(found, "CorrelationData", None) if found else None
+            answer_to = getattr(found, "ResponseTopic", None) if found else None
+            item = Seen(topic, payload, answer_to, correlation)
+            self._loop.call_soon_threadsafe(self.seen.put_nowait, item)
 
     async def _wait(self, name: str) -> None:
         async with asyncio.timeout(CONNECT):
@@ -63,8 +86,20 @@ class Client:
     async def unsubscribe(self, topics: Iterable[str]) -> None:
         self._paho.unsubscribe(list(topics))
 
-    async def publish(self, topic: str, payload: bytes) -> None:
-        self._paho.publish(topic, payload, qos=1)
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        response_topic: str | None = None,
+        correlation: bytes | None = None,
+    ) -> None:
+        """With MQTT 5 also where the answer is wanted, and bytes that come back with it."""
+        properties = None
+        if response_topic is not None:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ResponseTopic = response_topic
+            properties.CorrelationData = correlation
+        self._paho.publish(topic, payload, qos=1, properties=properties)
         await self._wait("publish")
 
     async def close(self) -> None:
@@ -73,8 +108,10 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client(host: str, port: int, clientid: str = CLIENT) -> AsyncIterator[Client]:
-    made = Client(host, port, clientid)
+async def client(
+    host: str, port: int, clientid: str = CLIENT, *, v5: bool = False
+) -> AsyncIterator[Client]:
+    made = Client(host, port, clientid, v5=v5)
     try:
         await made.connect()
         yield made
@@ -87,15 +124,15 @@ class Onlooker:
 
     def __init__(self, screen: Screen, mqtt: Client) -> None:
         self.screen = screen
-        self._mqtt = mqtt
+        self._seen = mqtt.seen = asyncio.Queue()
         self._waiting: list[tuple[list[str], asyncio.Event]] = []
         self.commands = 0  # messages on tools' topics
 
     async def watch(self) -> None:
         """Show what passes, until cancelled."""
         while True:
-            topic, payload = await self._mqtt.messages.get()
-            self.screen.message(topic, payload)
+            topic, payload, answer_to, correlation = await self._seen.get()
+            self.screen.message(topic, payload, _properties(answer_to, correlation))
             self.commands += any(
                 tool.topic is not None and matches(tool.topic.topic_filter, topic)
                 for flow in self.screen.flows.flows.values()
@@ -122,6 +159,15 @@ class Onlooker:
         finally:
             self._waiting.remove(entry)
         return wanted
+
+
+def _properties(response_topic: str | None, correlation: bytes | None) -> str:
+    said = []
+    if response_topic:
+        said.append(f"Response-Topic {response_topic}")
+    if correlation:
+        said.append(f"Correlation-Data {correlation.hex()}")
+    return ", ".join(said)
 
 
 async def play(
@@ -151,7 +197,7 @@ async def _played(
     before = onlooker.commands
     waiting = asyncio.create_task(onlooker.expect([sample.topic, *sample.replies], patience))
     await asyncio.sleep(0)  # it waits from here on
-    await mqtt.publish(sample.topic, sample.payload)
+    await mqtt.publish(sample.topic, sample.payload, sample.response_topic, sample.correlation)
     left = await waiting
     for topic in left:
         onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")

@@ -25,7 +25,7 @@ async def probe(
         for model in dict.fromkeys(flow.model for flow in flows.flows.values()):
             messages = ({"role": "user", "content": "Reply with: OK"},)
             try:
-                await gpt.complete(Question(model, messages, timeout=PATIENCE))
+                await gpt.ask(Question(model, messages, timeout=PATIENCE))
                 found[model] = None
             except ModelError as error:
                 found[model] = error

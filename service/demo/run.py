@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from rich.console import Console
 from service import flows as flows_file
 from service.demo.env_file import env_file
 from service.demo.join import join_lines
+from service.demo.offline_model.families import FAMILIES
+from service.demo.offline_model.model import MODEL
 from service.demo.play import Client, Onlooker, client, play
 from service.demo.probe import probe
 from service.demo.running import (
@@ -24,9 +27,8 @@ from service.demo.running import (
     HOST,
     Running,
     configured,
-    only_offline,
     running,
-    without_network,
+    with_offline,
 )
 from service.demo.screen import Screen
 from service.errors import ConfigError, EmqxGptError, Fault
@@ -44,25 +46,33 @@ async def run(
     once: bool,
     host: str = HOST,
     offline: bool = False,
+    kind: str | None = None,
+    only: str | None = None,
 ) -> bool:
     """Start all, play, and unless `once` stay until Ctrl-C. True if every answer came.
 
+    `kind`: the family of servers that the offline model plays. `only`: the one flow to play.
     Raises EmqxGptError before anything is started.
     """
+    if kind is not None and kind not in FAMILIES:
+        fault = Fault("--model-kind", f"{kind!r} is not known", hint=", ".join(FAMILIES))
+        raise ConfigError(str(fault), (fault,))
+    offline = offline or kind is not None
+    load = functools.partial(_load, settings, offline, kind or MODEL)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     # While the service starts again nobody answers the stand-in: no news in a demo.
     logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
-    found = _load(settings, offline)
+    found = load()
     if offline:
         settings = settings.model_copy(
             update={"openai_api_key": None, "openai_base_url": "https://api.openai.com/v1"}
         )
     await _probed(console, settings, found)
     async with contextlib.AsyncExitStack() as stack:
-        demo = await stack.enter_async_context(running(settings, found, host))
+        demo = await stack.enter_async_context(running(settings, found, host, kind or MODEL))
         screen = Screen(console, found)
         path = stack.enter_context(env_file(demo.environment(), Path.cwd()))
         onlooker, mqtt = await stack.enter_async_context(_clients(screen, demo))
@@ -71,7 +81,7 @@ async def run(
             play(
                 onlooker,
                 mqtt,
-                found.flows.values(),
+                [flow for name, flow in found.flows.items() if only in (None, name)],
                 patience=OFFLINE_PATIENCE if demo.offline else REAL_PATIENCE,
             )
         )
@@ -82,7 +92,7 @@ async def run(
             _verdict(screen, missing)
             if not once:
                 _farewell(screen, demo, path)
-                watching = asyncio.create_task(_follow(screen, demo, offline))
+                watching = asyncio.create_task(_follow(screen, demo, load))
                 await waiting
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
@@ -93,11 +103,11 @@ async def run(
     return not missing and (not once or not stopped.is_set())
 
 
-def _load(settings: Settings, offline: bool) -> Flows:
+def _load(settings: Settings, offline: bool, kind: str) -> Flows:
     found = flows_file.load(settings.flows, model=settings.openai_model)
-    if offline:
-        return only_offline(found)
-    return found if configured(settings) else without_network(found)
+    if offline or not configured(settings):
+        return with_offline(found, all_providers=offline, kind=kind)
+    return found
 
 
 async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
@@ -120,12 +130,11 @@ async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
 async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooker, Client]]:
     """One client that shows all that passes, and one that plays."""
     async with (
-        client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker") as seeing,
-        client(demo.address, demo.broker.mqtt_port) as speaking,
+        client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker", v5=True) as seeing,
+        client(demo.address, demo.broker.mqtt_port, v5=True) as speaking,
     ):
-        seeing.retained = False
-        await seeing.subscribe(["#"])
         onlooker = Onlooker(screen, seeing)
+        await seeing.subscribe(["#"])
         watching = asyncio.create_task(onlooker.watch())
         try:
             yield onlooker, speaking
@@ -134,7 +143,7 @@ async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooke
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _follow(screen: Screen, demo: Running, offline: bool) -> None:
+async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> None:
     """Take a changed flows file at once; a broken one is told, and the flows from before stay."""
     path, seen = demo.settings.flows, _stamp(demo.settings.flows)
     while True:
@@ -143,7 +152,7 @@ async def _follow(screen: Screen, demo: Running, offline: bool) -> None:
             continue
         seen = stamp
         try:
-            await _changed(screen, demo, path, offline)
+            await _changed(screen, demo, load())
         except EmqxGptError as error:
             screen.line()
             screen.line(f"{path} is not taken, the flows from before stay:", style="red")
@@ -152,12 +161,8 @@ async def _follow(screen: Screen, demo: Running, offline: bool) -> None:
                 screen.line(str(fault), indent=2)
 
 
-async def _changed(screen: Screen, demo: Running, path: Path, offline: bool) -> None:
-    before, found = demo.flows, flows_file.load(path, model=_asked_model(demo))
-    if offline:
-        found = only_offline(found)
-    elif demo.offline:
-        found = without_network(found)
+async def _changed(screen: Screen, demo: Running, found: Flows) -> None:
+    before = demo.flows
     if found == before:
         return
     try:
@@ -171,17 +176,13 @@ async def _changed(screen: Screen, demo: Running, path: Path, offline: bool) -> 
     changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
     gone = [name for name in before.flows if name not in found.flows]
     screen.line()
-    screen.line(f"{path} has changed and is live.", style="green")
+    screen.line(f"{demo.settings.flows} has changed and is live.", style="green")
     if gone:
         screen.line(f"gone: {', '.join(gone)}", indent=2)
     if changed:
         some = Flows({name: found.flows[name] for name in changed}, {}, {})
         for line in join_lines(some, demo.address, demo.broker.mqtt_port):
             screen.raw(line)
-
-
-def _asked_model(demo: Running) -> str | None:
-    return None if demo.offline else demo.settings.openai_model
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -211,7 +212,9 @@ def _welcome(screen: Screen, demo: Running) -> None:
     _row(screen, "broker", f"mqtt://{shown}:{broker.mqtt_port}")
     _row(screen, "", f"ws://{shown}:{broker.ws_port}/mqtt")
     _row(screen, "service", f"http://{shown}:{demo.settings.port}")
-    if demo.offline:
+    if demo.kind != MODEL:
+        text = f"offline, and plays {demo.kind}: its refusals, the shapes of its answers and errors"
+    elif demo.offline:
         text = (
             "offline: fixed rules, no network. It reads English, German and Chinese, calls your "
             "tools and fills your schemas by their names. For a real one set OPENAI_API_KEY, or "
@@ -261,12 +264,12 @@ def _verdict(screen: Screen, missing: list[str]) -> None:
 def _farewell(screen: Screen, demo: Running, path: Path) -> None:
     shown, port = _address(demo), demo.broker.mqtt_port
     screen.line()
-    screen.line("Join in: run the first line of a flow in one terminal, the second in another.")
+    screen.line("Join in: of two lines, run the first in one terminal, the second in another.")
     screen.line()
     for line in join_lines(demo.flows, shown, port):
         screen.raw(line)
     screen.line()
-    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, MQTT version 3.1.1.")
+    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, the rest as it is.")
     screen.line("What you publish and what comes back is shown here too.")
     screen.line()
     screen.line("The other commands work against this demo, in another terminal:")

@@ -39,28 +39,25 @@ def configured(settings: Settings) -> bool:
     return settings.openai_api_key is not None or "api.openai.com" not in settings.openai_base_url
 
 
-def without_network(flows: Flows) -> Flows:
-    """The flows with the offline model in place of each model of the default provider."""
-    offline = ModelRef(DEFAULT_PROVIDER, MODEL)
+def played_model(kind: str) -> str:
+    """The name of the offline model; where it plays OpenAI's servers, one of those that need it."""
+    return "gpt-5.6" if kind == "openai" else MODEL
+
+
+def with_offline(flows: Flows, *, all_providers: bool = False, kind: str = MODEL) -> Flows:
+    """The flows with the offline model for each model of the default provider, or for all."""
+    offline = ModelRef(DEFAULT_PROVIDER, played_model(kind))
 
     def changed(flow: Flow) -> Flow:
-        models = [offline if each.provider == DEFAULT_PROVIDER else each for each in flow.models]
+        models = [
+            offline if all_providers or each.provider == DEFAULT_PROVIDER else each
+            for each in flow.models
+        ]
         first, *rest = dict.fromkeys(models)
         return replace(flow, model=first, fallback=tuple(rest))
 
     return replace(
         flows, flows=MappingProxyType({name: changed(flow) for name, flow in flows.flows.items()})
-    )
-
-
-def only_offline(flows: Flows) -> Flows:
-    """The flows with the offline model and no other."""
-    offline = ModelRef(DEFAULT_PROVIDER, MODEL)
-    return replace(
-        flows,
-        flows=MappingProxyType(
-            {name: replace(flow, model=offline, fallback=()) for name, flow in flows.flows.items()}
-        ),
     )
 
 
@@ -73,6 +70,7 @@ class Running:
     flows: Flows
     offline: bool
     token: str
+    kind: str = MODEL  # the family of servers that the offline model plays
     notes: list[str] = field(default_factory=list)
     _stop: Callable[[], Any] | None = None
 
@@ -137,12 +135,14 @@ class Running:
         if settings.operator_token is not None:
             values["OPERATOR_TOKEN"] = settings.operator_token.get_secret_value()
         if self.offline:  # a real key stays where it is
-            values |= {"OPENAI_API_KEY": MODEL, "OPENAI_MODEL": MODEL}
+            values |= {"OPENAI_API_KEY": MODEL, "OPENAI_MODEL": played_model(self.kind)}
         return values
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings, flows: Flows, host: str = HOST) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, flows: Flows, host: str = HOST, kind: str = MODEL
+) -> AsyncIterator[Running]:
     """The whole demo, up; everything is down again afterwards. Raises EmqxGptError."""
     async with contextlib.AsyncExitStack() as stack:
         offline = not configured(settings)
@@ -170,12 +170,12 @@ async def running(settings: Settings, flows: Flows, host: str = HOST) -> AsyncIt
         }
         if offline:
             used = {model.model for flow in flows.flows.values() for model in flow.models}
-            model = OfflineModel(names=sorted(used))
+            model = OfflineModel(names=sorted(used), kind=kind)
             await model.start()
             stack.push_async_callback(model.stop)
             changes |= {"openai_base_url": model.base_url, "openai_api_key": SecretStr(MODEL)}
         settings = settings.model_copy(update=changes)
-        made = Running(broker, settings, flows, offline, token, notes)
+        made = Running(broker, settings, flows, offline, token, kind, notes)
         await made.start_service()
         stack.push_async_callback(made.stop_service)
         await broker.load(render_filled(flows, made.url, token))

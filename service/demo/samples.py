@@ -37,6 +37,8 @@ class Sample:
     topic: str
     payload: bytes
     replies: tuple[str, ...] = ()
+    response_topic: str | None = None  # MQTT 5: where the reply goes in place of the flow's topic
+    correlation: bytes | None = None
 
 
 def samples(flow: Flow) -> tuple[Sample, ...]:
@@ -103,12 +105,27 @@ def _sample(flow: Flow, line: Line, levels: Mapping[str, str]) -> Sample:
     if why_not(flow, topic, payload) or (flow.input == "json" and scope.payload is MISSING):
         return Sample(topic, payload)
     wanted: list[str] = []
-    for template, count in ((flow.status, 2), (flow.stream, 1), (flow.reply, 1)):
+    answer_to = response_topic(flow, levels)
+    reply = None if answer_to else flow.reply
+    for template, count in ((flow.status, 2), (flow.stream, 1), (reply, 1)):
         try:
             wanted += [template.render_topic(scope)] * count if template else []
         except MessageError:
             return Sample(topic, payload)  # its topic can't be made: an error is told
-    return Sample(topic, payload, tuple(wanted))
+    if answer_to is None:
+        return Sample(topic, payload, tuple(wanted))
+    counter = (1).to_bytes(4)  # as small devices count: most such numbers are no text
+    return Sample(topic, payload, (*wanted, answer_to), answer_to, counter)
+
+
+def response_topic(flow: Flow, levels: Mapping[str, str]) -> str | None:
+    """A topic that a device may name for its answer; None where the flow allows none."""
+    who = levels.get("client") or levels.get("user") or "you"
+    for allowed in flow.allow_response_topics:
+        made = allowed.replace("+", who).replace("#", f"{who}/1")
+        if flow.allows_response_topic(made):
+            return made
+    return None
 
 
 def request_topic(flow: Flow, levels: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from service.demo.samples import why_not
 from service.flows import Flow, Flows
 from service.mqtt.templates import Template
 from service.mqtt.topics import matches
+from service.rulesql.reserved import REPLY_TOPIC
 
 WIDTH = 80
 SHOWN = 300  # characters of a message
@@ -66,8 +67,15 @@ class Screen:
 
     # Messages
 
-    def message(self, topic: str, payload: bytes, clientid: str | None = None) -> None:
-        """Show a message, by what its topic means to the flows."""
+    def message(self, topic: str, payload: bytes, properties: str = "") -> None:
+        """Show a message, by what its topic means to the flows, then its MQTT 5 properties."""
+        if topic.startswith(REPLY_TOPIC.split("/")[0] + "/"):
+            return  # between the service and its rule for binary Correlation-Data; doctor's
+        self._message(topic, payload)
+        if properties:
+            self.line(f"MQTT 5: {clean(properties)}", indent=4, style="dim")
+
+    def _message(self, topic: str, payload: bytes) -> None:
         if asked := [flow for flow in self.flows.flows.values() if flow.pattern(topic)]:
             self._question(topic, payload, asked)
             return
@@ -95,6 +103,9 @@ class Screen:
             for part, template in _published(flow):
                 if matches(template.topic_filter, topic):
                     return part
+        for flow in self.flows.flows.values():
+            if flow.allows_response_topic(topic):
+                return "reply"
         return None
 
     def _shown(self, topic: str, sign: str, colour: str, text: str, *, dim: bool = False) -> None:

@@ -92,7 +92,7 @@ class Paused(Protocol):
     def ok(self) -> bool: ...
 
 
-class Gates(Protocol):
+class CircuitBreakers(Protocol):
     """Which providers may be called."""
 
     def states(self) -> Sequence[Paused]: ...
@@ -114,7 +114,7 @@ class Insights:
         flows: Flows,
         *,
         now: Callable[[], int],
-        gates: Gates | None = None,
+        gates: CircuitBreakers | None = None,
         publisher: Publisher | None = None,
         emqx: Emqx | None = None,
         metrics: Metrics | None = None,

@@ -52,6 +52,15 @@ reply   = "farm/${field}/advice"
 """
 
 
+RPC = """
+[flows.rpc]
+request = "ask/${client}"
+reply   = "answer/${client}"
+allow_response_topics = ["answer/#"]
+format  = "json"
+"""
+
+
 class Demo:
     """A running demo and what it has shown so far."""
 
@@ -124,7 +133,7 @@ def too_wide(screen: str) -> list[str]:
 
 
 async def test_each_flow_of_ones_own_is_played(tmp_path: Path) -> None:
-    (tmp_path / "flows.toml").write_text(CHAT + ALARM + VALVES + TELEMETRY)
+    (tmp_path / "flows.toml").write_text(CHAT + ALARM + VALVES + TELEMETRY + RPC)
     code, screen = await run(tmp_path, "demo", "--once")
     assert code == 0, screen
     assert "talk/ada/in ◀ Hello! My name is Ada." in screen  # a topic moved
@@ -132,6 +141,9 @@ async def test_each_flow_of_ones_own_is_played(tmp_path: Path) -> None:
     assert re.search(r'◀ {"temperature": 8\d.*\n  alerts/\w+ ▶ .*Attention', screen)  # a where
     assert re.search(r'garden/valves/north/set ▶\s+\{"valve":"north","open":true', screen)
     assert re.search(r"farm/\w+/advice ▶ \(offline model\)", screen)
+    asked, told = screen.split("ask/ada ◀")[1].split("answer/ada/1 ▶")
+    assert "MQTT 5: Response-Topic answer/ada/1, Correlation-Data 00000001" in asked
+    assert "MQTT 5: Correlation-Data 00000001" in told  # four bytes that are no text, unchanged
     assert "Every answer came." in screen
     assert too_wide(screen) == []
     assert files(tmp_path, "demo*.env") == []

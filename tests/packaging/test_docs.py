@@ -4,7 +4,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -103,7 +102,7 @@ def unknown_in(call: str) -> str | None:
                 return word
             if "=" not in word and not getattr(found, "is_flag", False) and words:
                 words.pop(0)  # the option's value
-        elif isinstance(command, click.Group) or hasattr(command, "commands"):
+        elif hasattr(command, "commands"):
             if word.rstrip(",.") not in command.commands:
                 return word
             command = command.commands[word.rstrip(",.")]

@@ -114,14 +114,30 @@ def answer(request: Request) -> Answer:
     if choice.calls:
         return Answer(None, choice.calls)
     said = talk.said(choice)
-    if not request.format:
+    schema = request.format.get("schema") or _told_schema(request)
+    if not request.format and schema is None:
         return Answer(talk.says["mark"] + said.strip())
     source = "\n".join(filter(None, (talk.text, *talk.now.pictures)))
-    if request.format["type"] == "json_object":
+    if schema is None:
         found: Any = {"model": "offline", "understood": words.shorten(source), "answer": said}
     else:
-        found = fill(request.format["schema"], f"{source}\n{said}" if talk.results else source)
+        found = fill(schema, f"{source}\n{said}" if talk.results else source)
     return Answer(json.dumps(found, ensure_ascii=False))
+
+
+def _told_schema(request: Request) -> Any:
+    """A JSON Schema that the instructions hold: so clients ask where no format is taken."""
+    for message in request.messages:
+        if message.role in ("system", "developer") or not request.tools:
+            for at in (hit.start() for hit in re.finditer(r"\{", message.text[:20_000])):
+                try:
+                    found, _ = json.JSONDecoder().raw_decode(message.text, at)
+                except (ValueError, RecursionError):
+                    continue
+                if isinstance(found, dict) and "type" in found and "properties" in found:
+                    return found
+                break
+    return None
 
 
 class _Talk:

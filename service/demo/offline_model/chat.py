@@ -17,9 +17,9 @@ CREATED = 1767225600  # a constant, as all here: the same request gets the same 
 _WIDE = "\\u3001-\\u9fff\\uff00-\\uffef"  # written without spaces between words
 
 
-def parse(body: Any) -> Request:
-    """The request, or Refused with the reason that OpenAI would give."""
-    body = rules.check(body, rules.CHAT)
+def parse(body: Any, *, unknown: bool = False) -> Request:
+    """The request, or Refused with the reason that OpenAI would give. `unknown`: see `check`."""
+    body = rules.check(body, rules.CHAT, unknown=unknown)
     if gone := shut_down(body["model"]):
         raise gone
     messages = tuple(_message(each, f"messages[{at}]") for at, each in enumerate(body["messages"]))

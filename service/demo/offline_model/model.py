@@ -1,9 +1,10 @@
 """An OpenAI-compatible model without network or key, over real HTTP.
 
-`POST /v1/chat/completions` (also streamed), `GET /v1/models` and `GET /v1/models/{id}`, with
-OpenAI's answers to what is wrong. Its model is called `offline`; any other name is taken too,
-but those that OpenAI has shut down. No randomness: the same request gets the same answer, ids
-are counted. Usage is counted too: a token for every four characters begun, 85 for a picture.
+`POST /v1/chat/completions` and `/v1/responses` (also streamed), `GET /v1/models` and
+`GET /v1/models/{id}`, with OpenAI's answers to what is wrong. Its model is called `offline`; any
+other name is taken too, but those that OpenAI has shut down. It can play other servers
+(`families`). No randomness: the same request gets the same answer, ids are counted. Usage is
+counted too: a token for every four characters begun, 85 for a picture.
 
 Run it by itself: `python -m service.demo.offline_model.model --port 0 --port-file port.txt`.
 """
@@ -28,8 +29,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from service.demo.offline_model import chat
+from service.demo.offline_model import chat, responses
 from service.demo.offline_model.answer import answer
+from service.demo.offline_model.families import FAMILIES, dress, dress_stream, error_body, refuse
 from service.demo.offline_model.request import Refused, shut_down
 
 MODEL = "offline"
@@ -43,47 +45,75 @@ class _Json(Response):
 
 
 def offline_model(
-    delay: float = 0.02, hurry: asyncio.Event | None = None, names: Sequence[str] = ()
+    delay: float = 0.02,
+    hurry: asyncio.Event | None = None,
+    names: Sequence[str] = (),
+    kind: str = MODEL,
 ) -> Starlette:
     """The application; `delay` is the pause before each word of a stream, in seconds.
 
-    Once `hurry` is set, streams come without pauses. `names`: more models to list.
+    Once `hurry` is set, streams come without pauses. `names`: more models to list. `kind`: the
+    family of servers to play. Raises KeyError for an unknown one.
     """
+    family = FAMILIES[kind]
     numbers = itertools.count(1)
     hurry = hurry or asyncio.Event()
 
     async def complete(request: Request) -> Response:
-        try:
-            body = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as error:
-            said = f"We could not parse the JSON body of your request. ({error})"
-            raise Refused(400, said) from None
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody is left to read it
-        _check_key(request)
-        asked = chat.parse(body)
-        reply = chat.ChatReply(next(numbers), asked, answer(asked))
+        body = await _body(request)
+        check_key(request)
+        if isinstance(body, dict):
+            refuse(family, body)
+        asked = chat.parse(body, unknown=family.unknown == "ignored")
+        number = next(numbers)
+        reply = chat.ChatReply(number, asked, answer(asked))
+        if not asked.stream:
+            return _Json(dress(family, reply.whole(), number))
+        events = dress_stream(family, reply.events(), number)
+        return StreamingResponse(sent(events), media_type="text/event-stream")
+
+    async def respond(request: Request) -> Response:
+        body = await _body(request)
+        check_key(request)
+        asked = responses.parse(body)
+        reply = responses.ResponsesReply(next(numbers), asked, answer(asked), body)
         if not asked.stream:
             return _Json(reply.whole())
-        return StreamingResponse(_sent(reply.events()), media_type="text/event-stream")
+        return StreamingResponse(sent(reply.events(), typed=True), media_type="text/event-stream")
 
-    async def _sent(events: Iterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async def sent(
+        events: Iterator[dict[str, Any] | str] | Iterator[dict[str, Any]], *, typed: bool = False
+    ) -> AsyncIterator[bytes]:
         for event in events:
             if delay and not hurry.is_set():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(delay):
                         await hurry.wait()
-            yield b"data: " + orjson.dumps(event) + b"\n\n"
-        yield b"data: [DONE]\n\n"
+            if isinstance(event, str):
+                yield event.encode() + b"\n\n"
+                continue
+            head = f"event: {event['type']}\n".encode() if typed else b""
+            yield head + b"data: " + orjson.dumps(event) + b"\n\n"
+        if not typed:
+            yield b"data: [DONE]\n\n"
+
+    def check_key(request: Request) -> None:
+        if family.needs_key:
+            _check_key(request)
 
     async def models(request: Request) -> Response:
-        _check_key(request)
-        return _Json(
-            {"object": "list", "data": [_model(each) for each in dict.fromkeys((MODEL, *names))]}
-        )
+        check_key(request)
+        listed = dict.fromkeys((MODEL, *names))
+        data = [_model(family.prefix + each) for each in listed]
+        return _Json({"object": "list", "data": data})
+
+    async def on_refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        content = error_body(family, error.status, error.message, error.code, error.param)
+        return _Json(content, status_code=200 if family.error == "in_200" else error.status)
 
     async def model(request: Request) -> Response:
-        _check_key(request)
+        check_key(request)
         name = request.path_params["name"]
         if gone := shut_down(name):
             raise gone
@@ -92,11 +122,12 @@ def offline_model(
     return Starlette(
         routes=[
             Route("/v1/chat/completions", complete, methods=["POST"]),
+            Route("/v1/responses", respond, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
         ],
         exception_handlers={
-            Refused: _on_refused,
+            Refused: on_refused,
             HTTPException: _on_http_error,
             Exception: _on_error,
         },
@@ -119,15 +150,18 @@ def _check_key(request: Request) -> None:
         raise Refused(401, f"Incorrect API key provided: {key.strip()}.", "invalid_api_key")
 
 
-def _error(status: int, message: str, code: str | None, param: str | None = None) -> Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return _Json({"error": error}, status_code=status)
+async def _body(request: Request) -> Any:
+    try:
+        return orjson.loads(await request.body())
+    except orjson.JSONDecodeError as error:
+        said = f"We could not parse the JSON body of your request. ({error})"
+        raise Refused(400, said) from None
+    except ClientDisconnect:
+        raise Refused(499, "nobody is left to read it") from None
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return _error(error.status, error.message, error.code, error.param)
+def _error(status: int, message: str, code: str | None) -> Response:
+    return _Json(error_body(FAMILIES[MODEL], status, message, code, None), status_code=status)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -154,9 +188,12 @@ class _Server(uvicorn.Server):
 class OfflineModel:
     """The offline model on a port of this machine: `async with OfflineModel() as model`."""
 
-    def __init__(self, port: int = 0, delay: float = 0.02, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, port: int = 0, delay: float = 0.02, names: Sequence[str] = (), kind: str = MODEL
+    ) -> None:
         self.port = port
         self._names = names
+        self._kind = kind
         self._delay = delay
         self._hurry = asyncio.Event()
         self._server: _Server | None = None
@@ -178,7 +215,7 @@ class OfflineModel:
             listener.bind(("127.0.0.1", self.port))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(
-                offline_model(self._delay, self._hurry, self._names), log_config=None,
+                offline_model(self._delay, self._hurry, self._names, self._kind), log_config=None,
                 access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = _Server(config)
@@ -211,8 +248,8 @@ class OfflineModel:
         await self.stop()
 
 
-async def _run(port: int, delay: float, port_file: Path | None) -> None:
-    async with OfflineModel(port, delay) as model:
+async def _run(port: int, delay: float, port_file: Path | None, kind: str) -> None:
+    async with OfflineModel(port, delay, kind=kind) as model:
         if port_file:
             # Renamed into place: whoever waits for it never reads half of it.
             partial = port_file.with_name(port_file.name + ".part")
@@ -231,8 +268,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 (default): any free one")
     parser.add_argument("--port-file", type=Path, help="where to write the port")
     parser.add_argument("--delay", type=float, default=0.02, help="seconds before each word")
+    parser.add_argument("--kind", choices=FAMILIES, default=MODEL, help="the servers to play")
     given = parser.parse_args()
-    asyncio.run(_run(given.port, given.delay, given.port_file))
+    asyncio.run(_run(given.port, given.delay, given.port_file, given.kind))
 
 
 if __name__ == "__main__":

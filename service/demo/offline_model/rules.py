@@ -119,12 +119,16 @@ _OF = {str: "a string", bool: "a boolean", int: "an integer", float: "a decimal"
        list: "an array", type(None): "null"}  # fmt: skip
 
 
-def check(body: Any, rules: Mapping[str, Any]) -> dict[str, Any]:
-    """The body itself, or Refused with the reason that OpenAI would give."""
+def check(body: Any, rules: Mapping[str, Any], *, unknown: bool = False) -> dict[str, Any]:
+    """The body itself, or Refused with the reason that OpenAI would give.
+
+    `unknown`: what OpenAI does not know is taken too, as most other servers do.
+    """
     if not isinstance(body, dict):
         raise Refused(400, "We could not parse the JSON body of your request: expected an object.")
     if "model" not in body:
         raise Refused(400, "you must provide a model parameter", param="model")
+    rules = {**rules, "additionalProperties": unknown}
     errors = jsonschema.Draft202012Validator(rules).iter_errors(body)
     for error in sorted(errors, key=lambda each: len(each.absolute_path)):
         raise _refused(error)
