@@ -95,7 +95,9 @@ _NO_NAME = re.compile(
 )
 _SAID = r"([^,;，；。\"\n{}]{1,120}?)(?=\s+and\s|\s+und\s|[,;，；。\"\n{}]|\.?\s*$|\.\s)"
 _YES_OR_NO = r"(true|false|yes|no|on|off|1|0|ja|nein|an|aus|是|否|开|关)(?![A-Za-z0-9])"
-_NEGATED = re.compile(r"\b(?:no|not|without|never|kein|ohne)|n.t\b|不|没|无", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"\b(?:no|not|without|never|keine?|ohne|nicht)\b|n['’]t\b|不|没|无", re.IGNORECASE
+)
 _YES = ("true", "yes", "on", "1", "ja", "an", "是", "开")
 _UNSURE = ("unknown", "other", "none", "neutral", "normal", "auto", "medium", "info", "unbekannt")
 
