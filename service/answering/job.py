@@ -1,27 +1,103 @@
-"""What the steps of answering one request share."""
+"""What the steps of one request's life share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
-from service.domain import Claimed
+import tenacity
+
+from service.domain import Claimed, State
+from service.errors import StoreBusy
 from service.flows import Flow
 from service.llm.attempts import Log
 from service.mqtt.templates import Scope
 
+P = ParamSpec("P")
+T = TypeVar("T")
+LONGEST = 2.0  # seconds between tries while the database can't
+
+Key = tuple[int, int]
+"""(seq, fence): one claim of one request."""
+
+log = logging.getLogger("emqx-gpt.answering")
+
 
 class LostLease(Exception):
-    """Somebody else has this request now; nothing more is done here."""
+    """Another process has this request now; nothing more is done here."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed request, its flow, and what templates may read of it: the wake word is cut
-    from it once the message is understood."""
+    """A claimed request of a known flow. `scope` is what templates read of its message,
+    `captured` the levels of its topic, `log` its calls to models."""
 
     claimed: Claimed
     flow: Flow
-    scope: Scope
     captured: Mapping[str, str]
+    scope: Scope
     log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request in hand, and the task that is its life."""
+
+    claimed: Claimed
+    task: asyncio.Task[None]
+
+
+class InHand:
+    """The requests in this process's hands. Each holds a place among the model calls until
+    its reply is stored. `wake` tells the worker that there may be something to do; what is
+    let go does so only while the worker waits for it (`full`)."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.wake = wake
+        self.full = False
+        self.held: dict[Key, Held] = {}
+        self.asking: set[Key] = set()
+
+    def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
+        self.held[claimed.seq, claimed.fence] = Held(claimed, task)
+        if claimed.state is not State.ANSWERED:
+            self.asking.add((claimed.seq, claimed.fence))
+
+    def free_place(self, claimed: Claimed) -> None:
+        self.asking.discard((claimed.seq, claimed.fence))
+        if self.full:
+            self.wake.set()
+
+    def let_go(self, claimed: Claimed) -> None:
+        self.held.pop((claimed.seq, claimed.fence), None)
+        self.free_place(claimed)
+
+
+async def stored(write: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """`write`, and again while the database is busy: what a model was paid for is not thrown
+    away. A request whose lease is lost meanwhile is cancelled."""
+    try:
+        return await write(*args, **kwargs)
+    except StoreBusy as error:
+        log.warning("waiting for the database: %s", error)
+    # Only now: to set up tenacity costs 35 µs of CPU, a large part of the write itself.
+    again = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception_type(StoreBusy),
+        wait=tenacity.wait_random_exponential(0.1, LONGEST, min=0.05),
+        reraise=True,
+    )
+    return await again(write, *args, **kwargs)
+
+
+async def fenced(write: Callable[P, Awaitable[bool]], /, *args: P.args, **kwargs: P.kwargs) -> None:
+    """The same for a write under a lease. Raises LostLease."""
+    if not await stored(write, *args, **kwargs):
+        raise LostLease
+
+
+def about(claimed: Claimed, **more: object) -> dict[str, object]:
+    """The fields of a log line about this request (LOG_FORMAT=json)."""
+    return {"request": claimed.id, "flow": claimed.flow, **more}

@@ -7,15 +7,9 @@ deadline or MAX_ATTEMPTS. A limit or a lack of money pauses the calls that it co
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-import tenacity
 
 from service.errors import ErrorKind, ModelError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +94,3 @@ class RetryPolicy:
 
 
 USUAL = RetryPolicy()
-
-
-async def with_retries(
-    call: Callable[[], Awaitable[T]], rounds: Callable[[], tenacity.AsyncRetrying]
-) -> T:
-    """`call` under tenacity's `rounds`."""
-
-    async def attempt() -> T:
-        return await call()
-
-    return await rounds()(attempt)

@@ -214,6 +214,55 @@ def test_other_names_and_shapes_are_filled_too() -> None:
     assert chosen("set the living room to 22.5 degrees", [nested]) == [("setThermostat", wanted)]
 
 
+OTHERS = [
+    tool("set_light", {"room": ROOM, "on": BOOL, "color": {"enum": ["red", "blue", "green"]}},
+         "room", "on"),
+    tool("open_blinds", {"room": {"enum": ["living_room", "bedroom"]}, "position": PERCENT},
+         "room", "position", text="Move the blinds of a room"),
+    tool("water_plants", {"zone": {"enum": ["roses", "lawn"]}, "minutes": PERCENT},
+         "zone", "minutes", text="Water a zone of the garden"),
+    tool("lock_door", {"door": {"enum": ["front", "back"]}, "locked": BOOL}, "door", "locked",
+         text="Lock or unlock a door"),
+    tool("set_valve", {"valve": {"enum": ["north", "south"]}, "open": BOOL}, "valve", "open"),
+    tool("get_weather", {"city": {"type": "string"}}, "city", text="Look up the weather of a city"),
+    tool("send_message", {"to": {"type": "string"}, "text": {"type": "string"}}, "to", "text"),
+    tool("tuer_steuern", {"tuer": {"enum": ["haustuer", "garage"]},
+                          "aktion": {"enum": ["oeffnen", "schliessen"]}}, "tuer", "aktion",
+         text="Tür öffnen oder schließen"),
+    tool("控制风扇", {"位置": {"enum": ["客厅", "卧室"]}, "档位": {"type": "integer"}},
+         "位置", "档位", text="调节风扇的档位"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("Turn the bedroom light red", "set_light", ["bedroom", True, "red"]),
+        ("Mach das Licht im Schlafzimmer blau", "set_light", ["bedroom", True, "blue"]),
+        ("把厨房的灯调成绿色", "set_light", ["kitchen", True, "green"]),
+        ("Öffne die Jalousien im Wohnzimmer auf 50 %", "open_blinds", ["living_room", 50]),
+        ("把客厅的窗帘打开到50", "open_blinds", ["living_room", 50]),
+        ("Water the roses for 10 minutes", "water_plants", ["roses", 10]),
+        ("Bewässere den Rasen 15 Minuten lang", "water_plants", ["lawn", 15]),
+        ("lock the front door", "lock_door", ["front", True]),
+        ("unlock the back door", "lock_door", ["back", False]),
+        ("锁上前门", "lock_door", ["front", True]),
+        ("set valve north open", "set_valve", ["north", True]),
+        ("close the south valve", "set_valve", ["south", False]),
+        ("What is the weather in Berlin?", "get_weather", ["Berlin"]),
+        ("Wie ist das Wetter in Hamburg?", "get_weather", ["Hamburg"]),
+        ("北京天气怎么样？", "get_weather", ["北京"]),
+        ('Send a message to Bob: "dinner is ready"', "send_message", ["Bob", "dinner is ready"]),
+        ("Schließ die Haustür", "tuer_steuern", ["haustuer", "schliessen"]),
+        ("把客厅风扇调到2档", "控制风扇", ["客厅", 2]),
+    ],
+)
+def test_tools_of_ones_own_in_three_languages(text: str, name: str, arguments: list[Any]) -> None:
+    assert [(called, list(given.values())) for called, given in chosen(text, OTHERS)] == [
+        (name, arguments)
+    ]
+
+
 @pytest_asyncio.fixture
 async def client() -> AsyncIterator[AsyncOpenAI]:
     async with (

@@ -72,7 +72,15 @@ _FORMATS = {
 _SWITCH = {"on", "power", "enabled", "active", "switch", "an", "ein", "state", "开", "开关"}
 _PLACE = {"room", "place", "area", "location", "zone", "where", "raum", "zimmer", "ort", "房间"}
 _KIND = {"unit", "quantity", "measure", "measurement", "metric"}
-_PERSON = {"name", "user", "person", "customer"}
+_PERSON = {"name", "user", "person", "customer", "kunde", "姓名", "客户"}
+_DEVICE = {"device", "sensor", "geraet", "gerät", "设备", "传感器"}
+_PROPER = {"city", "town", "address", "destination", "to", "recipient", "contact", "stadt",
+           "empfaenger", "empfänger", "城市", "地点", "收件人"}  # fmt: skip
+# "in Berlin", "to Bob"; and in Chinese what stands before the thing that is asked for.
+_AFTER = re.compile(
+    r"\b(?:in|to|for|at|near|nach|an|für|bei)\s+([A-ZÄÖÜ][\w'-]*(?:\s[A-ZÄÖÜ][\w'-]*){0,3})"
+    r"|(?:^|查询|查一下|请问|给|在)([\u4e00-\u9fff]{2,4}?)(?=的|今天|明天|现在|天气|发)"
+)
 _MEDIA = {"media", "song", "title", "query", "genre", "playlist", "track", "artist", "music"}
 _PLAYED = re.compile(
     r"\b(?:play|spiele?)\s+(?:some\s+|me\s+|etwas\s+)?(.{1,80}?)"
@@ -258,11 +266,11 @@ class Reading:
             state = words.on_off(self.text)
             return state if state is not None else self.eager if needed else NOTHING
         for word in words.split(name):
+            if (contrary := words.opposite(word)) and words.find(contrary, self.text):
+                return False
             if len(word) > 2 and (hit := words.find(word, self.text)):
                 lead = self.text[max(0, hit.start() - 12) : hit.start()]
-                return not re.search(
-                    r"\b(?:no|not|without|never|kein|ohne)|n.t\b|不|没|无", lead, re.I
-                )
+                return not _NEGATED.search(lead)
         return False if needed else NOTHING
 
     def _labelled(self, name: str, value: str) -> str | None:
@@ -289,7 +297,7 @@ class Reading:
         tokens = set(words.split(name))
         if tokens & _PLACE and (earlier := words.places(self.before)):
             return earlier[-1]
-        if tokens & (_PLACE | _PERSON | _KIND | {"device", "sensor"}):
+        if tokens & (_PLACE | _PERSON | _KIND | _DEVICE):
             return {"zh": "未知", "de": "unbekannt"}.get(words.language(self.text), "unknown")
         quoted = _QUOTED.search(self.text)
         return quoted[1] if quoted and self.eager else self.text.strip()
@@ -301,13 +309,15 @@ class Reading:
             except re.error:  # JSON Schema's patterns are JavaScript's, not all of them Python's
                 return None
         tokens = set(words.split(name))
+        if tokens & _PROPER and (hit := _AFTER.search(self.text)):
+            return hit[1] or hit[2]
         if tokens & _MEDIA and (hit := _PLAYED.search(self.text)):
             return (hit[1] or hit[2]).strip()
         if said := self._labelled(name, _SAID):
             return said
         if tokens & _PLACE:
             return next(iter(words.places(self.text)), None)
-        if tokens & {"device", "sensor"}:
+        if tokens & _DEVICE:
             hit = re.search(r"\b[A-Za-z]+[-_]?\d+\b", self.text) or re.search(
                 r"\b(?:sensor|device)\s+([\w-]+)", self.text, re.I
             )

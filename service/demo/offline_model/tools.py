@@ -115,6 +115,12 @@ class Tool:
                 return name
         return None
 
+    @cached_property
+    def reach(self) -> set[str]:
+        """The rooms that it can reach."""
+        options = self.options(self.place) if self.place else []
+        return {each for option in options for each in words.places(option)}
+
     def fits(self, text: str) -> int:
         """How well it fits what the text is about; 0 for not at all."""
         about = words.meanings(text)
@@ -141,7 +147,8 @@ class Tool:
             score += weight * sum(
                 words.find(each, text) is not None for each in spoken if not words.known(each)
             )
-        return score
+        named = set(words.places(text))
+        return score + 3 * bool(score and named & self.reach)
 
 
 @dataclass(frozen=True)
@@ -256,8 +263,7 @@ def _calls(tool: Tool, text: str, before: str) -> Choice:
         return Choice((call,))
     options = tool.options(place)
     named = words.places(text)
-    reachable = {each for option in options for each in words.places(option)}
-    if named and not reachable & set(named):
+    if named and not tool.reach & set(named):
         return Choice(unknown_place=named[0], known_places=tuple(options))
     if not named and _EVERY.search(text):
         return Choice(tuple(Call(tool.name, {**call.arguments, place: each}) for each in options))

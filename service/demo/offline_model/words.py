@@ -49,6 +49,8 @@ battery, batt, bat | batterie, akku | 电量, 电池
 pressure | luftdruck, druck | 气压, 压力
 level | füllstand, pegel | 液位, 水位
 weather | wetter | 天气
+lawn, grass | rasen | 草坪
+plants, flowers | pflanzen, blumen | 植物, 花
 device, sensor | gerät, sensor | 设备, 传感器
 color, colour | farbe | 颜色
 speed | geschwindigkeit | 速度
@@ -75,11 +77,13 @@ heat, warmer, hotter | heizen, wärmer | 制热, 暖, 热
 cool, cooler, colder | kühlen, kühler, kälter | 制冷, 冷, 凉
 dry, dehumidify | entfeuchten | 除湿
 auto, automatic | automatisch, automatik | 自动
-open, raise | öffne, aufmachen, hochfahren | 打开, 开门, 拉开
-close, closed, shut, lower | schließ, zumachen, herunterfahren | 关闭, 关上, 拉上
-start | starte | 启动, 开始
-lock | abschließen, verriegel | 锁上
-unlock | aufschließen, entriegel | 开锁, 解锁
+open, opened, raise | öffne, offen, aufmachen, hochfahren | 打开, 开门, 拉开
+close, closed, shut, lower | schließ, geschlossen, zumachen, herunterfahren | 关闭, 关上, 拉上
+start, started, running | starte | 启动, 开始
+lock, locked | abschließen, abgeschlossen, verriegel | 锁上
+unlock, unlocked | aufschließen, entriegel | 开锁, 解锁
+mute, muted | stumm | 静音
+water, sprinkle | bewässer, gieß | 浇水, 浇
 red | rot | 红
 green | grün | 绿
 blue | blau | 蓝
@@ -118,6 +122,32 @@ _MEANING = {
 }
 
 
+_FOLDS = (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("ß", "ss"))
+
+
+def _folded(word: str) -> str:
+    for sign, letters in _FOLDS:
+        word = word.replace(sign, letters)
+    return word
+
+
+# German words by how they are written without umlauts, to find their forms: oeffnen, haustuer.
+_GERMAN_STEMS = {
+    _folded(word): columns
+    for group in (_PLACES, _THINGS, _VALUES)
+    for columns in group.values()
+    for word in columns[1]
+    if len(word) > 4 or not word.isascii()
+}
+
+
+def _meaning(word: str) -> Columns | None:
+    if word in _MEANING:
+        return _MEANING[word]
+    plain = _folded(word)
+    return next((c for stem, c in _GERMAN_STEMS.items() if plain.startswith(stem)), None)
+
+
 def split(name: str) -> list[str]:
     """A property's or tool's name as words: `targetTemperature` → target, temperature."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
@@ -127,7 +157,10 @@ def split(name: str) -> list[str]:
 @cache
 def _pattern(word: str) -> re.Pattern[str]:
     plain = " ".join(split(word))
-    return _compiled(_MEANING.get(plain, ((plain,), (), ())))
+    columns = _meaning(plain)
+    if columns is None:
+        return _compiled(((plain,), (), ()))
+    return _compiled(((plain, *columns[0]), *columns[1:]))
 
 
 @cache
@@ -136,6 +169,8 @@ def _compiled(columns: Columns) -> re.Pattern[str]:
     for at, column in enumerate(columns):
         for each in sorted(column, key=len, reverse=True):
             body = re.escape(each).replace(r"\ ", r"[\s_-]*")
+            for sign, letters in _FOLDS:
+                body = re.sub(f"{sign}|{letters}", f"(?:{sign}|{letters})", body)
             if not each.isascii() and not re.search(r"[äöüß]", each):
                 ways.append(body)  # Chinese has no spaces between words
             elif at == 1 and (len(each) > 4 or not each.isascii()):
@@ -157,7 +192,17 @@ def find_all(word: str, text: str) -> list[re.Match[str]]:
 
 def known(word: str) -> bool:
     """Whether the word is in the lists above."""
-    return word in _MEANING
+    return _meaning(word) is not None
+
+
+OPPOSITES = {"open": "close", "close": "open", "lock": "unlock", "unlock": "lock",
+             "start": "stop", "mute": "unmute"}  # fmt: skip
+
+
+def opposite(word: str) -> str | None:
+    """What is said for the contrary: unlock for locked."""
+    columns = _meaning(word)
+    return OPPOSITES.get(columns[0][0]) if columns else None
 
 
 def places(text: str) -> list[str]:
