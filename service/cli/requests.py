@@ -18,7 +18,7 @@ from service.bootstrap import epoch_ms
 from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
-from service.inbox import Store, url
+from service.inbox import Store, database
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 
@@ -39,11 +39,11 @@ async def _inbox() -> AsyncIterator[tuple[Insights, Actions]]:
         await store.close()
 
 
-def _must_be_there(database: str) -> None:
+def _must_be_there(address: str) -> None:
     """Raises StoreUnusable if SQLite would have to make the file: looking must not make one."""
-    if not database.startswith("sqlite"):
+    if not address.startswith("sqlite"):
         return
-    path = Path(url.parse(database).database or "")
+    path = Path(database.parse(address).database or "")
     if not path.exists():
         raise StoreUnusable(
             f"there is no database {path} yet, so nothing was ever stored in it: the service makes "
