@@ -28,6 +28,7 @@ class Seen(NamedTuple):
     payload: bytes
     response_topic: str | None
     correlation: bytes | None
+    error: str | None  # a failure is told with its code as a user property
 
 
 class Client:
@@ -66,7 +67,9 @@ class Client:
             found = message.properties
             correlation = getattr(found, "CorrelationData", None) if found else None
             answer_to = getattr(found, "ResponseTopic", None) if found else None
-            item = Seen(topic, payload, answer_to, correlation)
+            pairs = getattr(found, "UserProperty", None) if found else None
+            error = dict(pairs or ()).get("error")
+            item = Seen(topic, payload, answer_to, correlation, error)
             self._loop.call_soon_threadsafe(self.seen.put_nowait, item)
 
     async def _wait(self, name: str) -> None:
@@ -127,12 +130,15 @@ class Onlooker:
         self._seen = mqtt.seen = asyncio.Queue()
         self._waiting: list[tuple[list[str], asyncio.Event]] = []
         self.commands = 0  # messages on tools' topics
+        self.failures: list[str] = []  # topic and code of each failure told
 
     async def watch(self) -> None:
         """Show what passes, until cancelled."""
         while True:
-            topic, payload, answer_to, correlation = await self._seen.get()
-            self.screen.message(topic, payload, _properties(answer_to, correlation))
+            topic, payload, answer_to, correlation, error = await self._seen.get()
+            self.screen.message(topic, payload, _properties(answer_to, correlation), error)
+            if error is not None:
+                self.failures.append(f"{topic} ({error})")
             self.commands += any(
                 tool.topic is not None and matches(tool.topic.topic_filter, topic)
                 for flow in self.screen.flows.flows.values()
@@ -194,13 +200,14 @@ async def play(
 async def _played(
     onlooker: Onlooker, mqtt: Client, flow: Flow, sample: Sample, patience: float
 ) -> list[str]:
-    before = onlooker.commands
+    before, failed = onlooker.commands, len(onlooker.failures)
     waiting = asyncio.create_task(onlooker.expect([sample.topic, *sample.replies], patience))
     await asyncio.sleep(0)  # it waits from here on
     await mqtt.publish(sample.topic, sample.payload, sample.response_topic, sample.correlation)
     left = await waiting
     for topic in left:
         onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")
+    left += onlooker.failures[failed:]
     idle = any(tool.topic for tool in flow.tools) and onlooker.commands == before
     if idle and sample.replies and not left:
         onlooker.screen.line("(the model called none of its tools)", indent=4, style="yellow")

@@ -60,11 +60,13 @@ async def run(
     offline = offline or kind is not None
     load = functools.partial(_load, settings, offline, kind or MODEL)
     stopped = asyncio.Event()
+    _end_with_reader(console, stopped)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     # While the service starts again nobody answers the stand-in: no news in a demo.
     logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
+    logging.getLogger("emqx-gpt.requests").setLevel(logging.ERROR)  # the screen tells them
     found = load()
     if offline:
         settings = settings.model_copy(
@@ -101,6 +103,17 @@ async def run(
         await asyncio.gather(playing, waiting, return_exceptions=True)
         screen.line("Stopping …", style="dim")
     return not missing and (not once or not stopped.is_set())
+
+
+def _end_with_reader(console: Console, stopped: asyncio.Event) -> None:
+    """Whoever reads the screen (head, less) may go away: then the demo ends, in order."""
+
+    def gone() -> None:
+        console.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stopped.set()
+
+    console.on_broken_pipe = gone  # type: ignore[method-assign]
 
 
 def _load(settings: Settings, offline: bool, kind: str) -> Flows:

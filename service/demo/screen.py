@@ -67,11 +67,19 @@ class Screen:
 
     # Messages
 
-    def message(self, topic: str, payload: bytes, properties: str = "") -> None:
-        """Show a message, by what its topic means to the flows, then its MQTT 5 properties."""
+    def message(
+        self, topic: str, payload: bytes, properties: str = "", error: str | None = None
+    ) -> None:
+        """Show a message, by what its topic means to the flows, then its MQTT 5 properties.
+
+        `error`: it tells a failure with this code.
+        """
         if topic.startswith(REPLY_TOPIC.split("/")[0] + "/"):
             return  # between the service and its rule for binary Correlation-Data; doctor's
-        self._message(topic, payload)
+        if error is not None:
+            self._shown(topic, "▶", "red", f"{shown(payload)}  [{clean(error)}]")
+        else:
+            self._message(topic, payload)
         if properties:
             self.line(f"MQTT 5: {clean(properties)}", indent=4, style="dim")
 

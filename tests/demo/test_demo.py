@@ -231,6 +231,24 @@ async def test_a_model_that_does_not_answer_is_told_first(tmp_path: Path) -> Non
     assert code == 0, screen
 
 
+async def test_a_failure_that_is_told_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "flows.toml").write_text(CHAT + "params = { colour = 1 }\n")
+    code, screen = await run(tmp_path, "demo", "--once")
+    assert code == 1
+    assert "Unknown parameter: 'colour'" in " ".join(screen.split())
+    assert "[model_refused]" in screen
+    assert "Answers that did not come: chat: talk/ada/out (model_refused)" in screen
+
+
+async def test_it_ends_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    async with demo(tmp_path, CHAT) as running:
+        await running.until("service")
+        running.process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        async with asyncio.timeout(60):
+            await running.process.wait()
+        assert files(tmp_path, "demo*.env") == []
+
+
 async def test_a_taken_port_and_a_folder_that_takes_no_file(tmp_path: Path) -> None:
     (tmp_path / "demo.env").mkdir()  # as good as no write access, for root too
     with socket.socket() as taken:

@@ -64,6 +64,10 @@ FAMILIES: Mapping[str, Family] = {
         error="mistral",
     ),
     "groq": Family(limit="", thinks="reasoning", unknown="refused"),
+    "doubao": Family(limit="", thinks="reasoning_content"),
+    "minimax": Family(limit="", formats=("text",), thinks="<think>"),
+    "together": Family(thinks="<think>"),
+    "xai": Family(limit="", thinks="reasoning_content"),
     "openrouter": Family(limit="", thinks="reasoning", comments=True, error="in_200"),
     "ollama": Family(thinks="reasoning", needs_key=False, error="bare"),
     "lmstudio": Family(formats=("text", "json_schema"), thinks="<think>", needs_key=False,
@@ -123,7 +127,7 @@ def _extra(name: str) -> str:
 
 
 def _no_format(family: Family) -> str:
-    if "json_object" in family.formats:
+    if "json_schema" not in family.formats:
         return "This response_format type is unavailable now"
     return "'response_format.type' must be 'json_schema' or 'text'"
 

@@ -140,6 +140,8 @@ def _model(name: str) -> dict[str, Any]:
 
 def _check_key(request: Request) -> None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if azure := request.headers.get("api-key"):
+        scheme, key = "bearer", azure
     if scheme.lower() != "bearer" or not key.strip():
         said = (
             "You didn't provide an API key. You need to provide your API key in an Authorization "
