@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from service.bootstrap import Service
 from service.demo.offline_model.model import MODEL, OfflineModel
 from service.demo.standin.broker import StandIn
+from service.emqx import names
 from service.emqx.apply import apply
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.render import render_filled
@@ -124,6 +125,7 @@ class Running:
             "EMQX_URL": settings.emqx_url,
             "EMQX_API_KEY": key,
             "EMQX_API_SECRET": secret,
+            "EMQX_PREFIX": settings.emqx_prefix,
             "WEBHOOK_TOKEN": self.token,
             "DATABASE_URL": settings.database_url.get_secret_value(),
             "FLOWS": str(settings.flows.absolute()),
@@ -162,6 +164,7 @@ async def running(
             "emqx_api_secret": SecretStr(secret),
             "emqx_admin_key": None,
             "emqx_admin_secret": None,
+            "emqx_prefix": names.PREFIX,
             "webhook_token": SecretStr(token),
             "operator_token": None if host in LOOPBACK else SecretStr(secrets.token_urlsafe(24)),
             "public_url": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import unicodedata
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from service.rulesql.reserved import REPLY_TOPIC
 
 WIDTH = 80
 SHOWN = 300  # characters of a message
+PAUSE = 2.0  # seconds after which the next question stands apart
 _IDS = re.compile(r"\b([0-9a-f]{6})[0-9a-f]{26}(-[\d-]+)?")
 # A line may break at spaces, after a comma, and between Chinese characters.
 _WIDE = "\u2e80-\uffef"
@@ -38,6 +40,7 @@ class Screen:
         self._growing: str | None = None  # the stream whose line is not ended
         self._column = 0
         self._gap = ""  # a space that is not printed before the next word is there
+        self._quiet_since = time.monotonic()
         self._streamed: dict[str, str] = {}  # text so far, by topic
 
     # Plain lines
@@ -100,6 +103,8 @@ class Screen:
             self._shown(topic, "·", "dim", f"{shown(payload)}  (no flow listens here)", dim=True)
 
     def _question(self, topic: str, payload: bytes, asked: list[Flow]) -> None:
+        if time.monotonic() > self._quiet_since + PAUSE:
+            self.line()
         self._shown(topic, "◀", "cyan", shown(payload))
         reasons = [(flow.name, why_not(flow, topic, payload)) for flow in asked]
         if all(reason for _, reason in reasons):
@@ -173,6 +178,7 @@ class Screen:
 
     def _end(self) -> None:
         """End the line that grows."""
+        self._quiet_since = time.monotonic()
         if self._growing is not None:
             self._growing = None
             self.console.print()
