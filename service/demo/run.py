@@ -243,8 +243,8 @@ def _welcome(screen: Screen, demo: Running) -> None:
     if demo.settings.host not in LOOPBACK:
         screen.line()
         screen.line(
-            "Every device in the network can reach the broker: it lets everybody in. The service "
-            "asks for tokens made for this run; they are in demo.env.",
+            "Every device in the network can reach the broker, and it lets everybody in. The "
+            "service asks for tokens; they are made for this run and stand in demo.env.",
             style="yellow",
         )
 

@@ -27,7 +27,7 @@ from service.emqx.resources import build, target
 from service.errors import ConfigError, Fault
 from service.flows import DEFAULT_PROVIDER, Flow, Flows, ModelRef
 from service.server import bind, make_server
-from service.settings import LOOPBACK, Settings
+from service.settings import Settings
 from service.web.app import create_app
 
 HOST = "127.0.0.1"
@@ -127,6 +127,7 @@ class Running:
             "EMQX_API_SECRET": secret,
             "EMQX_PREFIX": settings.emqx_prefix,
             "WEBHOOK_TOKEN": self.token,
+            "OPERATOR_TOKEN": next(iter(settings.operator_tokens), ""),
             "DATABASE_URL": settings.database_url.get_secret_value(),
             "FLOWS": str(settings.flows.absolute()),
             "HOST": settings.host,
@@ -134,8 +135,6 @@ class Running:
             "PUBLIC_URL": self.url,
             "OPENAI_BASE_URL": settings.openai_base_url,
         }
-        if settings.operator_token is not None:
-            values["OPERATOR_TOKEN"] = settings.operator_token.get_secret_value()
         if self.offline:  # a real key stays where it is
             values |= {"OPENAI_API_KEY": MODEL, "OPENAI_MODEL": played_model(self.kind)}
         return values
@@ -150,7 +149,8 @@ async def running(
         offline = not configured(settings)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emqx-gpt-demo-")))
         # Secrets of this run only: nothing to configure, nothing to leak.
-        key, secret, token = "demo", secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        key = "demo"
+        secret, token, operator = (secrets.token_urlsafe(24) for _ in range(3))
         notes: list[str] = []
         mqtt, ws, rest = (_free(notes, name, host, port) for name, port in PORTS.items())
         broker = StandIn(mqtt, ws, rest, host, {key: secret})
@@ -166,7 +166,7 @@ async def running(
             "emqx_admin_secret": None,
             "emqx_prefix": names.PREFIX,
             "webhook_token": SecretStr(token),
-            "operator_token": None if host in LOOPBACK else SecretStr(secrets.token_urlsafe(24)),
+            "operator_token": SecretStr(operator),
             "public_url": None,
             "database_url": SecretStr(f"sqlite:///{folder / 'demo.db'}"),
             "grace": min(settings.grace, 3.0),
