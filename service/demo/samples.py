@@ -24,6 +24,7 @@ _TRIES = 20_000  # combinations of values that are tried to meet a `where`
 # Not those of the scenes: a cooldown or a memory of the play must not be met again.
 _LEVELS = {"user": "you", "name": "you", "client": "you", "room": "kitchen", "device": "oven",
            "sensor": "oven", "camera": "garden"}  # fmt: skip
+_LEFT_OUT = object()  # a field that is not there
 _NUMBERS = re.compile(
     r"temp|hum|level|value|volt|power|press|count|speed|age|co2|lux|weight|batt|num|amount|min|max|"
     r"percent|rate|current|energy|flow|height|width|distance|ppm|温|湿|值"
@@ -217,13 +218,13 @@ def _documents(
 ) -> Iterator[Line]:
     """JSON payloads with these fields, those first that meet the `where`."""
     constants = _constants(wanted)
-    choices = [[*_likely(path, text), *constants, True, False, None] for path in fields]
+    choices = [[*_likely(path, text), *constants, True, False, None, _LEFT_OUT] for path in fields]
     tried = itertools.islice(itertools.product(*choices), _TRIES)
     found = 0
     for values in tried:
         document: Any = {}
         for path, value in zip(fields, values, strict=True):
-            document = _put(document, path, value)
+            document = document if value is _LEFT_OUT else _put(document, path, value)
         payload = json.dumps(document, ensure_ascii=False).encode()
         if _passes(flow, topic, payload):
             yield Line(payload)

@@ -232,6 +232,17 @@ async def test_a_model_that_does_not_answer_is_told_first(tmp_path: Path) -> Non
     assert code == 0, screen
 
 
+async def test_the_offline_model_plays_other_servers(tmp_path: Path) -> None:
+    (tmp_path / "flows.toml").write_text(CHAT)
+    code, screen = await run(tmp_path, "demo", "--once", "--model-kind", "lmstudio")
+    assert "offline, and plays lmstudio" in screen
+    assert code == 0, screen
+    code, screen = await run(tmp_path, "demo", "--once", "--model-kind", "nobody")
+    assert code == 1
+    assert "'nobody' is not known" in screen
+    assert "deepseek" in screen
+
+
 async def test_a_failure_that_is_told_is_no_answer(tmp_path: Path) -> None:
     (tmp_path / "flows.toml").write_text(CHAT + "params = { colour = 1 }\n")
     code, screen = await run(tmp_path, "demo", "--once")

@@ -16,64 +16,6 @@ from service.demo.offline_model.tools import Call, Choice, choose, forced
 
 _READ = 4000  # characters that are read of a text, so that a huge one costs no more than a page
 
-SAYS = {
-    "en": {
-        "mark": "(offline model) ", "heard": "I understood: “{0}”. ",
-        "first": "This is the first message of our conversation.",
-        "one": "I remember 1 earlier message.", "more": "I remember {0} earlier messages.",
-        "nice": "Nice to meet you, {0}! ", "name": "Your name is {0}. ",
-        "no_name": "You have not told me your name yet. ", "empty": "Your message is empty.",
-        "tools": "None of my tools ({0}) fits that. ", "done": "Done: {0}. ",
-        "read": "I looked it up: {0}. ", "failed": "That did not work: {0}. ",
-        "far": "I can't reach that in the {0}; I can in: {1}.", "on": "on", "off": "off",
-        "picture": "I got a picture, but I can't see: {0}. ",
-        "over": "Attention please: sensor {0} reads {1}, {2} over its limit of {3}, "
-                "so please check it now!",
-        "within": "Sensor {0} reads {1}, which is within its limit of {3}.",
-        "story": "I know only one story, but it fits everybody; today it is about {0}. Once upon a "
-                 "time, at the end of a long day, all the machines of the house fell silent. Only "
-                 "one small message was still on its way, from topic to topic, looking for an "
-                 "answer. It met {0}, and asked: “Do you know where I belong?” “Stay here,” said "
-                 "{0}, “somebody will subscribe to you in the morning.” So the message was "
-                 "retained, and slept well. Good night.",
-    },
-    "de": {
-        "mark": "(Offline-Modell) ", "heard": "Verstanden habe ich: „{0}“. ",
-        "first": "Das ist die erste Nachricht unseres Gesprächs.",
-        "one": "Ich erinnere mich an 1 frühere Nachricht.",
-        "more": "Ich erinnere mich an {0} frühere Nachrichten.",
-        "nice": "Freut mich, {0}! ", "name": "Du heißt {0}. ",
-        "no_name": "Du hast mir deinen Namen noch nicht gesagt. ",
-        "empty": "Deine Nachricht ist leer.",
-        "tools": "Keines meiner Werkzeuge ({0}) passt dazu. ", "done": "Erledigt: {0}. ",
-        "read": "Nachgesehen: {0}. ", "failed": "Das ging nicht: {0}. ",
-        "far": "Dort ({0}) erreiche ich das nicht, nur hier: {1}.", "on": "an", "off": "aus",
-        "picture": "Ich habe ein Bild bekommen, kann aber nicht sehen: {0}. ",
-        "over": "Achtung: Sensor {0} misst {1}, {2} über der Grenze von {3}; bitte nachsehen!",
-        "within": "Sensor {0} misst {1}; das liegt innerhalb der Grenze von {3}.",
-        "story": "Ich kenne nur eine Geschichte, aber sie passt zu allen; heute handelt sie von "
-                 "{0}. Am Ende eines langen Tages wurden alle Maschinen im Haus still. Nur eine "
-                 "kleine Nachricht war noch unterwegs, von Thema zu Thema, und suchte ihre "
-                 "Antwort. „Bleib hier“, sagte jemand, „morgen früh wird dich einer abonnieren.“ "
-                 "So blieb sie, und schlief gut. Gute Nacht.",
-    },
-    "zh": {
-        "mark": "（离线模型）", "heard": "我听到的是：“{0}”。",
-        "first": "这是我们对话的第一条消息。",
-        "one": "我记得之前的1条消息。", "more": "我记得之前的{0}条消息。",
-        "nice": "很高兴认识你，{0}！", "name": "你叫{0}。", "no_name": "你还没有告诉我你的名字。",
-        "empty": "你的消息是空的。", "tools": "我的工具（{0}）都不适合。", "done": "已完成：{0}。",
-        "read": "查到：{0}。", "failed": "没有成功：{0}。",
-        "far": "我控制不了{0}里的设备，只能控制：{1}。", "on": "开", "off": "关",
-        "picture": "我收到一张图片，但看不见：{0}。",
-        "over": "请注意：传感器{0}读数{1}，超过上限{3}，请马上检查！",
-        "within": "传感器{0}读数{1}，没有超过{3}的上限。",
-        "story": "我只会讲一个故事，今天的主角是{0}。从前，在漫长的一天结束的时候，家里的机器都安静"
-                 "了下来。只有一条小小的消息还在路上，从一个主题走到另一个主题，寻找它的答案。它遇见了"
-                 "{0}，问道：“你知道我该去哪儿吗？”“留在这儿吧，”{0}说，“明天早上会有人订阅你的。”"
-                 "于是这条消息被保留了下来，睡得很香。晚安。",
-    },
-}  # fmt: skip
 _ASKS_NAME = re.compile(
     r"\bwhat(?:['’]?s| is| was) my name\b|\bwho am i\b|\b(?:know|remember|tell me|say) my name\b"
     r"|\b(?:know|remember) who i am\b|\bwie heiße ich\b|\bwer bin ich\b|\bmein(?:en)? namen?\b.*\?"
@@ -152,7 +94,7 @@ class _Talk:
         self.after = messages[at + 1 :] if at >= 0 else ()
         self.results = {each.call_id: each.text for each in self.after if each.role == "tool"}
         self.text = self.now.text[:_READ]
-        self.says = SAYS[words.language(self.text)]
+        self.says = words.SAYS[words.language(self.text)]
 
     def choice(self) -> Choice:
         tools, wanted = self.request.tools, self.request.tool_choice

@@ -137,11 +137,8 @@ class Tool:
             (2, inner),
             (1, words.split(self.description)),
         ):
-            spoken = {
-                word
-                for word in said
-                if word not in _EMPTY and (len(word) > 2 or not word.isascii())
-            }
+            kept = (each for each in said if len(each) > 2 or not each.isascii())
+            spoken = list(dict.fromkeys(each for each in kept if each not in _EMPTY))
             known = words.meanings(" ".join(spoken)) & about
             score += weight * len(known)
             score += weight * sum(

@@ -1,101 +1,12 @@
-"""The words that the offline model knows, in English, German and Chinese."""
+"""Finds the words of `vocabulary.toml` in a text, in English, German and Chinese."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping
 from functools import cache
-
-# A line is one meaning: English | German | Chinese; the first word names it.
-PLACES = """
-kitchen | küche, kueche | 厨房
-bedroom | schlafzimmer | 卧室, 睡房, 房间
-living room, lounge | wohnzimmer | 客厅
-bathroom | badezimmer, im bad | 浴室, 卫生间, 洗手间
-study | arbeitszimmer | 书房
-office | büro | 办公室
-hall, hallway, corridor | flur, diele | 走廊, 门厅
-dining room | esszimmer | 餐厅
-nursery | kinderzimmer | 儿童房
-garage | garage | 车库
-garden, yard | garten | 花园, 院子
-balcony | balkon | 阳台
-terrace | terrasse | 露台
-attic | dachboden | 阁楼
-basement, cellar | keller | 地下室
-greenhouse | gewächshaus | 温室
-"""
-THINGS = """
-light, lamp, lighting, bulb | licht, lampe, leuchte | 灯
-climate, air conditioner, air conditioning, aircon, ac, thermostat, heater, heating, hvac | klima, \
-heizung | 空调, 暖气, 恒温
-speaker, loudspeaker | lautsprecher | 音箱, 音响
-blinds, blind, curtain, shutter, shade | rollladen, rolladen, rollo, jalousie, vorhang, vorhänge | \
-窗帘, 百叶窗
-door, gate | tür, tor | 大门, 房门, 门锁
-window | fenster | 窗户
-lock | schloss | 锁
-fan, ventilator | ventilator, lüfter, lüftung | 风扇
-pump | pumpe | 水泵, 泵
-valve | ventil | 阀门
-tv, television | fernseher | 电视
-vacuum | staubsauger | 扫地, 吸尘
-sprinkler, irrigation | bewässerung, sprinkler | 浇水, 灌溉, 洒水
-socket, plug, outlet | steckdose | 插座
-temperature, temp, t | temperatur | 温度, 气温
-humidity, hum, rh | feuchtigkeit, luftfeuchte | 湿度
-brightness | helligkeit | 亮度
-volume, vol | lautstärke | 音量
-battery, batt, bat | batterie, akku | 电量, 电池
-pressure | luftdruck, druck | 气压, 压力
-level | füllstand, pegel | 液位, 水位
-weather | wetter | 天气
-lawn, grass | rasen | 草坪
-plants, flowers | pflanzen, blumen | 植物, 花
-device, sensor | gerät, sensor | 设备, 传感器
-color, colour | farbe | 颜色
-speed | geschwindigkeit | 速度
-power | leistung | 功率
-voltage | spannung | 电压
-"""
-# What else tells that a text is about one of these things, without naming it.
-HINTS = """
-light | brightness, brighter, darker, dim | helligkeit, heller, dunkler, dimm | 亮度, 亮, 暗
-climate | temperature, degree, warm, hot, cold, heat, cool, warmer, cooler, colder, hotter | \
-temperatur, grad, heiz, warm, kalt, wärmer, kühler, kälter | 温度, 几度, 度, 热, 冷, 暖
-temperature | degree, warm, hot, cold | grad, warm, kalt | 几度, 度
-speaker | volume, play, pause, music, song, media, player, next, previous, louder, quieter | \
-lautstärke, spiel, musik, lied, lauter, leiser | 音量, 播放, 暂停, 音乐, 大声, 小声, 一首
-humidity | humid | feucht | 潮湿
-"""
-VALUES = """
-play | spiel, abspielen | 播放, 放一首, 放点
-pause | pausiere | 暂停
-stop | stopp, anhalten | 停止, 停
-next, skip | nächste, weiter | 下一首
-previous | vorherige | 上一首
-heat, warmer, hotter | heizen, wärmer | 制热, 暖, 热
-cool, cooler, colder | kühlen, kühler, kälter | 制冷, 冷, 凉
-dry, dehumidify | entfeuchten | 除湿
-auto, automatic | automatisch, automatik | 自动
-open, opened, raise | öffne, offen, aufmachen, hochfahren | 打开, 开门, 拉开
-close, closed, shut, lower | schließ, geschlossen, zumachen, herunterfahren | 关闭, 关上, 拉上
-start, started, running | starte | 启动, 开始
-lock, locked | abschließen, abgeschlossen, verriegel | 锁上
-unlock, unlocked | aufschließen, entriegel | 开锁, 解锁
-mute, muted | stumm | 静音
-water, sprinkle | bewässer, gieß | 浇水, 浇
-red | rot | 红
-green | grün | 绿
-blue | blau | 蓝
-yellow | gelb | 黄
-white | weiß | 白
-positive, good, great, happy, love | gut, toll, freue | 正面, 喜欢, 高兴
-negative, bad, awful, angry, broken, hate | schlecht, ärger, kaputt | 负面, 生气, 坏了
-high, urgent, critical | hoch, dringend, kritisch | 高, 紧急, 严重
-low, minor | niedrig, gering | 低
-warning, warn | warnung | 警告
-"""
-
+from importlib.resources import files
 
 Columns = tuple[tuple[str, ...], ...]
 
@@ -111,8 +22,11 @@ def _groups(text: str) -> dict[str, Columns]:
     return found
 
 
-_PLACES, _THINGS, _VALUES = _groups(PLACES), _groups(THINGS), _groups(VALUES)
-_HINTS = {name: columns[1:] for name, columns in _groups(HINTS).items()}
+_FILE = files("service.demo.offline_model") / "vocabulary.toml"
+_VOCABULARY = tomllib.loads(_FILE.read_text("utf-8"))
+SAYS: Mapping[str, Mapping[str, str]] = _VOCABULARY["says"]  # sentences by language
+_PLACES, _THINGS, _VALUES = (_groups(_VOCABULARY[name]) for name in ("places", "things", "values"))
+_HINTS = {name: columns[1:] for name, columns in _groups(_VOCABULARY["hints"]).items()}
 _MEANING = {
     word: columns
     for group in (_VALUES, _THINGS, _PLACES)
