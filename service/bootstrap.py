@@ -15,7 +15,7 @@ from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.worker import LEASE, Worker
-from service.emqx import losses
+from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy
@@ -80,10 +80,13 @@ class Service:
             prefix=settings.emqx_prefix,
             tokens=settings.webhook_tokens,
         )
+        wanted = any(resources.replies(flow) for flow in flows.flows.values())
+        reply_tokens = settings.webhook_tokens if wanted else ()
         self.admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin)
         self.losses = LossWatch(
             lambda: losses.read(self.admin, settings.emqx_prefix),
             lambda: self.metrics.refused_for_good,
+            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, settings.webhook_tokens),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)

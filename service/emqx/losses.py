@@ -7,10 +7,10 @@ known here and taken out. The counters are those of a node, and begin anew when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from service.emqx import names
+from service.emqx import names, reply_rule
 from service.emqx.management_api import EmqxAdmin
 
 Counters = Mapping[str, float]
@@ -26,6 +26,14 @@ async def read(admin: EmqxAdmin, prefix: str) -> dict[str, dict[str, Counters]]:
             for node, counters in (await admin.node_metrics("action", ident)).items():
                 found.setdefault(node, {})[ident] = counters
     return found
+
+
+async def reply_fault(admin: EmqxAdmin, prefix: str, tokens: Sequence[str]) -> str | None:
+    """What keeps replies from going through the reply rule. Raises BrokerError."""
+    if not tokens:
+        return None
+    keys = [reply_rule.key(token, prefix) for token in tokens]
+    return reply_rule.fault(await admin.get("rule", names.reply_id(prefix)), keys)
 
 
 def given_up(actions: Mapping[str, Counters]) -> int:

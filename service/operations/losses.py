@@ -15,14 +15,29 @@ EVERY = 30.0  # seconds
 log = logging.getLogger("emqx-gpt.losses")
 
 Read = Callable[[], Awaitable[dict[str, dict[str, Counters]]]]
+Fault = Callable[[], Awaitable[str | None]]
+
+
+async def _no_fault() -> str | None:
+    return None
 
 
 class LossWatch:
-    """Looks every 30 s. `read` gives the counters, `refused` how many webhooks we refused."""
+    """Looks every 30 s. `read` gives the counters, `refused` how many webhooks we refused,
+    `fault` what would keep replies from arriving."""
 
-    def __init__(self, read: Read, refused: Callable[[], float], *, every: float = EVERY) -> None:
+    def __init__(
+        self,
+        read: Read,
+        refused: Callable[[], float],
+        fault: Fault = _no_fault,
+        *,
+        every: float = EVERY,
+    ) -> None:
         self._read = read
         self._refused = refused
+        self._read_fault = fault
+        self._fault: str | None = None
         self._every = every
         self._losses = Losses()
         self._task: asyncio.Task[None] | None = None
@@ -37,6 +52,10 @@ class LossWatch:
     @property
     def warning(self) -> str | None:
         """One line for people; None where nothing is known to be lost."""
+        return "; ".join(said for said in (self._loss, self._fault) if said) or None
+
+    @property
+    def _loss(self) -> str | None:
         if self._losses.total:
             return f"EMQX gave up {_messages(self._losses.total)} since {self._since:%H:%M}"
         if self._losses.before:
@@ -79,10 +98,14 @@ class LossWatch:
             log.warning(
                 "EMQX gave up %s that no answer will come for; %s (docs/operations.md)",
                 _messages(fresh),
-                self.warning,
+                self._loss,
             )
-        elif first and self.warning:
-            log.warning("%s", self.warning)
+        elif first and self._loss:
+            log.warning("%s", self._loss)
+        fault = None if first else await self._read_fault()  # `--apply` may be making it
+        if fault and fault != self._fault:
+            log.warning("%s", fault)
+        self._fault = fault
 
 
 def _messages(count: int) -> str:

@@ -109,9 +109,11 @@ class Setup:
     def client_id(self, name: str) -> str:
         return f"emqxgpt-test-{self.run_id}-{name}"
 
-    def named_device(self, client_id: str) -> AbstractContextManager[Device]:
+    def named_device(
+        self, client_id: str, *, will: tuple[str, str] | None = None
+    ) -> AbstractContextManager[Device]:
         """A client that calls itself exactly so."""
-        return device(self.broker, client_id)
+        return device(self.broker, client_id, will=will)
 
 
 FLOWS = """

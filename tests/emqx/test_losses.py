@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.emqx import losses
+from service.emqx import losses, reply_rule
 from service.emqx.losses import Losses, given_up
 from service.emqx.management_api import EmqxAdmin
 from service.errors import BrokerError
@@ -131,6 +131,30 @@ async def test_what_was_lost_before_is_told_at_the_start() -> None:
     assert watch.lost == 0
     assert watch.warning is not None
     assert watch.warning.startswith("EMQX gave up 1 message before ")
+
+
+async def test_a_reply_rule_that_would_not_obey_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = reply_rule.key("tok", "emqx_gpt")
+    rules: list[dict[str, str] | None] = [None, None, {"sql": "old"}, {"sql": f"x '{key}' y"}]
+
+    async def fault() -> str | None:
+        return reply_rule.fault(rules.pop(0), [key])
+
+    watch = LossWatch(Counters(), lambda: 0, fault)
+    said = []
+    with caplog.at_level(logging.WARNING):
+        await watch.look(first=True)  # `serve --apply` may be about to make it
+        assert len(rules) == 4
+        for _ in range(4):
+            await watch.look()
+            said.append(watch.warning or "")
+    assert said[0] == said[1]
+    assert "no reply rule" in said[0]
+    assert "does not obey" in said[2]
+    assert said[3] == ""
+    assert len(caplog.messages) == 2
 
 
 async def test_a_key_that_may_not_read_counters_is_said_once(
