@@ -86,7 +86,7 @@ class Service:
         self.losses = LossWatch(
             lambda: losses.read(self.admin, settings.emqx_prefix),
             lambda: self.metrics.refused_for_good,
-            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, settings.webhook_tokens),
+            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, reply_tokens),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)
