@@ -25,20 +25,13 @@ from service.cli.common import console, say_error
 from service.cli.emqx_view import show_finding, show_plan
 from service.emqx import names
 from service.emqx.acl import acl
-from service.emqx.apply import (
-    ApplyError,
-    apply,
-    compare,
-    connected,
-    ours,
-    read,
-    remove,
-    suited,
-    waiting_messages,
-)
+from service.emqx.apply import apply, connected
+from service.emqx.look import compare, read, suited, waiting_messages
 from service.emqx.management_api import EmqxAdmin
+from service.emqx.remove import ours, remove
 from service.emqx.render import render, render_filled
 from service.emqx.resources import Desired, build, target
+from service.emqx.run import ApplyError
 from service.errors import ConfigError, EmqxGptError
 from service.flows import Flows
 from service.settings import Settings

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from service.emqx.apply import apply, remove
+from service.emqx.apply import apply
 from service.emqx.management_api import EmqxAdmin
+from service.emqx.remove import remove
 from service.emqx.resources import Desired, Kind, Target, build, target
 from service.flows import parse
 from tests.contract import brokers

@@ -12,8 +12,8 @@ import pytest
 
 from service.domain import Publish
 from service.emqx import reply_rule
-from service.emqx.apply import remove
 from service.emqx.publish_api import Emqx
+from service.emqx.remove import remove
 from service.emqx.resources import target
 from service.errors import BrokerError
 from tests.contract.conftest import Setup, build_for, eventually
