@@ -78,6 +78,7 @@ def test_drift_is_seen_and_mended(fresh: Setup) -> None:
                 "description": action["description"],
                 "parameters": {**action["parameters"], "body": "${payload}", "max_retries": 3},
                 "resource_opts": {**action["resource_opts"], "inflight_window": 7},
+                **{key: action[key] for key in ("fallback_actions",) if key in action},
             },
         )
         rule = await admin.get("rule", fresh.rule("chat"))
