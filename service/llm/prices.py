@@ -66,8 +66,10 @@ def cost_of(price: Price, usage: Usage) -> float:
     return total * factor / MILLION
 
 
-def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices:
-    """The prices that hold for these flows."""
+def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices | None:
+    """The prices that hold for these flows, if there are any."""
+    if not flows.prices and not flows.price_list:
+        return None
     urls = {name: provider.base_url for name, provider in providers.items()}
     return Prices(flows.prices, urls, GenaiPrices() if flows.price_list else None)
 
