@@ -202,7 +202,7 @@ class Life:
             text=text,
             model=completion.model,
             turn=turn,
-            keep_turns=kept_turns(flow),
+            keep_turns=min(kept_turns(flow), (completion.turns or 0) + 1),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 

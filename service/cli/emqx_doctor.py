@@ -14,6 +14,7 @@ from service.emqx.publish_api import Emqx
 from service.emqx.resources import Desired
 from service.errors import ConfigError, ModelError
 from service.flows import Flows
+from service.llm import catalogue
 from service.llm.client import Gpt
 from service.settings import Settings
 
@@ -68,13 +69,11 @@ async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
     try:
         known = await gpt.models(provider)
     except ModelError as error:
-        if error.status == 404:
+        if error.status == 404 and " probably lacks " not in error.message:
             return skip(title, "its server has no list of models (GET /models)")
         hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
         return fail(title, error.message, hint)
-    # Ollama lists llama3.2:latest for what is asked for as llama3.2.
-    listed = {name for full in known for name in (full, full.removesuffix(":latest"))}
-    if missing := [model for model in wanted if model not in listed]:
+    if missing := [model for model in wanted if not catalogue.listed(model, known)]:
         said = (
             f"it does not list {', '.join(missing)}: shut down, misspelt, or hidden from this key"
         )
