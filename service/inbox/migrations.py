@@ -12,7 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    LargeBinary,
+    MetaData,
+    Table,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
@@ -25,8 +38,9 @@ Step = Callable[[Connection], object]
 def add_columns(table: str, *columns: Column[Any]) -> Step:
     """They may be NULL: neither database rewrites a row, and older replicas go on meanwhile."""
 
+    Table(table, MetaData(), *columns)  # a column says its type only as part of a table
+
     def step(connection: Connection) -> None:
-        Table(table, MetaData(), *columns)  # a column says its type only as part of a table
         for column in columns:
             made = CreateColumn(column).compile(dialect=connection.dialect)
             connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))
@@ -36,9 +50,17 @@ def add_columns(table: str, *columns: Column[Any]) -> Step:
 
 VERSIONS: dict[str, tuple[Step, ...]] = {
     "0001": (),
+    "0002": (
+        add_columns(
+            "requests",
+            Column("reasoning", LargeBinary),
+            Column("cached_tokens", BigInteger),
+            Column("cache_write_tokens", BigInteger),
+            Column("cost", Double),
+        ),
+    ),
 }
-"""What each version adds to the one before, never edited once it was released. As in
-"0002": (add_columns("requests", Column("cost", BigInteger)),)"""
+"""What each version adds to the one before, never edited once it was released."""
 
 _LOCK = 0x656D7178
 _PATIENCE = 30.0

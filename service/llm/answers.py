@@ -88,7 +88,14 @@ class Gathered:
         self.reasoning.append(text)
 
     def completion(self) -> Completion:
-        """The whole. Raises ModelError."""
+        """The whole. Raises ModelError: one that can't be used is paid for as well."""
+        try:
+            return self._completion()
+        except ModelError as error:
+            error.usage = self.usage
+            raise
+
+    def _completion(self) -> Completion:
         finish = (self.finish or "").lower()
         self._separator.end(cut=finish == "length")
         found = self._separator.separated

@@ -10,13 +10,13 @@ from typing import Any
 
 import orjson
 
-from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import failures
 from service.llm.answers import Gathered, Tools, garbage
 from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
+from service.llm.usage import usage_of
 
 PATH = "chat/completions"
 # What a reasoning model says beside its calls, and wants to see again with their results.
@@ -189,7 +189,7 @@ class ChatAnswer:
         raise_error(event, self._question.model)
         gathered.model = event.get("model") or gathered.model
         if event.get("usage"):
-            gathered.usage = usage(event["usage"])
+            gathered.usage = usage_of(event)
         choices = event.get("choices")
         if not choices:
             return ""
@@ -239,11 +239,3 @@ def raise_error(part: Mapping[str, Any], model: ModelRef) -> None:
     base = part.get("base_resp") or {}  # MiniMax
     if part.get("error") or base.get("status_code"):
         raise failures.failure(200, part, {}, model)
-
-
-def usage(raw: Any) -> Usage:
-    if not isinstance(raw, dict):
-        return Usage()
-    prompt = raw.get("prompt_tokens", raw.get("input_tokens"))
-    said = raw.get("completion_tokens", raw.get("output_tokens"))
-    return Usage(prompt if isinstance(prompt, int) else 0, said if isinstance(said, int) else 0)

@@ -10,9 +10,10 @@ from typing import Any
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
 from service.llm.answers import Completion, Gathered, garbage
-from service.llm.chat import Question, bind_to_schema, raise_error, typed, usage
+from service.llm.chat import Question, bind_to_schema, raise_error, typed
 from service.llm.providers import Dialect
 from service.llm.tool_calls import sendable_arguments
+from service.llm.usage import usage_of
 
 PATH = "responses"
 _RENAMED = {"max_completion_tokens": "max_output_tokens", "max_tokens": "max_output_tokens"}
@@ -168,7 +169,7 @@ class ResponsesAnswer:
         reason = str((response.get("incomplete_details") or {}).get("reason"))
         gathered.finish = "stop" if status == "completed" else _FINISH.get(reason, status)
         gathered.model = response.get("model") or gathered.model
-        gathered.usage = usage(response.get("usage"))
+        gathered.usage = usage_of(response)
         text, items = "", []
         for item in response["output"]:
             match item["type"]:
