@@ -74,7 +74,13 @@ class Service:
             concurrency=settings.max_concurrency,
             granted=self.breakers.granted,
         )
-        self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+        self.emqx = Emqx(
+            settings.emqx_url,
+            settings.emqx_key,
+            admin=settings.emqx_admin,
+            prefix=settings.emqx_prefix,
+            tokens=settings.webhook_tokens,
+        )
         self.health = Health(self.store, self.emqx, self.breakers)
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)

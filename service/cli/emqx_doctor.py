@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from service.bootstrap import model_servers
 from service.emqx.doctor import Doctor
@@ -28,12 +28,19 @@ async def examination(
     webhook_url: str | None,
     send: bool,
     flow: str | None,
+    tell: Callable[[str], None],
 ) -> AsyncIterator[Finding]:
     """All findings, as they are made."""
-    publisher = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+    publisher = Emqx(
+        settings.emqx_url,
+        settings.emqx_key,
+        admin=settings.emqx_admin,
+        prefix=desired.prefix,
+        tokens=settings.webhook_tokens,
+    )
     token = settings.operator_tokens[0] if settings.operator_tokens else ""
     url = (webhook_url or settings.webhook_url).rstrip("/")
-    loop = Loop(publisher, suitable(flows, flow), url, token) if send else None
+    loop = Loop(publisher, suitable(flows, flow), url, token, tell=tell) if send else None
 
     async def models() -> Sequence[Finding]:
         return await ask_models(settings, flows)
