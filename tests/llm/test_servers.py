@@ -118,12 +118,9 @@ class Played:
             kept = [one for one in body["input"] if one.get("type") == "reasoning"]
             assert kept[0]["encrypted_content"] == "secret"
             return responded(body, item("The kitchen light is on."))
-        reasoning = {
-            "type": "reasoning",
-            "id": "rs_1",
-            "summary": [],
-            "encrypted_content": "secret",
-        }
+        if not body.get("tools"):
+            return responded(body, item('{"value": 18}' if "text" in body else "Hello Ann."))
+        reasoning = {"type": "reasoning", "summary": [], "encrypted_content": "secret"}
         call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "set_light"}
         return responded(body, reasoning, {**call, "arguments": ARGUMENTS})
 
