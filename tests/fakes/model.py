@@ -58,7 +58,7 @@ __all__ = [
 ]  # fmt: skip
 
 MODELS = ("gpt-5.4-mini", "gpt-5.4")
-_CHAT = "/v1/chat/completions"
+_ASKED = ("/v1/chat/completions", "/v1/responses")
 
 
 class FakeModel:
@@ -168,7 +168,7 @@ class FakeModel:
         call = Call({}, headers, time.monotonic())
         exchange = Exchange(call, receive, send, self._released, next(self._numbers))
         known = self.keys is None or call.key in self.keys
-        if scope["path"] != _CHAT or scope["method"] != "POST":
+        if scope["path"] not in _ASKED or scope["method"] != "POST":
             await self._look_up(exchange, scope["path"], known)
             return
         try:
