@@ -214,7 +214,7 @@ class Gpt:
                     found = catalogue.names(await response.aread(), server.row.model_prefix)
         if found is None:
             raise ModelError(
-                _with_doubt("its GET /models is no list", server, "models"),
+                _with_doubt("its GET /models is no list of models: is /v1 missing in its address?", server, "models"),
                 code="model_garbage",
                 kind=ErrorKind.PASSING,
             )
