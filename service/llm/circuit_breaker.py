@@ -222,7 +222,7 @@ class CircuitBreakers:
 
     def _done(self, model: ModelRef, start: Start | None) -> None:
         if start is not None:
-            self._pace(model).done(start)
+            self._pace(model).done(start, self._clock())
 
     def _pace(self, model: ModelRef) -> Pace:
         pace = self._paces.get(model)

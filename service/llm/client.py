@@ -30,6 +30,7 @@ from service.llm.responses import ResponsesAnswer
 
 __all__ = ["Gpt", "OnDelta", "Question"]
 
+_V1 = "is /v1 missing in its address?"
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
@@ -209,7 +210,7 @@ class Gpt:
                     found = catalogue.names(await response.aread(), server.row.model_prefix)
         if found is None:
             raise ModelError(
-                _with_doubt("its GET /models is no list", server, "models"),
+                _with_doubt(f"its GET /models is no list of models: {_V1}", server),
                 code="model_garbage",
                 kind=ErrorKind.PASSING,
             )
@@ -285,7 +286,7 @@ def _doubted(error: ModelError, server: _Server) -> ModelError:
     )
 
 
-def _with_doubt(text: str, server: _Server, endpoint: str = "") -> str:
+def _with_doubt(text: str, server: _Server) -> str:
     doubt = addresses.doubt(server.base_url)
     return f"{text}; {doubt}" if doubt else text
 

@@ -139,7 +139,8 @@ def failure(
     if wait is None:
         wait = said.wait
     code, kind = _meaning_of(status, said, wait)
-    if status in (404, 405) and url and "model" not in said.text.lower():
+    words = " ".join((*said.codes, said.text)).lower()
+    if status in (404, 405) and url and "model" not in words:
         text = f"{url} answered {status}: is base_url right, and is there a model {model}?"
     else:
         text = _sentence(code, status, model)

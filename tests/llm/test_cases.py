@@ -56,6 +56,7 @@ class Expected:
     # Parts of the calls' bodies: ["1.messages.0.content", value]; "!…" with null: there is none.
     bodies: list[list[Any]] = field(default_factory=list)
     headers: list[list[Any]] = field(default_factory=list)  # likewise: ["0.authorization", null]
+    queries: list[str] = field(default_factory=list)  # of the calls, in order
     other_bodies: list[list[Any]] = field(default_factory=list)
     other_ids: int | None = None  # length of the ids of tool calls in its last call
     ready: bool | None = None
@@ -125,6 +126,8 @@ async def played(case: dict[str, Any], house: Rig, model: FakeModel, other: Fake
         assert len(other.calls) == expected.other_calls
     for where, value in expected.bodies:
         assert at([call.body for call in model.calls], where) == value, where
+    if expected.queries:
+        assert [call.query for call in model.calls] == expected.queries
     for where, value in expected.other_bodies:
         assert at([call.body for call in other.calls], where) == value, where
     if expected.other_ids is not None:

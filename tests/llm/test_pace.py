@@ -92,7 +92,7 @@ def play(
             break
         played.seconds = now
         if start is not None and refused is None:
-            pace.done(start)
+            pace.done(start, now)
             in_flight, played.granted = in_flight - 1, played.granted + 1
         elif start is not None and refused is not None:
             unnamed = pace.refused(start, now)
@@ -155,7 +155,7 @@ def test_a_window_that_says_nothing_is_still_found() -> None:
 def test_a_model_without_a_limit_is_soon_asked_as_fast_as_it_can(takes: float, best: float) -> None:
     played = play(Free(), 1000, takes=takes)
     assert played.refused == 0
-    assert played.seconds < best + 1.0
+    assert played.seconds < best + 3
 
 
 def test_a_limit_that_is_raised_is_followed() -> None:
@@ -169,7 +169,7 @@ def test_a_limit_that_is_raised_is_followed() -> None:
 def test_what_a_server_says_of_its_limits_comes_before_its_refusal() -> None:
     pace = Pace()
     for _ in range(3):
-        pace.done(pace.begin(1.0))
+        pace.done(pace.begin(1.0), 1.0)
     assert not pace.limits()
     pace.told(remaining=0, limit=60, reset=60.0, now=1.0)
     assert pace.limits()
