@@ -78,6 +78,8 @@ async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
     except ModelError as error:
         if error.status == 404 and " probably lacks " not in error.message:
             return skip(title, "its server has no list of models (GET /models)")
+        if error.code == "model_garbage":
+            return warn(title, error.message)
         hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
         return fail(title, error.message, hint)
     if missing := [model for model in wanted if not catalogue.listed(model, known)]:
