@@ -165,6 +165,9 @@ async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> N
         await asyncio.sleep(LOOK)
         if (stamp := _stamp(path)) == seen:
             continue
+        if stamp is None:  # an editor may be putting the new file in its place
+            await asyncio.sleep(LOOK)
+            stamp = _stamp(path)
         seen = stamp
         try:
             await _changed(screen, demo, load())
