@@ -18,7 +18,7 @@ from service.answering.worker import LEASE, Worker
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Store
+from service.inbox import Store, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
@@ -33,10 +33,6 @@ from service.operations.watchdog import Watchdog
 from service.settings import Settings
 
 log = logging.getLogger("emqx-gpt")
-
-
-def epoch_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Service:

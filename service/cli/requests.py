@@ -13,11 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from service import flows, settings
-from service.bootstrap import epoch_ms
 from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest
-from service.inbox import Store
+from service.inbox import Store, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 
