@@ -124,6 +124,9 @@ class RuleEngine:
         count["actions.success"] += 1
 
 
+_NUMBERS = ("Message-Expiry-Interval", "Payload-Format-Indicator")
+
+
 def republished(
     args: Mapping[str, object], output: Mapping[str, object], message: Message, rule_id: str
 ) -> Message:
