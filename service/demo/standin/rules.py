@@ -124,9 +124,6 @@ class RuleEngine:
         count["actions.success"] += 1
 
 
-_NUMBERS = ("Message-Expiry-Interval", "Payload-Format-Indicator")
-
-
 def republished(
     args: Mapping[str, object], output: Mapping[str, object], message: Message, rule_id: str
 ) -> Message:
@@ -141,10 +138,10 @@ def republished(
     assert isinstance(wanted, Mapping)
     for name, template in wanted.items():
         value = as_bytes(value_of(template, output))
-        if value in (b"", b"undefined", b"null"):
+        if value in (b"", b"undefined"):
             continue
         if name in _NUMBERS:
-            if value.isdigit():
+            if value.isdigit():  # EMQX leaves out what is no number
                 properties[name] = int(value)
         else:
             properties[name] = value if name == "Correlation-Data" else as_text(value)
