@@ -23,9 +23,9 @@ from service.demo.standin.access import ApiKey
 from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.core import MqttBroker
 from service.demo.standin.mqtt_broker.listeners import port_error
+from service.demo.standin.refusal import Invalid
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest import RestApi
-from service.demo.standin.schema import Invalid
 
 VERSION = "5.8.9"
 

@@ -13,7 +13,7 @@ import orjson
 
 from service.demo.standin.message import Message, new_id
 from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE
-from service.demo.standin.schema import Invalid, expected, unknown_fields
+from service.demo.standin.refusal import Invalid, expected, unknown_fields
 
 if TYPE_CHECKING:
     from service.demo.standin.mqtt_broker.core import MqttBroker

@@ -7,9 +7,10 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 
-from service.demo.standin import hocon, schema
+from service.demo.standin import hocon, schema, wording
 from service.demo.standin.action import Connector, HttpAction
 from service.demo.standin.message import Message, now_ms
+from service.demo.standin.refusal import Invalid
 from service.demo.standin.rules import LoadedRule, RuleEngine, republished
 from service.demo.standin.settings import Settings
 from service.rulesql import RuleException, parse
@@ -70,7 +71,7 @@ class Resources:
     async def load(self, text: str, *, replace: bool = False) -> None:
         """PUT /configs: checks everything, then changes; merges into what is there.
 
-        Raises Refused, and schema.Invalid for a missing field (EMQX answers 500 to that).
+        Raises Refused, and Invalid for a missing field (EMQX answers 500 to that).
         """
         if not text.strip():  # EMQX's own slip, recorded
             raise EmptyConfiguration
@@ -110,7 +111,7 @@ class Resources:
     def _section(tree: Mapping[str, object], root: str, kind: str) -> Mapping[str, object]:
         section = tree.get(root, {})
         if not isinstance(section, Mapping):
-            raise Refused({root: schema.Invalid(root, "expected an object", section).as_json()})
+            raise Refused({root: Invalid(root, "expected an object", section).as_json()})
         for key in section:
             if root != "rule_engine" and key != kind:
                 raise Refused({root: f"the stand-in knows {root} of type http only, not {key}"})
@@ -129,7 +130,7 @@ class Resources:
             before = {k: v for k, v in old.get(name, {}).items() if not k.endswith("_at")}
             try:
                 checked[name] = check(_merged(before, conf), f"{path}.{name}")
-            except schema.Invalid as exc:
+            except Invalid as exc:
                 if exc.reason == "required_field":
                     raise
                 if exc.path is None and path == "connectors.http":
@@ -156,7 +157,7 @@ class Resources:
 
     def _orphan(self, name: str, conf: Settings) -> str:
         """EMQX's words for an action on a connector that does not exist."""
-        return _cannot_merge(
+        return wording.cannot_merge(
             ("actions", "emqx_bridge_v2"),
             self.action_confs(),
             {name: conf},
@@ -170,7 +171,7 @@ class Resources:
         """EMQX's words for a connector whose url is none."""
         assert isinstance(conf, Mapping)
         filled = schema.connector({**conf, "url": "http://x"}, "") | {"url": conf.get("url")}
-        return _cannot_merge(
+        return wording.cannot_merge(
             ("connectors", "emqx_connector"),
             self.connector_confs(),
             {name: filled},
@@ -268,7 +269,8 @@ class Resources:
         users = [action for action in self.actions.values() if action.conf["connector"] == name]
         if users:
             channels = ",".join(
-                f'{{<<"action:http:{user.name}:connector:http:{name}">>,{_channel(user)}}}'
+                f'{{<<"action:http:{user.name}:connector:http:{name}">>,'
+                f"{wording.channel(user.name, user.conf)}}}"
                 for user in sorted(users, key=lambda user: user.name)
             )
             raise Refused(
@@ -329,40 +331,6 @@ class Resources:
             await connector.stop()
 
 
-def _channel(action: HttpAction) -> str:
-    """An action's configuration as Erlang prints it: milliseconds, bytes, atoms."""
-    conf = action.conf
-    parameters, options = conf.section("parameters"), conf.section("resource_opts")
-    headers = {
-        key if key.isalnum() else f"'{key}'": value
-        for key, value in parameters.section("headers").items()
-    }
-    terms: dict[str, object] = {
-        **conf,
-        "bridge_name": action.name,
-        "bridge_type": "http",
-        "config_root": schema.Term("actions"),
-        "parameters": {
-            **parameters,
-            "headers": headers,
-            "method": schema.Term(str(parameters["method"])),
-        },
-        "resource_opts": {
-            **options,
-            "buffer_mode": schema.Term("memory_only"),
-            "health_check_interval": int(options.seconds("health_check_interval") * 1000),
-            "max_buffer_bytes": options.bytes("max_buffer_bytes"),
-            "query_mode": schema.Term(str(options["query_mode"])),
-            "request_ttl": _milliseconds(options.seconds("request_ttl")),
-        },
-    }
-    return schema.erlang(terms)
-
-
-def _milliseconds(seconds: float) -> object:
-    return schema.Term("infinity") if seconds == float("inf") else int(seconds * 1000)
-
-
 def _merged(old: Mapping[str, object], new: object) -> object:
     if not isinstance(new, Mapping):
         return new
@@ -383,26 +351,3 @@ def _stamped(conf: Settings, old: Settings | None) -> Settings:
     now = now_ms()
     created = old["created_at"] if old else now
     return Settings(conf, created_at=created, last_modified_at=now)
-
-
-def _cannot_merge(
-    root: tuple[str, str],
-    before: Mapping[str, object],
-    after: Mapping[str, object],
-    error: str,
-) -> str:
-    blocks = [hocon.dump({root[0]: {"http": dict(confs)}}) for confs in (before, after)]
-    (name,) = after
-    return (
-        f"The effective configurations:\n```\n{_inside(blocks[0])}```\n\n"
-        f"Try to merge with:\n```\n{_inside(blocks[1])}```\n\n"
-        f"Can't merge the new configurations!\nRoot key: {root[0]}\n"
-        f"Reason: {{post_config_update,{root[1]},\n"
-        "            [#{action => create,\n               errors =>\n"
-        f"                   [{{{{http,{name}}},\n                     {{error,\n{error}"
-    )
-
-
-def _inside(block: str) -> str:
-    """A dumped tree without its outer braces."""
-    return "".join(line[2:] + "\n" for line in block.split("\n")[1:-1])

@@ -18,8 +18,8 @@ from starlette.routing import Mount, Route
 from service.demo.standin import publishing, rest_clients, rest_resources, rest_rules
 from service.demo.standin.access import ApiKey, refusal
 from service.demo.standin.message import NODE
+from service.demo.standin.refusal import Invalid
 from service.demo.standin.resources import Missing, Refused
-from service.demo.standin.schema import Invalid
 
 if TYPE_CHECKING:
     from service.demo.standin.mqtt_broker.core import MqttBroker

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from service.demo.standin import hocon, schema
+from service.demo.standin import hocon, refusal, schema
 from service.demo.standin.action import Connector, HttpAction
 from service.demo.standin.http import Pool, Target
 from service.demo.standin.message import NODE
@@ -65,7 +65,7 @@ class Handlers:
         except EmptyConfiguration:
             message = "error, function_clause, []"
             return JSONResponse({"code": "INTERNAL_ERROR", "message": message}, 500)
-        except schema.Invalid as exc:
+        except refusal.Invalid as exc:
             message = (
                 "throw, {emqx_conf_schema,[#{kind => validation_error,"
                 f'path => "{exc.path}",reason => {exc.reason}}}]}}, []'
@@ -257,7 +257,7 @@ async def read_object(request: Request) -> Mapping[str, object]:
     """The body. Raises NotJson, and Invalid when it is no object."""
     body = parse_json(await request.body())
     if not isinstance(body, Mapping):
-        raise schema.Invalid("root", "expected an object", body)
+        raise refusal.Invalid("root", "expected an object", body)
     return body
 
 
@@ -270,25 +270,25 @@ async def _new(request: Request, kind: str, check: Callable[..., Settings]) -> t
     body = await read_object(request)
     if "type" in body and body["type"] != "http":
         word = "bridge" if kind == "post_bridge_v2" else "connector"
-        raise schema.Invalid("root", f"unknown {word} type", body["type"], field_name="type")
+        raise refusal.Invalid("root", f"unknown {word} type", body["type"], field_name="type")
     try:
         for key in _IDENTITY:
             if body.get(key) is None:
-                raise schema.Invalid(f"root.{key}", "required_field")
+                raise refusal.Invalid(f"root.{key}", "required_field")
         checked = check(body, "root", more=_IDENTITY)
-    except schema.Invalid as exc:
+    except refusal.Invalid as exc:
         if exc.path is not None:
             exc.more["matched_type"] = f"bridge_http:{kind}"
         raise
     name = str(body["name"])
     if not _NAME.fullmatch(name):
-        raise schema.Invalid(
+        raise refusal.Invalid(
             None,
             "Invalid name format. The name must begin with a letter or number (0-9, a-z, A-Z) and"
             f" can only include underscores and hyphens as non-initial characters. Got: {name}",
         )
     if len(name) >= 255:
-        raise schema.Invalid(None, "Name length must be less than 255")
+        raise refusal.Invalid(None, "Name length must be less than 255")
     return name, checked
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.demo.standin import schema
+from service.demo.standin import refusal, schema
 from service.demo.standin.message import NODE, Message, now_ms, rfc3339
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest_clients import paged
@@ -54,7 +54,7 @@ class Handlers:
         body = await read_object(request)
         rule_id = body.get("id") or secrets.token_hex(4)
         if not isinstance(rule_id, str):
-            raise schema.Invalid("root.id", "expected a string", rule_id)
+            raise refusal.Invalid("root.id", "expected a string", rule_id)
         if rule_id in self._resources.engine.rules:
             raise Refused("rule id already exists")
         return JSONResponse(_show(self._put(rule_id, body), self._resources), 201)
@@ -84,7 +84,7 @@ class Handlers:
     async def rule_test(self, request: Request) -> Response:
         body = await read_object(request)
         if "sql" not in body:
-            raise schema.Invalid("root.sql", "required_field")
+            raise refusal.Invalid("root.sql", "required_field")
         columns = _example(body.get("context", {}))
         sql = str(body["sql"])
         if not sql:
@@ -110,16 +110,16 @@ class Handlers:
         conf = {key: value for key, value in body.items() if key not in _SHOWN}
         try:
             if not re.fullmatch(_ID[1:-1], rule_id):
-                raise schema.Invalid(
+                raise refusal.Invalid(
                     "rule_engine.rules",
-                    schema.Term("invalid_map_key"),
+                    refusal.Term("invalid_map_key"),
                     expected_data_type=_ID,
-                    got=schema.Term(f'"{rule_id}"'),
+                    got=refusal.Term(f'"{rule_id}"'),
                 )
             return self._resources.put_rule(
                 rule_id, schema.rule(conf, f"rule_engine.rules.{rule_id}")
             )
-        except schema.Invalid as exc:
+        except refusal.Invalid as exc:
             raise Refused(f"Bad Arguments: {exc.in_erlang()}") from None
 
 
@@ -133,12 +133,12 @@ def _example(context: object) -> dict[str, object] | None:
     None for an event that is no message. Raises Refused in EMQX's words.
     """
     if not isinstance(context, Mapping):
-        raise schema.Invalid("root.context", schema.expected("map"), context)
+        raise refusal.Invalid("root.context", refusal.expected("map"), context)
     event = context.get("event_type")
     if event not in _EVENTS:
         reason = '<<"unknown event type">>'
         raise _bad_context(
-            reason=reason, value=event or schema.Term("undefined"), field_name="event_type"
+            reason=reason, value=event or refusal.Term("undefined"), field_name="event_type"
         )
     if event != "message_publish":
         return None
@@ -147,8 +147,8 @@ def _example(context: object) -> dict[str, object] | None:
         raise _bad_context(
             where=".payload",
             reason='#{expected => "binary()"}',
-            value=schema.Term(schema.erlang(payload, is_data=True)),
-            matched_type=schema.Term('"rule_engine:ctx_pub"'),
+            value=refusal.Term(refusal.erlang(payload, is_data=True)),
+            matched_type=refusal.Term('"rule_engine:ctx_pub"'),
         )
     now = now_ms()
     return {
@@ -172,9 +172,9 @@ def _example(context: object) -> dict[str, object] | None:
 
 
 def _bad_context(*, reason: str, value: object, where: str = "", **more: object) -> Refused:
-    exc = schema.Invalid(f"rule_test.context{where}", schema.Term(reason), value, **more)
+    exc = refusal.Invalid(f"rule_test.context{where}", refusal.Term(reason), value, **more)
     if "field_name" in more:
-        exc.more["field_name"] = schema.Term(str(more["field_name"]))
+        exc.more["field_name"] = refusal.Term(str(more["field_name"]))
     return Refused(f"Bad Arguments: {exc.in_erlang()}")
 
 
