@@ -70,7 +70,9 @@ def _stories(evidence: Evidence) -> tuple[list[Story], list[str]]:
         label = f"{message.flow} {message.text!r} [{message.id}]"
         if message.refused:
             violations.append(f"dropped: {label} was answered {message.refused}")
-        if not message.taken_at:
+        if message.gone and not evidence.plan.loses_in_emqx:
+            violations.append(f"lost inside EMQX: {label}")
+        if not message.taken_at and message.gone < message.copies:
             violations.append(f"never taken: {label}")
         if message.accepted > 1:
             violations.append(f"accepted {message.accepted} times: {label}")
@@ -189,7 +191,9 @@ def _count(evidence: Evidence, stories: list[Story]) -> dict[str, Any]:
     return {
         "requests": len(evidence.messages),
         "delivered to the webhook twice on purpose": sum(m.copies > 1 for m in evidence.messages),
-        "lost": len(evidence.messages) - sum(story.row.state.ended for story in stories),
+        "lost": len(evidence.messages)
+        - len({m.id for m in evidence.messages if not m.taken_at and m.gone == m.copies})
+        - sum(story.row.state.ended for story in stories),
         "ended": dict(states),
         "given up after five kills": sum(s.row.error_code == "worker_killed" for s in stories),
         "replies published": sum(copies),
