@@ -102,7 +102,7 @@ class Rig:
         Its HTTP side goes on to look things up; `replica` is the process that comes after.
         """
         service = service or self.service
-        worker, publisher = service.answering.worker, service.answering.publisher
+        worker, publisher = service.worker, service.publisher
         tasks = (
             *worker._loops,
             *worker._asking.values(),

@@ -120,7 +120,7 @@ async def test_an_answer_that_comes_while_the_database_is_locked_is_not_paid_for
         with Lock(database):
             house.model.release()
             await house.model.wait_idle()
-            await eventually(lambda: house.service.inbox.trouble is not None)
+            await eventually(lambda: house.service.store.trouble is not None)
         assert (await message(ada))[1] == b"dear"
         (request,) = await house.ended()
         assert request["state"] == "done"
@@ -141,7 +141,7 @@ async def test_a_full_database_is_503_and_what_was_accepted_is_answered(database
         assert set(accepted) == {202}
         assert len(accepted) >= 5
         assert int(answer.headers["retry-after"]) >= 1
-        writer = house.service.inbox._engine._database._threads[0]
+        writer = house.service.store._engine._database._threads[0]
         await writer.run(
             lambda link: link.driver.execute("PRAGMA max_page_count=100000").fetchone()
         )

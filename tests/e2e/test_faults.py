@@ -48,7 +48,7 @@ async def test_in_telling_of_a_failure(database, quick, monkeypatch):
         assert (await message(client))[0] == "say/ada"
         ends = {one["conversation"]: one for one in await house.ended(2)}
         assert ends["bad"]["error"]["code"] == "internal"
-        assert house.service.answering.worker._held == {}
+        assert house.service.worker._held == {}
 
 
 async def test_in_publishing(database, monkeypatch):
@@ -66,7 +66,7 @@ async def test_in_publishing(database, monkeypatch):
 
 async def test_in_the_final_write(database, monkeypatch):
     async with rig(database, flows=FLOW, lease=0.6) as house, house.mqtt("say/+") as client:
-        finish = house.service.inbox.finish
+        finish = house.service.store.finish
         calls = []
 
         async def once(*args, **options):
@@ -75,7 +75,7 @@ async def test_in_the_final_write(database, monkeypatch):
                 raise RuntimeError("a fault that a test made")
             return await finish(*args, **options)
 
-        monkeypatch.setattr(house.service.inbox, "finish", once)
+        monkeypatch.setattr(house.service.store, "finish", once)
         house.model.script(ok("dear"))
         await client.publish("ask/ada", b"hi")
         assert await message(client) == ("say/ada", b"dear")
@@ -86,7 +86,7 @@ async def test_in_the_final_write(database, monkeypatch):
 
 async def test_in_the_worker_s_own_loops(database, monkeypatch):
     async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
-        store = house.service.inbox
+        store = house.service.store
         claim = store.claim
         calls = []
 
@@ -104,7 +104,7 @@ async def test_in_the_worker_s_own_loops(database, monkeypatch):
 
 async def test_in_the_webhook_emqx_keeps_the_message(database, monkeypatch):
     async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
-        entry = house.service.answering.intake.entry
+        entry = house.service.intake.entry
         calls = []
 
         def once(*args):
@@ -113,7 +113,7 @@ async def test_in_the_webhook_emqx_keeps_the_message(database, monkeypatch):
                 raise RuntimeError("a fault that a test made")
             return entry(*args)
 
-        monkeypatch.setattr(house.service.answering.intake, "entry", once)
+        monkeypatch.setattr(house.service.intake, "entry", once)
         body = {"id": "1", "topic": "ask/ada", "payload": "x", "flow": "ask"}
         answer = await house.webhook(body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "internal")

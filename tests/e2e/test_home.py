@@ -262,7 +262,7 @@ async def test_a_command_waits_for_a_broker_that_is_away(database, monkeypatch):
         await rest.stop()
         house.model.script(tool_calls([("set_light", LIGHT)]), ok("Done."))
         await client.publish(TOPIC, b"light")
-        await eventually(lambda: house.service.answering.publisher.outage is not None)
+        await eventually(lambda: house.service.publisher.outage is not None)
         await rest.start()
         assert (await message(client))[0] == "home/devices/kitchen/light/set"
         assert (await message(client))[1] == b"Done."

@@ -101,7 +101,7 @@ async def test_a_request_in_pieces_and_a_caller_that_goes_away(database):
         line.writer.write(post("gone") + post("half")[:-3])
         await line.writer.drain()
         await line.close()
-        await eventually(lambda: house.service.inbox.backlog == 2)
+        await eventually(lambda: house.service.store.backlog == 2)
         assert len(await house.requests()) == 2  # what had come whole
         house.model.release()
 
@@ -121,6 +121,6 @@ async def test_more_than_a_connection_may_hold_is_read_later_and_none_is_lost(da
         for _ in range(many):
             assert (await line.answer())[0] == 202
         await writing
-        assert house.service.inbox.backlog == many
+        assert house.service.store.backlog == many
         await line.close()
         house.model.release()

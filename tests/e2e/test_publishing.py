@@ -79,7 +79,7 @@ async def gathered(house, rest, client, users, messages=1):
         await asked(house, client, f"first{number}")
         await asyncio.wait_for(hold.reached.wait(), 20)
     await asked(house, client, *users)
-    await eventually(lambda: house.service.answering.publisher.waiting == messages * len(users))
+    await eventually(lambda: house.service.publisher.waiting == messages * len(users))
     rest.behave(None)
     return holds.values()
 
@@ -351,7 +351,7 @@ async def test_progress_is_dropped_while_the_broker_is_away_and_replies_are_not(
     ):
         rest.behave(lambda call: answer(503))
         await asked(house, client, "first")
-        await eventually(lambda: house.service.answering.publisher.outage is not None)
+        await eventually(lambda: house.service.publisher.outage is not None)
         await asked(house, client, *(f"u{n}" for n in range(5)))
         await house.model.wait_for_calls(6)
         rest.behave(None)
