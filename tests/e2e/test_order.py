@@ -152,7 +152,7 @@ async def test_replicas_share_the_work_and_keep_the_order(shared_database):
         assert {one["state"] for one in ends} == {"done"}
         assert len(house.model.calls) == 48  # nothing was asked twice
         shares = [
-            counter(service.operations.metrics.text().decode(), "emqx_gpt_model_calls_total")
+            counter(service.metrics.text().decode(), "emqx_gpt_model_calls_total")
             for service in (house.service, other)
         ]
         assert sum(shares) == 48
