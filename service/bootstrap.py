@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from service.answering.intake import Intake
 from service.answering.life import InHand, Life
@@ -140,11 +141,7 @@ def model_servers(
 ) -> tuple[dict[str, Provider], dict[str, str]]:
     """Providers with their URLs, and their keys. Raises ConfigError for a missing key."""
     key = settings.openai_api_key
-    default = Provider(
-        name=DEFAULT_PROVIDER,
-        base_url=settings.openai_base_url,
-        max_tokens_name=flows.providers[DEFAULT_PROVIDER].max_tokens_name,
-    )
+    default = replace(flows.providers[DEFAULT_PROVIDER], base_url=settings.openai_base_url)
     providers = {**flows.providers, DEFAULT_PROVIDER: default}
     keys = {DEFAULT_PROVIDER: key.get_secret_value() if key else ""}
     faults = []

@@ -1,4 +1,4 @@
-"""How long the main path is: someone has to be able to follow it. `python -m tests.path` prints it."""
+"""How long the main path is, so that one can follow it; `python -m tests.path` prints it."""
 
 from __future__ import annotations
 
