@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
-from service.answering.answer import Pipeline
 from service.answering.intake import Intake
-from service.answering.publisher import Publisher
+from service.answering.life import InHand, Life
+from service.answering.publisher import Policy, Publisher
 from service.answering.worker import LEASE, Worker
-from service.domain import Claimed, Usage
-from service.emqx.publish_api import Emqx, Result
+from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Change, Store
+from service.inbox import Store
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import Gates
 from service.llm.client import Gpt
-from service.operations.events import Change as News
+from service.operations.actions import Actions
 from service.operations.events import Hub
+from service.operations.health import Health
 from service.operations.insights import Insights
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
@@ -47,60 +49,54 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
+        publishing: Policy | None = None,
         now: Callable[[], int] = epoch_ms,
     ) -> None:
-        self.now = now
         self.settings = settings
         self.flows = flows
+        self.now = now
         self._opened = False
+        providers, keys = model_servers(settings, flows, os.environ if environ is None else environ)
+
         self.metrics = Metrics()
-        self._model_stage = self.metrics.stage.labels("model")
         self.hub = Hub()
         self.watchdog = Watchdog()
+        wake = asyncio.Event()
+        url = settings.database_url.get_secret_value()
+        self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.gates = Gates(time.monotonic)
-        self.store = Store(
-            settings.database_url.get_secret_value(),
-            now=now,
-            on_change=self._changed,
-            on_wake=lambda: self.worker.wake(),
-        )
-        providers, keys = model_servers(settings, flows, os.environ if environ is None else environ)
         self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
-        self.intake = Intake(flows, self.store, now=self.now, max_backlog=settings.max_backlog)
-        self.publisher = Publisher(self.emqx, self._published, on_publish=self._on_publish)
-        asker = Asker(self.gpt, self.gates, on_call=self._on_call)
-        pipeline = Pipeline(
+        self.health = Health(self.store, self.emqx, self.gates)
+        self.insights = Insights(self.store, flows)
+        self.actions = Actions(self.store, flows, now=now)
+
+        self.intake = Intake(flows, self.store, now=now, max_backlog=settings.max_backlog)
+        self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
+        in_hand = InHand(wake)
+        self.metrics.in_flight.set_function(in_hand.asking.__len__)
+        life = Life(
             flows,
             self.store,
-            asker,
+            Asker(self.gpt, self.gates, on_call=self.metrics.called),
             self.publisher,
             self.hub,
-            now=self.now,
+            self.metrics,
+            in_hand,
+            now=now,
             max_attempts=settings.max_attempts,
-        )
-        self.insights = Insights(
-            self.store,
-            flows,
-            now=self.now,
-            gates=self.gates,
-            publisher=self.publisher,
-            emqx=self.emqx,
-            metrics=self.metrics,
-            in_flight=lambda: self.worker.in_flight,
         )
         self.worker = Worker(
             flows,
             self.store,
-            pipeline,
+            life,
+            in_hand,
             self.gates,
             self.intake,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,
             retention=settings.retention,
-            now=self.now,
-            on_end=self.insights.ended,
-            outbox=self.publisher,
+            now=now,
             lease=lease,
         )
 
@@ -115,7 +111,7 @@ class Service:
         await self.open()
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
-        await self.publisher.start()
+        self.publisher.start()
         self.worker.start()
         self.watchdog.start()
         log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
@@ -139,34 +135,13 @@ class Service:
         await self.emqx.close()
         log.info("stopped")
 
-    async def _published(self, claimed: Claimed, result: Result) -> None:
-        await self.worker.endings.published(claimed, result)
-
-    def _changed(self, changes: Sequence[Change]) -> None:
-        if self.hub.busy:
-            for change in changes:
-                self.hub.change(News(change.id, change.flow, change.conversation, change.state))
-
-    def _on_publish(self, result: str, count: int) -> None:
-        self.metrics.publishes.labels(result).inc(count)
-
-    def _on_call(self, model: str, result: str, seconds: float, usage: Usage) -> None:
-        self.metrics.model_calls.labels(model, result).inc()
-        self.metrics.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
-        self.metrics.tokens.labels(model, "completion").inc(usage.completion_tokens)
-        self._model_stage.observe(seconds)
-
 
 def model_servers(
     settings: Settings, flows: Flows, environ: Mapping[str, str]
 ) -> tuple[dict[str, Provider], dict[str, str]]:
     """Providers with their URLs, and their keys. Raises ConfigError for a missing key."""
     key = settings.openai_api_key
-    default = Provider(
-        name=DEFAULT_PROVIDER,
-        base_url=settings.openai_base_url,
-        max_tokens_name=flows.providers[DEFAULT_PROVIDER].max_tokens_name,
-    )
+    default = replace(flows.providers[DEFAULT_PROVIDER], base_url=settings.openai_base_url)
     providers = {**flows.providers, DEFAULT_PROVIDER: default}
     keys = {DEFAULT_PROVIDER: key.get_secret_value() if key else ""}
     faults = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import signal
 import socket
@@ -63,7 +64,7 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         hint = "another program listens there; choose another PORT"
-        if not 98 <= (error.errno or 0) <= 98:
+        if error.errno != errno.EADDRINUSE:
             hint = "choose an address of this machine as HOST, and a PORT you may use"
         fault = Fault("PORT", f"can't listen on {host}:{port}: {error.strerror}", hint=hint)
         raise ConfigError("can't listen", (fault,)) from None

@@ -58,20 +58,6 @@ def limit(value: Any) -> Limit:
     return Limit(int(count), per)
 
 
-def no_bool(value: Any) -> Any:
-    """Python takes true for 1; here it is a slip."""
-    if isinstance(value, bool):
-        raise ValueError("write 0, 1 or 2")
-    return value
-
-
-def as_tuple(value: Any) -> Any:
-    """One text or a list of texts, as a tuple."""
-    if isinstance(value, str):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
 def show_seconds(seconds: float) -> str:
     """90.0 as "90s", 86400.0 as "24h": the largest unit that divides it."""
     for unit in ("h", "m", "s"):

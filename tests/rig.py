@@ -15,6 +15,7 @@ import httpx
 from pydantic import SecretStr
 
 from service import flows as flows_module
+from service.answering.publisher import Policy
 from service.bootstrap import Service, epoch_ms
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
@@ -27,6 +28,8 @@ from tests.fakes.model import FakeModel
 
 ROOT = Path(__file__).parent.parent
 WEBHOOK, OPERATOR = "webhook-token", "operator-token"
+HASTY = Policy(first_pause=0.05, longest_pause=0.05)
+"""Tries again soon while the broker is away."""
 OPERATOR_AUTH = {"authorization": f"Bearer {OPERATOR}"}
 WEBHOOK_AUTH = {"authorization": f"Bearer {WEBHOOK}"}
 
@@ -64,6 +67,7 @@ class Rig:
         port: int,
         clock: Clock,
         lease: float = 30.0,
+        publishing: Policy | None = None,
     ) -> None:
         self.broker = broker
         self.model = model
@@ -71,6 +75,7 @@ class Rig:
         self.port = port
         self.clock = clock
         self.lease = lease
+        self.publishing = publishing
         self.services = [service]
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
@@ -102,23 +107,21 @@ class Rig:
         Its HTTP side goes on to look things up; `replica` is the process that comes after.
         """
         service = service or self.service
-        worker, publisher = service.worker, service.publisher
-        tasks = (
-            *worker._loops,
-            *worker._asking.values(),
-            *publisher._lanes,
-            *publisher._tasks,
-        )
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        worker._held.clear()
+        await service.worker.halt()
+        await service.publisher.close()
 
     @contextlib.asynccontextmanager
     async def replica(self, flows: str | None = None) -> AsyncIterator[Service]:
         """Another process's service on the same database and model, in this event loop."""
         found = self.service.flows if flows is None else load_flows(flows)
-        made = Service(self.service.settings, found, environ={}, lease=self.lease, now=self.clock)
+        made = Service(
+            self.service.settings,
+            found,
+            environ={},
+            lease=self.lease,
+            publishing=self.publishing,
+            now=self.clock,
+        )
         await made.start()
         self.services.append(made)
         try:
@@ -133,13 +136,13 @@ class Rig:
         A request in hand loses its lease by that, so none may be, unless the test wants it
         (`holding`); and a claim that began before must have ended, lest its lease is a short one.
         """
-        workers = [s.worker for s in self.services if not s.worker._loops[0].done()]
+        workers = [one.worker for one in self.services if one.worker.claiming]
         if not holding:
-            await eventually(lambda: not any(worker._held for worker in workers))
+            await eventually(lambda: not any(worker.in_hand.held for worker in workers))
         self.clock.ahead += ms
         moved = time.monotonic()
         for worker in workers:
-            worker.wake()
+            worker.in_hand.wake.set()
         await eventually(lambda: all(worker.beat > moved for worker in workers))
 
     async def requests(self, **query: Any) -> list[dict[str, Any]]:
@@ -233,12 +236,13 @@ async def rig(
     lease: float = 30.0,
     rest: FaultyRest | None = None,
     environ: Mapping[str, str] | None = None,
+    publishing: Policy | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """The house with these flows (TOML text; default: the shipped file).
 
     `rest` stands between the service and the broker's REST API, and can fail. `environ` holds
-    the keys of other providers.
+    the keys of other providers. `publishing` is the policy of the publisher (HASTY).
     """
     clock = Clock()
     async with StandIn() as broker, FakeModel() as model:
@@ -258,10 +262,15 @@ async def rig(
             **settings,
         }
         service = Service(
-            make_settings(**changes), found, environ=environ or {}, lease=lease, now=clock
+            make_settings(**changes),
+            found,
+            environ=environ or {},
+            lease=lease,
+            publishing=publishing,
+            now=clock,
         )
         async with running(service) as port:
-            made = Rig(broker, model, service, port, clock, lease)
+            made = Rig(broker, model, service, port, clock, lease, publishing)
             await broker.load(render_filled(found, made.url, WEBHOOK))
             try:
                 yield made

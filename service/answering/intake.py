@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from service.domain import Entry, Message
 from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
+from service.inbox import Added, Store
 
 SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
 UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
@@ -21,33 +20,14 @@ def new_id(now: int) -> str:
     return f"{now & 0xFFFFFFFFFFFF:012x}{os.urandom(10).hex()}"
 
 
-class Added(Protocol):
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def duplicate(self) -> bool: ...
-
-
-class Inbox(Protocol):
-    """The part of the store that takes new requests."""
-
-    async def add(self, entry: Entry) -> Added: ...
-
-    def adding(self, entry: Entry) -> asyncio.Future[Any]: ...
-
-    @property
-    def backlog(self) -> int: ...
-
-
 class Intake:
     """Makes entries of messages and stores them. `now` gives epoch ms."""
 
     def __init__(
-        self, flows: Flows, inbox: Inbox, *, now: Callable[[], int], max_backlog: int
+        self, flows: Flows, store: Store, *, now: Callable[[], int], max_backlog: int
     ) -> None:
         self._flows = flows
-        self._inbox = inbox
+        self._store = store
         self._now = now
         self._max_backlog = max_backlog
         self.closing = False
@@ -56,11 +36,6 @@ class Intake:
         """Store one message of the broker. Raises Unavailable when nothing can be stored."""
         self._check()
         return await self._add(self.entry(message, new_id(self._now())))
-
-    def taking(self, message: Message) -> asyncio.Future[Any]:
-        """The same, begun at once; what comes of it is `Added` or StoreBusy."""
-        self._check()
-        return self._inbox.adding(self.entry(message, new_id(self._now())))
 
     async def ask(
         self,
@@ -140,7 +115,7 @@ class Intake:
     def _check(self) -> None:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
-        if self._inbox.backlog >= self._max_backlog:
+        if self._store.backlog >= self._max_backlog:
             raise Unavailable(
                 f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
                 code="backlog_full",
@@ -149,6 +124,6 @@ class Intake:
 
     async def _add(self, entry: Entry) -> Added:
         try:
-            return await self._inbox.add(entry)
+            return await self._store.add(entry)
         except StoreBusy as error:
             raise Unavailable(error.message, code=error.code, retry_after=2) from None

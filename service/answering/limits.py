@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from service.answering.patience import patiently
-from service.answering.ports import Store
+from service.answering.job import Job, stored
 from service.domain import Claimed, Reservation
 from service.errors import StoreError
 from service.flows import Flow
+from service.inbox import Store
 
 DAY_MS = 86_400_000
 REPLY_TOKENS = 500  # reserved for a reply where the flow sets no max_tokens
@@ -53,17 +53,17 @@ def told(key: str) -> str:
 class Allowance:
     """What one attempt takes of the limits, and gives back as far as it was not used."""
 
-    def __init__(self, store: Store, wanted: list[Reservation], claimed: Claimed) -> None:
+    def __init__(self, store: Store, job: Job, tokens: int, now: int) -> None:
         self._store = store
-        self._wanted = wanted
+        self._wanted = reservations(job.flow, job.claimed, tokens, now)
         # A worker that died with this request had reserved for it.
-        self._fresh = claimed.claims == 1
+        self._fresh = job.claimed.claims == 1
 
     async def take(self) -> str | None:
         """All of it or nothing; the key that is over its limit, or None."""
         if not self._wanted or not self._fresh:
             return None
-        return await patiently(lambda: self._store.reserve(self._wanted))
+        return await stored(self._store.reserve, self._wanted)
 
     async def settle(self, used: int | None) -> None:
         """`used` tokens; None: the model was not asked, so nothing counts."""

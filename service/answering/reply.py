@@ -6,28 +6,25 @@ from typing import Any
 
 import orjson
 
-from service.domain import Claimed, Publish, State, Usage
+from service.answering.job import Job
+from service.domain import Publish, State, Usage
 from service.errors import MessageError
-from service.flows import Flow
 from service.mqtt import topics
-from service.mqtt.templates import Scope
 
 
-def reply_topic(flow: Flow, claimed: Claimed, scope: Scope) -> str | None:
+def reply_topic(job: Job) -> str | None:
     """Where the answer goes: the device's Response-Topic where the flow allows it.
 
     Raises MessageError if the flow's topic can't be made of this message.
     """
-    wanted = claimed.message.response_topic
+    flow, wanted = job.flow, job.claimed.message.response_topic
     if wanted and topics.fault_in_name(wanted) is None and flow.allows_response_topic(wanted):
         return wanted
-    return flow.reply.render_topic(scope) if flow.reply else None
+    return flow.reply.render_topic(job.scope) if flow.reply else None
 
 
 def reply(
-    flow: Flow,
-    claimed: Claimed,
-    scope: Scope,
+    job: Job,
     text: str,
     *,
     model: str,
@@ -36,7 +33,8 @@ def reply(
     error: str | None = None,
 ) -> tuple[Publish, ...]:
     """The reply's publishes. `error`: the text is `on_error`, said in the model's place."""
-    topic = reply_topic(flow, claimed, scope) if claimed.publish else None
+    flow, claimed = job.flow, job.claimed
+    topic = reply_topic(job) if claimed.publish else None
     if topic is None:
         return ()
     shown = text if flow.schema is not None or not truncated else f"{text} …"
@@ -77,20 +75,19 @@ def reply(
     )
 
 
-def failure(
-    flow: Flow, claimed: Claimed, scope: Scope, code: str, message: str
-) -> tuple[Publish, ...]:
+def failure(job: Job, code: str, message: str) -> tuple[Publish, ...]:
     """A failure told on the error topic, never retained; nothing if it has no topic.
 
     Where no topic is set apart for errors, who named a Response-Topic hears of it there.
     """
+    flow, claimed = job.flow, job.claimed
     if not claimed.publish:
         return ()
     try:
         if flow.error is None or flow.error == flow.reply:
-            topic = reply_topic(flow, claimed, scope)
+            topic = reply_topic(job)
         else:
-            topic = flow.error.render_topic(scope)
+            topic = flow.error.render_topic(job.scope)
     except MessageError:
         return ()
     if topic is None:
@@ -113,14 +110,13 @@ def failure(
     )
 
 
-def status(
-    flow: Flow, claimed: Claimed, scope: Scope, state: str, error: str | None = None
-) -> tuple[Publish, ...]:
+def status(job: Job, state: str, error: str | None = None) -> tuple[Publish, ...]:
     """Progress for devices that show a light; nothing where the flow has no status topic."""
+    flow, claimed = job.flow, job.claimed
     if flow.status is None or not claimed.publish:
         return ()
     try:
-        topic = flow.status.render_topic(scope)
+        topic = flow.status.render_topic(job.scope)
     except MessageError:
         return ()
     fields = {"id": claimed.id, "conversation": _clean(claimed.conversation), "status": state}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import orjson
 
+from service.answering.job import Job
+from service.answering.publisher import Publisher
 from service.domain import Claimed, Publish
 from service.errors import MessageError
-from service.flows import Flow
-from service.mqtt.templates import Scope
 from service.operations.events import Delta, Hub
 
 WINDOW = 0.25  # seconds: the broker sees at most four messages a second for each reply
@@ -21,17 +20,12 @@ class Stream:
     """One request's stream, while entered. A higher `run` replaces the text of all lower ones."""
 
     def __init__(
-        self,
-        topic: str | None,
-        claimed: Claimed,
-        hub: Hub,
-        post: Callable[[Publish], None],
-        qos: int,
+        self, topic: str | None, claimed: Claimed, hub: Hub, publisher: Publisher, qos: int
     ) -> None:
         self._topic = topic
         self._claimed = claimed
         self._hub = hub
-        self._post = post
+        self._publisher = publisher
         self._qos = qos
         self._run = (claimed.fence - 1) * 100 + 1
         self._number = 0
@@ -91,29 +85,27 @@ class Stream:
         self._held.clear()
         self._number += 1
         self._sent = time.monotonic()
-        properties = (("request_id", self._claimed.id),)
-        self._post(
+        self._publisher.post(
             Publish(
                 topic=self._topic,
                 payload=orjson.dumps(fields),
                 qos=self._qos,
                 content_type="application/json",
                 correlation=self._claimed.message.correlation,
-                user_properties=properties,
-            )
+                user_properties=(("request_id", self._claimed.id),),
+            ),
+            of=self._claimed.id,
         )
 
 
-def stream_for(
-    flow: Flow, claimed: Claimed, scope: Scope, hub: Hub, post: Callable[[Publish], None]
-) -> Stream | None:
+def stream_for(job: Job, hub: Hub, publisher: Publisher) -> Stream | None:
     """A stream if the flow has a stream topic or somebody listens; else None."""
-    topic = None
+    flow, claimed, topic = job.flow, job.claimed, None
     if flow.stream is not None and claimed.publish:
         try:
-            topic = flow.stream.render_topic(scope)
+            topic = flow.stream.render_topic(job.scope)
         except MessageError:
             topic = None
     if topic is None and not hub.wanted(claimed.id):
         return None
-    return Stream(topic, claimed, hub, post, flow.qos)
+    return Stream(topic, claimed, hub, publisher, flow.qos)

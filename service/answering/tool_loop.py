@@ -6,92 +6,92 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from service.answering import prompt
-from service.answering.job import Job, LostLease
-from service.answering.patience import patiently
-from service.answering.ports import Broker, Store
+from service.answering import prompt, tools
+from service.answering.job import Job, fenced
+from service.answering.publisher import Publisher
 from service.answering.stream import Stream
-from service.answering.tools import ROUNDS, ToolBox, as_messages, round_of
 from service.errors import Blame, ModelError
+from service.inbox import Store
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.client import Question
 
+ROUNDS = 6  # of tool calls; then the model has to say something
+
 Messages = list[Mapping[str, Any]]
 
 
-class Rounds:
+class ToolLoop:
     """The conversation with the model about one request. `now` gives epoch ms."""
 
     def __init__(
-        self, store: Store, asker: Asker, broker: Broker, *, now: Callable[[], int]
+        self, store: Store, asker: Asker, publisher: Publisher, *, now: Callable[[], int]
     ) -> None:
         self._store = store
         self._asker = asker
-        self._broker = broker
+        self._publisher = publisher
         self._now = now
 
     async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Completion:
-        """The model's last word. Raises ModelError, LostLease."""
-        claimed, flow = job.claimed, job.flow
-        box = ToolBox(flow, claimed, job.captured, self._broker)
-        steps: Messages = [dict(step) for step in claimed.steps]
-        for index, step in enumerate(steps):
-            if "results" not in step:
-                steps[index] = {**step, "results": await box.run(step, again=True)}
-                await self._note(job, steps)
-            messages.extend(as_messages(steps[index]))
-        options = prompt.options_of(flow)
-        for number in range(len(steps), ROUNDS + 1):
-            if flow.tools and number == ROUNDS:
-                options = {**options, "tool_choice": "none"}
-            completion = await self._once(job, messages, options, stream)
-            if not completion.tool_calls or (number == ROUNDS and completion.text.strip()):
-                return completion
-            if number == ROUNDS:
-                break
-            if stream is not None:  # what it said beside its calls is not the reply
-                stream.restart()
-            step = round_of(claimed, number, completion.text, completion.tool_calls)
-            await self._note(job, [*steps, step])
-            steps.append({**step, "results": await box.run(step, again=False)})
-            await self._note(job, steps)
-            messages.extend(as_messages(steps[-1]))
-        text = f"the model came to no answer in {ROUNDS} rounds of tool calls"
-        raise ModelError(text, code="model_rounds", blame=Blame.MODEL)
-
-    async def _note(self, job: Job, steps: Messages) -> None:
-        if not await patiently(lambda: self._store.step(job.claimed, steps)):
-            raise LostLease
-
-    async def _once(
-        self, job: Job, messages: Messages, options: dict[str, Any], stream: Stream | None
-    ) -> Completion:
-        """One answer that fits the flow's schema; the model may correct itself once."""
+        """The model's last word, which fits the flow's schema. Raises ModelError, LostLease."""
         flow = job.flow
-        question = Question(flow.model, tuple(messages), options, flow.max_tokens, flow.timeout)
-        left = max(1.0, (job.claimed.deadline - self._now()) / 1000)
-        for last in (False, True):
+        steps = await self._resumed(job, messages)
+        options = prompt.options_of(flow)
+        corrected = False  # it may correct itself once, where its answer must fit a schema
+        while True:
+            if flow.tools and len(steps) >= ROUNDS:
+                options = {**options, "tool_choice": "none"}
             completion = await self._asker.ask(
-                question,
+                Question(flow.model, tuple(messages), options, flow.max_tokens, flow.timeout),
                 flow.fallback,
                 job.log,
-                left=left,
+                left=max(1.0, (job.claimed.deadline - self._now()) / 1000),
                 on_delta=stream.delta if stream else None,
                 on_restart=stream.restart if stream else None,
             )
+            if completion.tool_calls and len(steps) < ROUNDS:
+                if stream is not None:  # what it said beside its calls is not the reply
+                    stream.restart()
+                step = tools.step_of(job, len(steps), completion.text, completion.tool_calls)
+                await self._carry_out(job, steps, step)
+                messages.extend(tools.as_messages(steps[-1]))
+                continue
+            if completion.tool_calls and not completion.text.strip():
+                text = f"the model came to no answer in {ROUNDS} rounds of tool calls"
+                raise ModelError(text, code="model_rounds", blame=Blame.MODEL)
             if flow.schema is None or completion.tool_calls:
                 return completion
             fault, text = prompt.check_schema(completion.text, flow.schema)
             if fault is None:
                 return replace(completion, text=text)
-            if last:
-                break
+            if corrected:
+                text = "the model's answer does not fit the flow's schema"
+                raise ModelError(text, code="model_schema", blame=Blame.MODEL)
+            corrected = True
             hint = f"That did not fit the JSON Schema: {fault}. Answer with the JSON alone."
-            said = {"role": "assistant", "content": completion.text}
-            correction = {"role": "user", "content": hint}
-            question = replace(question, messages=(*messages, said, correction))
+            messages.append({"role": "assistant", "content": completion.text})
+            messages.append({"role": "user", "content": hint})
             if stream is not None:
                 stream.restart()
-        text = "the model's answer does not fit the flow's schema"
-        raise ModelError(text, code="model_schema", blame=Blame.MODEL)
+
+    async def _resumed(self, job: Job, messages: Messages) -> list[dict[str, Any]]:
+        """The rounds that an earlier process stored; one that it did not finish is finished."""
+        steps: list[dict[str, Any]] = []
+        for stored in job.claimed.steps:
+            step = dict(stored)
+            if "results" in step:
+                steps.append(step)
+            else:
+                await self._carry_out(job, steps, step, resumed=True)
+            messages.extend(tools.as_messages(steps[-1]))
+        return steps
+
+    async def _carry_out(
+        self, job: Job, steps: list[dict[str, Any]], step: dict[str, Any], *, resumed: bool = False
+    ) -> None:
+        """Stored before it is carried out, and again with its results."""
+        if not resumed:
+            await fenced(self._store.step, job.claimed, [*steps, step])
+        results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
+        steps.append({**step, "results": results})
+        await fenced(self._store.step, job.claimed, steps)

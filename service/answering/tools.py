@@ -13,25 +13,25 @@ from typing import Any
 import jsonschema
 import orjson
 
-from service.answering.ports import Broker
-from service.domain import Claimed, Publish
+from service.answering.job import Job
+from service.answering.publisher import Publisher
+from service.domain import Publish
 from service.errors import BrokerError, MessageError
-from service.flows import Flow, Tool
+from service.flows import Tool
 from service.llm.answers import ToolCall
 from service.mqtt.templates import Scope
 
-ROUNDS = 6
 RESULT = 4000  # characters of a retained message the model gets to see
 
 
-def round_of(claimed: Claimed, number: int, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
+def step_of(job: Job, number: int, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
     """A round as it is stored: the model's calls, each with its `call_id`, no results yet."""
     return {
         "text": text,
         "calls": [
             {
                 "id": call.id or f"call_{number}_{index}",
-                "call_id": f"{claimed.id}-{number}-{index}",
+                "call_id": f"{job.claimed.id}-{number}-{index}",
                 "name": call.name,
                 "arguments": call.arguments,
             }
@@ -57,73 +57,76 @@ def as_messages(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{"role": "assistant", "content": step["text"], "tool_calls": calls}, *results]
 
 
-class ToolBox:
-    """Carries out the calls of one request. Results are sentences for the model."""
+async def carry_out(
+    job: Job, publisher: Publisher, step: Mapping[str, Any], *, resumed: bool
+) -> list[str]:
+    """The calls of a stored round, side by side; each result is a sentence for the model.
 
-    def __init__(
-        self, flow: Flow, claimed: Claimed, captured: Mapping[str, str], broker: Broker
-    ) -> None:
-        self._tools = {tool.name: tool for tool in flow.tools}
-        self._claimed = claimed
-        self._captured = captured
-        self._broker = broker
+    `resumed`: an earlier process may have begun it.
+    """
+    calls = (_call(job, publisher, call, resumed) for call in step["calls"])
+    return list(await asyncio.gather(*calls))
 
-    async def run(self, step: Mapping[str, Any], *, again: bool) -> list[str]:
-        """Carry out a stored round. `again`: an earlier process may have begun it."""
-        return list(await asyncio.gather(*(self._call(call, again) for call in step["calls"])))
 
-    async def _call(self, call: Mapping[str, Any], again: bool) -> str:
-        tool = self._tools.get(call["name"])
-        if tool is None:
-            return f"error: there is no tool {call['name']!r}"
-        try:
-            arguments = orjson.loads(call["arguments"] or "{}")
-            jsonschema.validate(arguments, tool.parameters)
-            jsonschema.validate(arguments, {"type": "object"})
-        except orjson.JSONDecodeError:
-            return "error: the arguments are not JSON"
-        except jsonschema.ValidationError as error:
-            return f"error: {error.json_path}: {error.message}"[:500]
-        if again and tool.at_most_once and tool.topic is not None:
-            return "unknown: interrupted; it may or may not have been done and is not repeated"
-        try:
-            scope = Scope(self._claimed.message, self._captured, arguments)
-            if tool.topic is not None:
-                return await self._publish(tool, scope, arguments, call["call_id"])
-            return await self._read(tool, scope)
-        except MessageError as error:
-            return f"error: {error.message}"
+async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed: bool) -> str:
+    tool = next((one for one in job.flow.tools if one.name == call["name"]), None)
+    if tool is None:
+        return f"error: there is no tool {call['name']!r}"
+    try:
+        arguments = orjson.loads(call["arguments"] or "{}")
+        jsonschema.validate(arguments, tool.parameters)
+        jsonschema.validate(arguments, {"type": "object"})
+    except orjson.JSONDecodeError:
+        return "error: the arguments are not JSON"
+    except jsonschema.ValidationError as error:
+        return f"error: {error.json_path}: {error.message}"[:500]
+    if resumed and tool.at_most_once and tool.topic is not None:
+        return "unknown: interrupted; it may or may not have been done and is not repeated"
+    try:
+        scope = Scope(job.claimed.message, job.captured, arguments)
+        if tool.topic is not None:
+            return await _command(job, publisher, tool, scope, arguments, call["call_id"])
+        return await _read(publisher, tool, scope)
+    except MessageError as error:
+        return f"error: {error.message}"
 
-    async def _publish(
-        self, tool: Tool, scope: Scope, arguments: Mapping[str, Any], call_id: str
-    ) -> str:
-        if tool.topic is None:
-            raise AssertionError("a publishing tool has a topic")
-        if tool.payload is not None:
-            payload = tool.payload.render(scope).encode("utf-8", "replace")
-        else:
-            payload = orjson.dumps({**arguments, "call_id": call_id})
-        result = await self._broker.send(
-            Publish(
-                topic=tool.topic.render_topic(scope),
-                payload=payload,
-                qos=tool.qos,
-                retain=tool.retain,
-                user_properties=(("request_id", self._claimed.id), ("call_id", call_id)),
-            ),
-            once=tool.at_most_once,
-        )
-        if isinstance(result, BrokerError):
-            return f"error: {result.message}"
-        return "done" if result or result is None else "sent, but no device is listening"
 
-    async def _read(self, tool: Tool, scope: Scope) -> str:
-        if tool.read is None:
-            return "error: the tool does nothing"
-        try:
-            payload = await self._broker.retained(tool.read.render_topic(scope))
-        except BrokerError as error:
-            return f"error: {error.message}"
-        if payload is None:
-            return "nothing is known: there is no retained message"
-        return payload.decode("utf-8", "replace")[:RESULT]
+async def _command(
+    job: Job,
+    publisher: Publisher,
+    tool: Tool,
+    scope: Scope,
+    arguments: Mapping[str, Any],
+    call_id: str,
+) -> str:
+    if tool.topic is None:
+        raise AssertionError("a publishing tool has a topic")
+    if tool.payload is not None:
+        payload = tool.payload.render(scope).encode("utf-8", "replace")
+    else:
+        payload = orjson.dumps({**arguments, "call_id": call_id})
+    result = await publisher.send(
+        Publish(
+            topic=tool.topic.render_topic(scope),
+            payload=payload,
+            qos=tool.qos,
+            retain=tool.retain,
+            user_properties=(("request_id", job.claimed.id), ("call_id", call_id)),
+        ),
+        once=tool.at_most_once,
+    )
+    if isinstance(result, BrokerError):
+        return f"error: {result.message}"
+    return "done" if result or result is None else "sent, but no device is listening"
+
+
+async def _read(publisher: Publisher, tool: Tool, scope: Scope) -> str:
+    if tool.read is None:
+        return "error: the tool does nothing"
+    try:
+        payload = await publisher.retained(tool.read.render_topic(scope))
+    except BrokerError as error:
+        return f"error: {error.message}"
+    if payload is None:
+        return "nothing is known: there is no retained message"
+    return payload.decode("utf-8", "replace")[:RESULT]

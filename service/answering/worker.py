@@ -1,4 +1,4 @@
-"""Claims requests, answers them side by side within bounds, keeps their leases, drains.
+"""Claims requests and begins their lives side by side within bounds; keeps leases; drains.
 
 Nothing polls while there is nothing to do: the worker wakes when something was stored (here,
 or by a notification of the database), when a waiting request falls due, or after IDLE.
@@ -9,49 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
-from service.answering import endings
-from service.answering.answer import Pipeline
-from service.answering.endings import Endings, OnEnd, Outbox
 from service.answering.intake import Intake
-from service.domain import Claimed, Entry, State
+from service.answering.life import InHand, Life, about
+from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Flows
+from service.inbox import Store
 from service.llm.circuit_breaker import Gates
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
 AHEAD = 4  # answered requests in hand for each that may be asked, while the broker is away
 IDLE = 2.0  # seconds between looks when nothing falls due
-PURGE = 500
+PURGE = 500  # requests removed at once
 UPKEEP = 60.0  # seconds between removals of old requests
 UNKNOWN = 5.0  # seconds between looks for requests of flows that were unknown when they came
 
 log = logging.getLogger("emqx-gpt.worker")
-
-
-class Claims(Protocol):
-    @property
-    def requests(self) -> Sequence[Claimed]: ...
-
-    @property
-    def next_due(self) -> int | None: ...
-
-
-class Inbox(endings.Inbox, Protocol):
-    """The part of the store that the worker drives."""
-
-    async def claim(
-        self, flows: Sequence[str], limit: int, owner: str, lease_ms: int
-    ) -> Claims: ...
-    async def heartbeat(self, claimed: Sequence[Claimed], until: int) -> set[tuple[int, int]]: ...
-    async def release(self, claimed: Sequence[Claimed]) -> None: ...
-    async def reap(self) -> int: ...
-    async def unresolved(self, flows: Sequence[str], limit: int) -> Sequence[Claimed]: ...
-    async def adopt(self, seq: int, entry: Entry) -> bool: ...
-    async def purge(self, before: int, limit: int) -> int: ...
 
 
 class Worker:
@@ -60,8 +36,9 @@ class Worker:
     def __init__(
         self,
         flows: Flows,
-        inbox: Inbox,
-        pipeline: Pipeline,
+        store: Store,
+        life: Life,
+        in_hand: InHand,
         gates: Gates,
         intake: Intake,
         *,
@@ -69,62 +46,68 @@ class Worker:
         concurrency: int,
         retention: float,
         now: Callable[[], int],
-        on_end: OnEnd,
-        outbox: Outbox,
         lease: float = LEASE,
     ) -> None:
         self._flows = flows
-        self._inbox = inbox
-        self.endings = Endings(inbox, outbox, told=pipeline.refused, done=self._drop, on_end=on_end)
-        self._pipeline = pipeline
+        self._store = store
+        self._life = life
+        self.in_hand = in_hand
         self._gates = gates
         self._intake = intake
         self._owner = owner
         self._concurrency = concurrency
         self._retention = retention
         self._now = now
-        self._on_end = on_end
         self._lease = lease
-        self._wake = asyncio.Event()
-        self._asking: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._held: dict[tuple[int, int], Claimed] = {}
-        self._loops: list[asyncio.Task[None]] = []
+        self._wake = in_hand.wake  # the store sets it when it has something new
+        self._claims: asyncio.Task[None] | None = None
+        self._upkeep: list[asyncio.Task[None]] = []
         self.beat = time.monotonic()  # the claim loop went round
 
     def start(self) -> None:
-        loops = (self._claiming, self._heartbeat, self._reaping, self._upkeep, self._adopting)
-        self._loops = [asyncio.create_task(self._forever(loop)) for loop in loops]
-
-    def wake(self) -> None:
-        """Something may be there to claim."""
-        self._wake.set()
+        self._claims = asyncio.create_task(self._forever(self._claim))
+        loops = (self._heartbeat, self._reap, self.purge, self._adopt)
+        self._upkeep = [asyncio.create_task(self._forever(loop)) for loop in loops]
 
     @property
-    def in_flight(self) -> int:
-        """Requests being asked now."""
-        return len(self._asking)
+    def claiming(self) -> bool:
+        """Whether it takes new requests."""
+        return self._claims is not None and not self._claims.done()
 
     async def stop(self, grace: float) -> None:
         """No new claims; requests in hand finish within `grace` seconds; the rest go back."""
-        self._loops[0].cancel()  # claiming; the others keep the leases of what is in hand
+        if self._claims is not None:
+            self._claims.cancel()  # the other loops keep the leases of what is in hand
+        self.in_hand.full = True
         ends = time.monotonic() + grace
-        while self._held and (left := ends - time.monotonic()) > 0:
+        while self.in_hand.held and (left := ends - time.monotonic()) > 0:
             self._wake.clear()
+            await self._sleep(left)
+        unfinished = await self.halt()
+        if unfinished:
+            log.warning("%d requests go back to the inbox unfinished", len(unfinished))
             try:
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
-            except TimeoutError:
-                break
-        for task in (*self._loops, *self._asking.values()):
-            task.cancel()
-        await asyncio.gather(*self._loops, *self._asking.values(), return_exceptions=True)
-        if self._held:
-            log.warning("%d requests go back to the inbox unfinished", len(self._held))
-            try:
-                await self._inbox.release(list(self._held.values()))
+                await self._store.release(unfinished)
             except StoreError as error:
                 log.error("they come back when their leases run out: %s", error.message)
-            self._held.clear()
+
+    async def halt(self) -> list[Claimed]:
+        """Stop at once; what was in hand, whose leases still run."""
+        await self.neglect()
+        held = list(self.in_hand.held.values())
+        for one in held:
+            one.task.cancel()
+        await asyncio.gather(*(one.task for one in held), return_exceptions=True)
+        for one in held:
+            self.in_hand.let_go(one.claimed)
+        return [one.claimed for one in held]
+
+    async def neglect(self) -> None:
+        """End the loops: no claims and no heartbeats any more; what is in hand goes on."""
+        loops = [*self._upkeep, *([self._claims] if self._claims is not None else [])]
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
 
     async def _forever(self, loop: Callable[[], Awaitable[float]]) -> None:
         """Run a round, sleep as long as it says; the database being away ends nothing."""
@@ -140,28 +123,28 @@ class Worker:
                 pause = min(10.0, 0.2 * 2 ** min(failures, 6))
             except Exception:
                 # Without this loop the process would take requests and never answer them.
-                log.exception("a fault of this program in the worker")
+                log.exception("an internal error in the worker")
                 pause = 1.0
             if pause > 0:
                 await asyncio.sleep(pause)
 
     # Claiming
 
-    async def _claiming(self) -> float:
+    async def _claim(self) -> float:
         self.beat = time.monotonic()
-        free = self._concurrency - len(self._asking)
-        if len(self._held) >= self._concurrency * AHEAD:
+        free = self._concurrency - len(self.in_hand.asking)
+        if len(self.in_hand.held) >= self._concurrency * AHEAD:
             free = 0
+        self.in_hand.full = free <= 0
         self._wake.clear()
         if free <= 0:
             await self._sleep(IDLE)
             return 0.0
         flows, opens = self._open_flows()
-        claims = await self._inbox.claim(
-            flows, min(free, BATCH), self._owner, int(self._lease * 1000)
-        )
+        lease_ms = int(self._lease * 1000)
+        claims = await self._store.claim(flows, min(free, BATCH), self._owner, lease_ms)
         for claimed in claims.requests:
-            self._take(claimed)
+            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
         due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
         if due > 0 or not claims.requests:
             await self._sleep(min(max(0.01, due), opens, IDLE))
@@ -181,76 +164,41 @@ class Worker:
         return names, opens
 
     async def _sleep(self, seconds: float) -> None:
+        """Until something changes, at most so long."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
 
-    def _take(self, claimed: Claimed) -> None:
-        key = (claimed.seq, claimed.fence)
-        self._held[key] = claimed
-        if claimed.state is State.ANSWERED:
-            self.endings.publish(claimed, claimed.outbox, claimed.outcome or State.DONE, None)
-            return
-        task = asyncio.create_task(self._answer(claimed))
-        self._asking[key] = task
-        task.add_done_callback(lambda _: self._asked(key))
-
-    def _asked(self, key: tuple[int, int]) -> None:
-        self._asking.pop(key, None)
-        self._wake.set()
-
-    async def _answer(self, claimed: Claimed) -> None:
-        try:
-            answer = await self._pipeline.answer(claimed)
-        except StoreError as error:
-            # Still claimed: the lease runs out and the request comes back.
-            log.error("request %s: its end could not be stored: %s", claimed.id, error.message)
-            self._drop(claimed)
-            return
-        except Exception:
-            log.exception("request %s: a fault of this program", claimed.id)
-            self._drop(claimed)  # likewise, until it was claimed too often
-            return
-        if answer is None:
-            self._drop(claimed)
-        elif answer.outbox:
-            self.endings.publish(claimed, answer.outbox, answer.outcome, answer.error_code)
-        else:
-            self._drop(claimed)
-            self._on_end(claimed, answer.outcome, answer.error_code)
-
-    def _drop(self, claimed: Claimed) -> None:
-        self._held.pop((claimed.seq, claimed.fence), None)
-        self._wake.set()
-
     # Upkeep
 
     async def _heartbeat(self) -> float:
-        held = list(self._held.values())
+        held = dict(self.in_hand.held)
         if held:
-            lost = await self._inbox.heartbeat(held, self._now() + int(self._lease * 1000))
-            for key in lost:
-                claimed = self._held.pop(key, None)
-                if claimed is not None and (task := self._asking.get(key)) is not None:
-                    log.warning("request %s: its lease is lost", claimed.id)
-                    task.cancel()
+            until = self._now() + int(self._lease * 1000)
+            for key in await self._store.heartbeat([one.claimed for one in held.values()], until):
+                claimed = held[key].claimed
+                if key in self.in_hand.held:
+                    log.warning("request %s: its lease is lost", claimed.id, extra=about(claimed))
+                    held[key].task.cancel()
+                    self.in_hand.let_go(claimed)
         return self._lease / 3
 
-    async def _reaping(self) -> float:
-        if await self._inbox.reap():
+    async def _reap(self) -> float:
+        if await self._store.reap():
             self._wake.set()
         return self._lease / 3
 
-    async def _upkeep(self) -> float:
+    async def purge(self) -> float:
+        """Remove what ended before RETENTION; seconds until it is worth it again."""
         before = self._now() - int(self._retention * 1000)
-        removed = await self._inbox.purge(before, PURGE)
+        removed = await self._store.purge(before, PURGE)
         return 0.05 if removed >= PURGE else UPKEEP  # small bites: others write in between
 
-    async def _adopting(self) -> float:
-        for claimed in await self._inbox.unresolved(list(self._flows.flows), 500):
+    async def _adopt(self) -> float:
+        for claimed in await self._store.unresolved(list(self._flows.flows), 500):
             entry = self._intake.entry(claimed.message, claimed.id)
-            if entry.resolved and await self._inbox.adopt(claimed.seq, entry):
+            if entry.resolved and await self._store.adopt(claimed.seq, entry):
                 self._wake.set()
         return UNKNOWN

@@ -18,6 +18,7 @@ from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest
 from service.inbox import Store
+from service.operations.actions import Actions
 from service.operations.insights import Insights
 
 requests_app = typer.Typer(help="The inbox: what came, how it ended.", no_args_is_help=True)
@@ -25,13 +26,13 @@ COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "di
 
 
 @contextlib.asynccontextmanager
-async def _insights() -> AsyncIterator[Insights]:
+async def _inbox() -> AsyncIterator[tuple[Insights, Actions]]:
     loaded = settings.load()
     found = flows.load(loaded.flows, model=loaded.openai_model)
     store = Store(loaded.database_url.get_secret_value(), now=epoch_ms)
     await store.open()
     try:
-        yield Insights(store, found, now=epoch_ms)
+        yield Insights(store, found), Actions(store, found, now=epoch_ms)
     finally:
         await store.close()
 
@@ -55,7 +56,7 @@ async def _list(
         wanted = State.parse(state) if state else None
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    async with _insights() as insights:
+    async with _inbox() as (insights, _):
         page = await insights.requests(
             state=wanted, flow=flow, conversation=conversation, limit=limit
         )
@@ -89,7 +90,7 @@ def show(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
     """One request with its attempts, reply, usage and times, as JSON."""
 
     async def work() -> None:
-        async with _insights() as insights:
+        async with _inbox() as (insights, _):
             document = await insights.request(id)
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -101,8 +102,9 @@ def retry(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
     """A dead letter goes to the end of the queue with a new deadline."""
 
     async def work() -> None:
-        async with _insights() as insights:
-            document = await insights.retry(id)
+        async with _inbox() as (insights, actions):
+            await actions.retry(id)
+            document = await insights.request(id)
         typer.echo(f"{document['id']} {document['state']}")
 
     run_async(work())

@@ -4,18 +4,10 @@
 but `load`.
 """
 
-from service.flows.flow import (
-    DEFAULT_MODEL,
-    DEFAULT_PROVIDER,
-    Flow,
-    Flows,
-    History,
-    ModelRef,
-    Price,
-    Provider,
-    Tool,
-)
+from service.flows.flow import Flow, Flows, Provider
 from service.flows.load import load, parse, read
+from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.flows.tables import History, Price, Tool
 from service.units import Limit, duration
 
 __all__ = [

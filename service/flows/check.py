@@ -11,18 +11,19 @@ from itertools import combinations
 
 from service.flows.check_flow import check_flow
 from service.flows.flow import Flow, Flows
+from service.flows.keys import walk
+from service.flows.kinds import Mark
 from service.flows.lines import Path
 from service.flows.report import Report
-from service.mqtt.templates import Template
 from service.mqtt.topics import overlap
-from service.rulesql.reserved import REPLY_TOPIC
+from service.rulesql.reserved import RESERVED_TOPICS, landing
 
 
 def check(flows: Flows, report: Report) -> None:
     """Report what is wrong between keys and between flows."""
     for flow in flows.flows.values():
         check_flow(flow, report)
-        _check_internal(flow, report)
+        _check_reserved(flow, report)
         for path, text, topic_filter in _published(flow):
             for other in flows.flows.values():
                 _check_loop(flow, path, text, topic_filter, other, report)
@@ -30,31 +31,13 @@ def check(flows: Flows, report: Report) -> None:
         _check_overlap(first, second, report)
 
 
-def topics(flow: Flow) -> Iterator[tuple[Path, Template]]:
-    """Every topic template of a flow that is published to, with its place."""
-    base: Path = ("flows", flow.name)
-    for key in ("reply", "error", "stream", "status"):
-        template: Template | None = getattr(flow, key)
-        if template is not None and not (key == "error" and template is flow.reply):
-            yield (*base, key), template
-    for index, tool in enumerate(flow.tools):
-        if tool.topic is not None:
-            yield (*base, "tools", index, "topic"), tool.topic
-
-
 def _published(flow: Flow) -> Iterator[tuple[Path, str, str]]:
-    for path, template in topics(flow):
-        yield path, template.text, _landing(template.topic_filter)
-    for allowed in flow.allow_response_topics:
-        yield ("flows", flow.name, "allow_response_topics"), allowed, _landing(allowed)
-
-
-def _landing(topic_filter: str) -> str:
-    """Where a message ends up: EMQX publishes `$delayed/SECONDS/topic` to `topic`, later."""
-    first, *rest = topic_filter.split("/")
-    if first != "$delayed":
-        return topic_filter
-    return "#" if "#" in rest[:1] or len(rest) < 2 else _landing("/".join(rest[1:]))
+    """Every topic or filter that is published to, with its place and where it leads."""
+    for place in walk(flow, ("flows", flow.name)):
+        if place.mark is Mark.TOPIC:
+            yield place.path, place.value.text, landing(place.value.topic_filter)
+        elif place.mark is Mark.RESPONSE:
+            yield place.path, place.value, landing(place.value)
 
 
 def _check_loop(
@@ -71,16 +54,18 @@ def _check_loop(
             )
 
 
-def _check_internal(flow: Flow, report: Report) -> None:
-    """The reply rule's topic carries where to publish: nobody else may write or read it."""
-    hint = f'"{REPLY_TOPIC}" belongs to the reply rule in EMQX; choose narrower topics'
-    for path, text, topic_filter in _published(flow):
-        if overlap(topic_filter, REPLY_TOPIC):
-            report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
-    for pattern in flow.request:
-        if overlap(pattern.filter, REPLY_TOPIC):
-            path = ("flows", flow.name, "request")
-            report.add(path, f'"{pattern}" listens on the internal topic of the replies', hint)
+def _check_reserved(flow: Flow, report: Report) -> None:
+    """Such a topic carries where to publish: nobody else may write or read it."""
+    for reserved in RESERVED_TOPICS:
+        hint = f'"{reserved}" belongs to the reply rule in EMQX; choose narrower topics'
+        for path, text, topic_filter in _published(flow):
+            if overlap(topic_filter, reserved):
+                report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
+        for pattern in flow.request:
+            if overlap(pattern.filter, reserved):
+                path = ("flows", flow.name, "request")
+                said = f'"{pattern}" listens on the internal topic of the replies'
+                report.add(path, said, hint)
 
 
 def _check_overlap(first: Flow, second: Flow, report: Report) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from service.flows.check_schema import check_json, check_schema
-from service.flows.flow import Flow, Tool
+from service.flows.flow import Flow, Provider
+from service.flows.keys import Place, walk
+from service.flows.kinds import Mark
 from service.flows.lines import Path
+from service.flows.models import DEFAULT_PROVIDER, INSTEAD, ModelRef, end_of_life
 from service.flows.names import Names
-from service.flows.report import Report
+from service.flows.report import Report, suggest
+from service.flows.tables import Tool
 from service.flows.where import check_where
-from service.mqtt.templates import Template
 
 _RESERVED = {
     "model": "the key model says it",
@@ -27,14 +30,23 @@ _RESERVED = {
 def check_flow(flow: Flow, report: Report) -> None:
     """Report what is wrong within `flow`."""
     base: Path = ("flows", flow.name)
+    # By table: a tool's templates know its arguments, if its parameters can be read.
+    names: dict[int, Names | None] = {id(tool): None for tool in flow.tools}
+    own = Names.of(flow)
+    for index, tool in enumerate(flow.tools):
+        path: Path = (*base, "tools", index, "parameters")
+        if check_schema(path, tool.parameters, report):
+            names[id(tool)] = Names.of(flow, tool.parameters)
+    for place in walk(flow, base):
+        _check_value(flow, place, names.get(id(place.table), own), report)
     _check_topics(flow, base, report)
-    _check_templates(flow, base, report)
     _check_input(flow, base, report)
     _check_conversation(flow, base, report)
     _check_output(flow, base, report)
     _check_tools(flow, base, report)
-    if flow.where is not None:
-        check_where((*base, "where"), flow.where, report)
+    if not flow.dedupe.names:
+        hint = 'it needs a value that differs, such as "${clientid}/${payload.id}"'
+        report.add((*base, "dedupe"), "is the same for every message: only one would count", hint)
     if flow.model in flow.fallback:
         report.warn((*base, "fallback"), f"{flow.model} is the model itself", "name another one")
     if flow.deadline < flow.timeout:
@@ -45,63 +57,84 @@ def check_flow(flow: Flow, report: Report) -> None:
         )
     for key in sorted(flow.params.keys() & _RESERVED.keys()):
         report.add((*base, "params", key), "can't be set here", _RESERVED[key])
-    check_json((*base, "params"), flow.params, report)
+
+
+def check_models(
+    flow: Flow, providers: Mapping[str, Provider], report: Report, path: Path = ()
+) -> None:
+    """Report providers that are unknown, and warn of models that OpenAI shuts down."""
+    for place in walk(flow, ("flows", flow.name)):
+        if place.mark is not Mark.MODEL:
+            continue
+        ref: ModelRef = place.value
+        provider = providers.get(ref.provider)
+        if provider is None:
+            hint = suggest(ref.provider, providers.keys() - {DEFAULT_PROVIDER}) or (
+                f"add [providers.{ref.provider}], or write "
+                f'"{DEFAULT_PROVIDER}/{ref}" if the default server calls it so'
+            )
+            report.add(path or place.path, f'unknown provider "{ref.provider}"', hint)
+        elif day := end_of_life(ref, provider.base_url):
+            said = f"OpenAI's last day for {ref.model} is {day}"
+            report.warn(path or place.path, said, INSTEAD)
+
+
+def _check_value(flow: Flow, place: Place, names: Names | None, report: Report) -> None:
+    """What a value's type tells about it."""
+    match place.mark:
+        case Mark.TEMPLATE if names:
+            names.check(place.path, place.value, report)
+            _check_picture(flow, place, report)
+        case Mark.TOPIC | Mark.LOOKUP if names:
+            names.check_topic(place.path, place.value, report)
+        case Mark.REGEX:
+            _check_regex(flow, place, report)
+        case Mark.CONDITION:
+            check_where(place.path, place.value, report)
+        case Mark.JSON:
+            check_json(place.path, place.value, report)
+        case Mark.SCHEMA:
+            check_schema(place.path, place.value, report)
+
+
+def _check_picture(flow: Flow, place: Place, report: Report) -> None:
+    reads = any(name.startswith("payload") for name in place.value.names)
+    if flow.input == "image" and place.table is flow and reads:
+        report.add(
+            place.path,
+            "reads the payload as text, but it is a picture",
+            'leave ${payload} out: with input = "image" the model sees the picture itself',
+        )
+
+
+def _check_regex(flow: Flow, place: Place, report: Report) -> None:
+    if flow.input == "image":
+        hint = f"leave {place.key.name} out"
+        report.add(place.path, "looks for text, but the payload is a picture", hint)
+    elif place.value.search(""):
+        report.warn(place.path, "finds something even in an empty text", "ask for a word")
 
 
 def _check_topics(flow: Flow, base: Path, report: Report) -> None:
-    names = Names.of(flow)
     said: dict[str, str] = {}
-    for key in ("reply", "error", "stream", "status"):
-        template: Template | None = getattr(flow, key)
-        if template is None or (key == "error" and template is flow.reply):
+    for place in walk(flow, base):
+        if place.mark is not Mark.TOPIC or place.table is not flow:
             continue
-        names.check_topic((*base, key), template, report)
-        if key != "error" and template.text in said:
+        text, name = place.value.text, place.key.name
+        if text in said and not place.key.default_from:
             report.warn(
-                (*base, key),
-                f"is the topic of {said[template.text]} too: who listens can't tell them apart",
+                place.path,
+                f"is the topic of {said[text]} too: who listens can't tell them apart",
                 "give it a topic of its own",
             )
-        said[template.text] = key
+        said[text] = name
     acts = any(tool.topic for tool in flow.tools)
     if flow.reply is None and not acts and not flow.allow_response_topics:
         hint = f'reply = "{flow.request[0].text}/reply" would publish it'
         report.warn(base, "has no reply topic: what the model says stays in the inbox", hint)
 
 
-def _check_templates(flow: Flow, base: Path, report: Report) -> None:
-    names = Names.of(flow)
-    for path, template in _texts(flow, base):
-        names.check(path, template, report)
-        if flow.input == "image" and any(name.startswith("payload") for name in template.names):
-            report.add(
-                path,
-                "reads the payload as text, but it is a picture",
-                'leave ${payload} out: with input = "image" the model sees the picture itself',
-            )
-    if not flow.dedupe.names:
-        hint = 'it needs a value that differs, such as "${clientid}/${payload.id}"'
-        report.add((*base, "dedupe"), "is the same for every message: only one would count", hint)
-
-
-def _texts(flow: Flow, base: Path) -> Iterator[tuple[Path, Template]]:
-    for key in ("conversation", "prompt", "dedupe", "system", "on_error"):
-        template: Template | None = getattr(flow, key)
-        if template is not None:
-            yield (*base, key), template
-
-
 def _check_input(flow: Flow, base: Path, report: Report) -> None:
-    for key in ("strip", "require"):
-        regex = getattr(flow, key)
-        if regex is None:
-            continue
-        if flow.input == "image":
-            report.add(
-                (*base, key), "looks for text, but the payload is a picture", f"leave {key} out"
-            )
-        elif regex.search(""):
-            report.warn((*base, key), "finds something even in an empty text", "ask for a word")
     if flow.input == "image" and flow.prompt is None:
         report.warn(
             (*base, "input"),
@@ -133,8 +166,7 @@ def _check_conversation(flow: Flow, base: Path, report: Report) -> None:
 def _check_output(flow: Flow, base: Path, report: Report) -> None:
     if flow.schema is None:
         return
-    usable = check_schema((*base, "schema"), flow.schema, report)
-    if usable and flow.schema.get("type") != "object":
+    if flow.schema.get("type") != "object" and check_schema((*base, "schema"), flow.schema, report):
         report.warn(
             (*base, "schema"),
             'is not of type = "object" at its top, which OpenAI asks for',
@@ -161,10 +193,10 @@ def _check_tools(flow: Flow, base: Path, report: Report) -> None:
         if tool.name in seen:
             report.add((*path, "name"), f'a second tool "{tool.name}"', "give it another name")
         seen.add(tool.name)
-        _check_tool(flow, tool, path, report)
+        _check_tool(tool, path, report)
 
 
-def _check_tool(flow: Flow, tool: Tool, path: Path, report: Report) -> None:
+def _check_tool(tool: Tool, path: Path, report: Report) -> None:
     if tool.topic is None and tool.read is None:
         hint = "topic: where a call is published; read: whose retained message is told"
         report.add(path, "has neither topic nor read: it would do nothing", hint)
@@ -175,12 +207,3 @@ def _check_tool(flow: Flow, tool: Tool, path: Path, report: Report) -> None:
     if tool.parameters.get("type") != "object":
         hint = 'write type = "object"; the arguments are its properties'
         report.add((*path, "parameters", "type"), "the arguments are always an object", hint)
-    if not check_schema((*path, "parameters"), tool.parameters, report):
-        return
-    names = Names.of(flow, tool.parameters)
-    for key in ("topic", "read"):
-        template: Template | None = getattr(tool, key)
-        if template is not None:
-            names.check_topic((*path, key), template, report)
-    if tool.payload is not None:
-        names.check((*path, "payload"), tool.payload, report)

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
 from service.domain import Message
 from service.errors import MessageError
-from service.mqtt.templates import Scope, Template
+from service.flows.models import DEFAULT_PROVIDER, ModelRef
+from service.flows.tables import FlowKeys, Price, ProviderKeys
+from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
-from service.units import Limit
 
-DEFAULT_PROVIDER = "openai"
-DEFAULT_MODEL = "gpt-5.4-mini"
-
-_MESSAGE_ID = Template.parse("${id}")
 _KEY_LENGTH = 200  # fits every database's index, and a URL
 _DIGEST = re.compile(r"~[0-9a-f]{32}\Z")
 # Devices write the text that a regex searches, and .* takes time: in the square of its length,
@@ -28,107 +24,23 @@ _TAKES_ALL_BEFORE = re.compile(r"\.\*[^|]*|\((?:\?:)?\.\*[^()|]*\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRef:
-    """A model and the provider that runs it; written `NAME/model`, or `model` alone."""
-
-    provider: str
-    model: str
-
-    def __str__(self) -> str:
-        if self.provider == DEFAULT_PROVIDER and "/" not in self.model:
-            return self.model
-        return f"{self.provider}/{self.model}"
-
-
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(ProviderKeys):
     """An OpenAI-compatible server. Without `base_url` it is the one of the settings."""
 
-    name: str
-    base_url: str | None = None
-    api_key_env: str | None = None
-    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    name: str = DEFAULT_PROVIDER
+
+    @property
+    def max_tokens_name(self) -> str:
+        """Compatible servers know `max_tokens`; only OpenAI's own wants the long name."""
+        usual = "max_completion_tokens" if self.name == DEFAULT_PROVIDER else "max_tokens"
+        return self.max_tokens_param or usual
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """US dollars per million tokens."""
-
-    input: float
-    output: float
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """Memory: `messages` counts both sides, so an exchange is two. `ttl` in seconds."""
-
-    messages: int = 10
-    tokens: int | None = None
-    ttl: float | None = None
-    reset: tuple[str, ...] = ()
-
-    def resets(self, text: str) -> bool:
-        """Whether `text` is nothing but a reset word."""
-        said = text.strip().casefold()
-        return any(said == word.strip().casefold() for word in self.reset)
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """What the model may call: it publishes to `topic`, or reads the retained `read`.
-
-    `parameters` is JSON Schema of an object. Without `payload` the arguments go out as JSON.
-    """
-
-    name: str
-    description: str
-    topic: Template | None = None
-    payload: Template | None = None
-    read: Template | None = None
-    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
-    at_most_once: bool = False
-    qos: int = 1
-    retain: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(FlowKeys):
     """One entry of flows.toml. Durations are seconds; None is "not set"."""
 
-    name: str
-    request: tuple[TopicPattern, ...]
-    where: str | None = None
-    reply: Template | None = None
-    error: Template | None = None
-    stream: Template | None = None
-    status: Template | None = None
-    conversation: Template | None = None
-    input: Literal["text", "json", "image"] = "text"
-    prompt: Template | None = None
-    strip: re.Pattern[str] | None = None
-    require: re.Pattern[str] | None = None
-    dedupe: Template = _MESSAGE_ID
-    system: Template | None = None
-    model: ModelRef = ModelRef(DEFAULT_PROVIDER, DEFAULT_MODEL)
-    fallback: tuple[ModelRef, ...] = ()
-    temperature: float | None = None
-    max_tokens: int | None = None
-    timeout: float = 60.0
-    params: Mapping[str, Any] = field(default_factory=dict)
-    history: History | None = None
-    format: Literal["text", "json"] = "text"
-    schema: Mapping[str, Any] | None = None
-    qos: int = 1
-    retain: bool = False
-    expiry: int | None = None
-    deadline: float = 900.0
-    cooldown: float | None = None
-    limit: Limit | None = None
-    client_limit: Limit | None = None
-    daily_tokens: int | None = None
-    on_error: Template | None = None
-    tools: tuple[Tool, ...] = ()
-    allow_response_topics: tuple[str, ...] = ()
+    name: str = ""
 
     @property
     def ordered(self) -> bool:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from service.errors import ConfigError, Fault
-from service.flows.build import Builder, model_override, price, provider, set_keys
 from service.flows.check import check
-from service.flows.flow import DEFAULT_PROVIDER, Flow, Flows
-from service.flows.keys import FLOW_NAME, FileKeys, FlowKeys, PriceKeys, ProviderKeys
+from service.flows.check_flow import check_models
+from service.flows.flow import Flow, Flows, Provider
+from service.flows.keys import keys_of
 from service.flows.lines import Path, scan, syntax_line
-from service.flows.report import Report, keys_of, suggest
+from service.flows.models import DEFAULT_PROVIDER, ModelRef
+from service.flows.report import Report, suggest
+from service.flows.tables import FLOW_NAME, File, FlowKeys, Price, ProviderKeys
 
-_M = TypeVar("_M", bound=BaseModel)
+T = TypeVar("T")
 
 
 def load(path: str | FilePath, *, model: str | None = None) -> Flows:
@@ -69,42 +72,29 @@ def parse(
 
 
 def _flows(data: dict[str, Any], report: Report, source: str, model: str | None) -> Flows:
-    for name in sorted(data.keys() - FileKeys.model_fields.keys()):
+    known = keys_of(File)
+    for name in sorted(data.keys() - known.keys()):
         report.add((name,), "unknown key", _belongs(name))
-    tables = {name: _table(data, name, report) for name in FileKeys.model_fields}
-    providers = {DEFAULT_PROVIDER: provider(DEFAULT_PROVIDER, ProviderKeys())}
-    for name, table in tables["providers"].items():
-        if server := _valid(ProviderKeys, ("providers", name), table, report):
-            providers[name] = provider(name, server)
-            if server.base_url is None and name != DEFAULT_PROVIDER:
-                hint = 'where is it? base_url = "http://localhost:11434/v1"'
-                report.add(("providers", name), "base_url is missing", hint)
+    tables = {name: _table(data, name, report) for name in known}
+    providers = _providers(tables["providers"], report)
     prices = {
-        name: price(rate)
+        name: price
         for name, table in tables["prices"].items()
-        if (rate := _valid(PriceKeys, ("prices", name), table, report))
+        if (price := _valid(Price, ("prices", name), table, report)[0])
     }
-    builder = Builder(report, providers)
-    override = model_override(model, providers) if model else None
-    defaults = _flow_keys(("defaults",), tables["defaults"], report)
+    defaults = _valid(FlowKeys, ("defaults",), tables["defaults"], report)[1]
+    override = _override(model, providers) if model else None
     flows: dict[str, Flow] = {}
     for name, table in tables["flows"].items():
-        if not re.fullmatch(FLOW_NAME, name):
-            hint = "a letter, then letters, digits, _ and -: it names a rule in EMQX"
-            report.add(("flows", name), "can't be a flow's name", hint)
+        flow = _flow(name, table, defaults, override, report)
+        if flow is None:
             continue
-        own = _flow_keys(("flows", name), table, report)
-        if not isinstance(table, dict) or ("request" in table and "request" not in own):
-            continue  # reported, and nothing can be checked without it
-        if override is None or "model" in own:
-            flow = builder.flow(name, {**defaults, **own})
-        else:
-            flow = builder.flow(name, {**defaults, **own, "model": None})
-            flow = replace(flow, model=override) if flow else None
-        if flow:
-            flows[name] = flow
+        check_models(flow, providers, report)
+        if override is not None and "model" not in table:
+            flow = replace(flow, model=override)
+        flows[name] = flow
     if override is not None:
-        builder.note_end_of_life(("OPENAI_MODEL",), override)
+        check_models(Flow(model=override), providers, report, ("OPENAI_MODEL",))
     if not data.get("flows"):
         report.add((), "there is no flow in it", 'start with [flows.chat] and its "request"')
     made = Flows(
@@ -117,7 +107,7 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
 def _belongs(name: str) -> str:
     if name in keys_of(FlowKeys):
         return "a flow's key stands under its [flows.NAME], or under [defaults]"
-    known = FileKeys.model_fields
+    known = keys_of(File)
     return suggest(name, known) or f"known here: {', '.join(known)}"
 
 
@@ -129,22 +119,76 @@ def _table(data: dict[str, Any], name: str, report: Report) -> dict[str, Any]:
     return {}
 
 
-def _valid(model: type[_M], path: Path, table: object, report: Report) -> _M | None:
-    try:
-        return model.model_validate(table)
-    except ValidationError as error:
-        report.pydantic(path, error.errors(include_url=False))
+def _providers(tables: dict[str, Any], report: Report) -> dict[str, Provider]:
+    providers = {DEFAULT_PROVIDER: Provider(name=DEFAULT_PROVIDER)}
+    for name, table in tables.items():
+        keys, good = _valid(ProviderKeys, ("providers", name), table, report)
+        if keys is None or good != table:
+            continue
+        providers[name] = Provider(**_values(keys), name=name)
+        if keys.base_url is None and name != DEFAULT_PROVIDER:
+            hint = 'where is it? base_url = "http://localhost:11434/v1"'
+            report.add(("providers", name), "base_url is missing", hint)
+    return providers
+
+
+def _override(text: str, providers: dict[str, Provider]) -> ModelRef:
+    """OPENAI_MODEL: a known provider counts as one, any other slash is part of the name."""
+    ref = ModelRef.parse(text)
+    return ref if ref.provider in providers else ModelRef(DEFAULT_PROVIDER, text)
+
+
+def _flow(
+    name: str, table: Any, defaults: dict[str, Any], override: ModelRef | None, report: Report
+) -> Flow | None:
+    """The flow of a table; None where a fault leaves nothing to check."""
+    base: Path = ("flows", name)
+    if not re.fullmatch(FLOW_NAME, name):
+        hint = "a letter, then letters, digits, _ and -: it names a rule in EMQX"
+        report.add(base, "can't be a flow's name", hint)
         return None
+    if override is not None:
+        defaults = {key: value for key, value in defaults.items() if key != "model"}
+    merged = {**defaults, **table} if isinstance(table, dict) else table
+    keys, good = _valid(FlowKeys, base, merged, report)
+    if keys is None or ("request" in merged and "request" not in good):
+        return None
+    if not keys.request:
+        hint = 'which topics does it answer? request = "chatgpt/request/${user}"'
+        report.add(base, "request is missing", hint)
+        return None
+    values = _values(keys)
+    for declared in keys_of(FlowKeys).values():
+        if declared.default_from and values[declared.name] is None:
+            values[declared.name] = values[declared.default_from]
+    return Flow(**values, name=name)
 
 
-def _flow_keys(path: Path, table: object, report: Report) -> dict[str, Any]:
-    """The keys that are set and valid, so that one bad key doesn't hide the next fault."""
+def _valid(
+    model: type[T], path: Path, table: Any, report: Report
+) -> tuple[T | None, dict[str, Any]]:
+    """What `table` says and its good keys: one bad key doesn't hide the next fault."""
+    kind: Any = model
+    adapter: TypeAdapter[T] = _adapter(kind)
     try:
-        return set_keys(FlowKeys.model_validate(table))
+        return adapter.validate_python(table), table
     except ValidationError as error:
         errors = error.errors(include_url=False)
     report.pydantic(path, errors)
-    bad = {fault["loc"][0] for fault in errors if fault["loc"]}
     if not isinstance(table, dict):
-        return {}
-    return set_keys(FlowKeys.model_validate({key: table[key] for key in table.keys() - bad}))
+        return None, {}
+    bad = {fault["loc"][0] for fault in errors if fault["loc"]}
+    good = {key: value for key, value in table.items() if key not in bad}
+    try:
+        return adapter.validate_python(good), good
+    except ValidationError:
+        return None, good  # a key that has to be there is bad
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
+
+
+def _values(table: Any) -> dict[str, Any]:
+    return {item.name: getattr(table, item.name) for item in fields(table)}

@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-from pydantic import BaseModel
-
 from service.errors import Fault
-from service.flows.keys import FileKeys, FlowKeys, HistoryKeys, PriceKeys, ProviderKeys, ToolKeys
+from service.flows.keys import keys_of, table_at
 from service.flows.lines import Lines, Path
+from service.flows.tables import File, Price
 
 _KINDS = {
     "string_type": "must be text in quotes",
@@ -18,16 +17,11 @@ _KINDS = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "bool_type": "must be true or false",
-    "tuple_type": "must be text in quotes, or a list of such",
-    "list_type": "must be a list",
+    "tuple_type": "must be a list",
     "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-    "string_too_short": "is empty",
+    "dataclass_type": "must be a table",
     "too_short": "is empty",
 }
-
-_INNER: dict[str | int, type[BaseModel]] = {"history": HistoryKeys, "tools": ToolKeys}
 
 
 class Report:
@@ -55,8 +49,9 @@ class Report:
         match path:
             case ("flows", _, name, *rest) if not self._lines.has(path[:3]):
                 inherited: Path = ("defaults", name, *rest)
-                return inherited if self._lines.has(inherited[:2]) else path
-        return path
+                path = inherited if self._lines.has(inherited[:2]) else path
+        # One text where a list could stand: it has no place of its own.
+        return path[:-1] if path[-1:] == (0,) and not self._lines.has(path) else path
 
     @property
     def faults(self) -> list[Fault]:
@@ -91,16 +86,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f'did you mean "{close[0]}"?' if close else ""
 
 
-def keys_of(model: type[BaseModel]) -> list[str]:
-    """The keys of a table as they are written in TOML."""
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
 def _worded(error: Any, path: Path) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     match kind:
-        case "extra_forbidden":
+        case "unexpected_keyword_argument":
             return _unknown_key(path)
+        case "fault":
+            return context["message"], context["hint"]
         case "missing":
             return "is missing", "write it in the table of this line"
         case "literal_error":
@@ -121,10 +113,10 @@ def _unknown_key(path: Path) -> tuple[str, str]:
     name = str(path[-1])
     if path[0] == "prices":
         quoted = f'a name with a dot needs quotes: [prices."{path[1]}.{name}"]'
-        return "unknown key", suggest(name, PriceKeys.model_fields) or quoted
-    known = keys_of(table_model(path[:-1]))
+        return "unknown key", suggest(name, keys_of(Price)) or quoted
+    known = keys_of(table_at(path[:-1]))
     hint = suggest(name, known) or f"known here: {', '.join(known)}"
-    if path[0] == "flows" and len(path) == 3 and name in FileKeys.model_fields:
+    if path[0] == "flows" and len(path) == 3 and name in keys_of(File):
         hint = f"write it as a table of its own: [{name}]"
     return "unknown key", hint
 
@@ -141,18 +133,6 @@ def _pattern(path: Path, value: object) -> tuple[str, str]:
                 "write the variable's name, such as OLLAMA_API_KEY, never the key",
             )
     return f"{_brief(value)} can't be used", ""
-
-
-def table_model(path: Path) -> type[BaseModel]:
-    """The model of the table at `path`."""
-    match path:
-        case ("providers", _):
-            return ProviderKeys
-        case ("prices", _):
-            return PriceKeys
-        case ("defaults", *rest) | ("flows", _, *rest):
-            return _INNER.get(rest[0], FlowKeys) if rest else FlowKeys
-    return FileKeys
 
 
 def _brief(value: object) -> str:

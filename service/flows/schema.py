@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from service.flows.keys import FLOW_NAME, FileKeys
+from service.flows.keys import keys_of
+from service.flows.tables import FLOW_NAME, File
 
 
 class _Generator(GenerateJsonSchema):
-    """Without the titles that pydantic makes of key names: they say nothing."""
+    """Without titles made of key names, which say nothing, and with defaults as one writes them."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def default_schema(self, schema: Any) -> Any:
+        return self.generate_inner(schema["schema"])
 
 
 def json_schema() -> dict[str, Any]:
     """What `emqx-gpt check --schema` prints: draft 7, which TOML editors speak."""
     schema: dict[str, Any] = _without_null(
-        FileKeys.model_json_schema(by_alias=True, schema_generator=_Generator)
+        TypeAdapter(File).json_schema(schema_generator=_Generator)
     )
-    for table in schema["$defs"].values():
-        del table["title"]
+    tables = {found.table for found in keys_of(File).values() if found.table}
+    tables |= {found.table for table in tables for found in keys_of(table).values() if found.table}
+    for table in tables:
+        described = schema["$defs"][table.__name__]
+        del described["title"]
+        for name, found in keys_of(table).items():
+            if found.default and found.table is None and not isinstance(found.default, dict):
+                write = found.kind.write if found.kind else lambda value: value
+                described["properties"][name]["default"] = write(found.default)
     schema["properties"]["flows"]["propertyNames"] = {"pattern": f"^{FLOW_NAME}$"}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **schema,
+        "required": ["flows"],
         "title": "flows.toml of emqx-gpt",
     }
 
@@ -38,8 +51,6 @@ def _without_null(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     value = {key: _without_null(item) for key, item in value.items()}
-    if value.get("default", 0) is None:
-        del value["default"]
     choices = [choice for choice in value.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         del value["anyOf"]

@@ -7,20 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from service.inbox import Change
+
 QUEUE = 1000  # news a slow listener may lag behind before the oldest are dropped
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A request entered this state."""
-
-    id: str
-    flow: str | None
-    conversation: str
-    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +28,28 @@ News = Change | Delta
 
 
 class Listener:
-    """A queue of news; `async for` it."""
+    """A queue of news for one who listens. `closed`: the service shuts down."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[News | None] = asyncio.Queue(QUEUE)
+        self.closed = False
 
     def put(self, news: News | None) -> None:
-        while True:
-            try:
-                self._queue.put_nowait(news)
-                return
-            except asyncio.QueueFull:
-                self._queue.get_nowait()
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(news)
 
-    async def get(self) -> News | None:
-        """The next news; None once the service shuts down."""
-        return await self._queue.get()
+    def close(self) -> None:
+        self.closed = True
+        self.put(None)
 
-    async def __aiter__(self) -> AsyncIterator[News]:
-        while (news := await self._queue.get()) is not None:
-            yield news
+    async def get(self, seconds: float) -> News | None:
+        """The next news; None after so long, or once the service shuts down."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
 
 
 class Hub:
@@ -77,7 +71,7 @@ class Hub:
         for group in groups:
             group.add(listener)
         if self._closed:
-            listener.put(None)
+            listener.close()
         try:
             yield listener
         finally:
@@ -91,21 +85,20 @@ class Hub:
         """Does anyone want this reply piece by piece?"""
         return id in self._pieces
 
-    def change(self, change: Change) -> None:
-        for listener in (*self._all, *self._one.get(change.id, ())):
-            listener.put(change)
+    def changed(self, changes: Sequence[Change]) -> None:
+        """Requests entered a state."""
+        if not self._all and not self._one:
+            return
+        for change in changes:
+            for listener in (*self._all, *self._one.get(change.id, ())):
+                listener.put(change)
 
     def delta(self, delta: Delta) -> None:
         for listener in self._pieces.get(delta.id, ()):
             listener.put(delta)
 
-    @property
-    def busy(self) -> bool:
-        """Is anyone listening at all?"""
-        return bool(self._all or self._one)
-
     def close(self) -> None:
         """End every listener: the service shuts down."""
         self._closed = True
         for listener in (*self._all, *(one for group in self._one.values() for one in group)):
-            listener.put(None)
+            listener.close()

@@ -8,17 +8,24 @@ from datetime import UTC, datetime
 
 import orjson
 
+FIELDS = ("request", "flow", "state", "code", "seconds")
+"""What a line may carry beside its text (`extra`), for programs that read it."""
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and a fault's trace."""
+    """One JSON object a line: time, level, logger, message, the fields, and an error's trace."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name in FIELDS:
+            value = getattr(record, name, None)
+            if value is not None:
+                fields[name] = value
         if record.exc_info:
             fields["trace"] = self.formatException(record.exc_info)
         return orjson.dumps(fields, default=str).decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -11,7 +13,14 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.domain import State, Usage
+from service.errors import StoreError
+from service.inbox import Store
+
 STAGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
+
+
+log = logging.getLogger("emqx-gpt.metrics")
 
 
 class Metrics:
@@ -40,19 +49,46 @@ class Metrics:
         self.publishes = Counter(
             "emqx_gpt_publishes", "Messages given to EMQX", ["result"], registry=registry
         )
-        self.stage = Histogram(
+        stage = Histogram(
             "emqx_gpt_stage_seconds",
             "Time of a stage: webhook, model, total (accepted to end)",
             ["stage"],
             buckets=STAGES,
             registry=registry,
         )
+        self.webhook_stage = stage.labels("webhook")
+        self.model_stage = stage.labels("model")
+        self.total_stage = stage.labels("total")
         self.backlog = Gauge("emqx_gpt_backlog", "Requests waiting", registry=registry)
         self.backlog_age = Gauge(
             "emqx_gpt_backlog_age_seconds", "Age of the oldest waiting request", registry=registry
         )
         self.in_flight = Gauge("emqx_gpt_in_flight", "Model calls in flight", registry=registry)
 
-    def text(self) -> bytes:
-        """The exposition format."""
+    def called(self, model: str, result: str, seconds: float, usage: Usage) -> None:
+        """A model was called."""
+        self.model_calls.labels(model, result).inc()
+        self.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
+        self.tokens.labels(model, "completion").inc(usage.completion_tokens)
+        self.model_stage.observe(seconds)
+
+    def published(self, result: str) -> None:
+        """A message was given to EMQX, or could not be."""
+        self.publishes.labels(result).inc()
+
+    def ended_in(self, flow: str, state: State, code: str | None, seconds: float) -> None:
+        """A request ended, `seconds` after it was accepted."""
+        self.ended.labels(flow, str(state), code or "").inc()
+        self.total_stage.observe(seconds)
+
+    async def exposition(self, store: Store, now: int) -> bytes:
+        """Prometheus' text, gauges as of now (epoch ms)."""
+        try:
+            stats = await store.stats()
+        except StoreError as error:  # what else there is to see matters most just then
+            log.debug("no figures of the backlog: %s", error.message)
+        else:
+            self.backlog.set(stats.open)
+            oldest = stats.oldest_at
+            self.backlog_age.set(0.0 if oldest is None else max(0.0, (now - oldest) / 1000))
         return generate_latest(self.registry)

@@ -16,12 +16,15 @@ from starlette.routing import Route
 from service.answering.intake import Intake
 from service.errors import ApiError, NotFound, StoreError, Unavailable
 from service.flows import Flows
+from service.inbox import Store
+from service.operations.actions import Actions
 from service.operations.events import Hub
+from service.operations.health import Health
 from service.operations.insights import Insights
 from service.operations.metrics import Metrics
 from service.settings import Settings
 from service.web.ask import Ask
-from service.web.health import Health
+from service.web.health import Probes
 from service.web.http import Tokens, error_response
 from service.web.requests import Requests
 from service.web.webhook import Webhook
@@ -36,9 +39,12 @@ class Parts(Protocol):
 
     settings: Settings
     flows: Flows
+    store: Store
     intake: Intake
     hub: Hub
     insights: Insights
+    actions: Actions
+    health: Health
     metrics: Metrics
     now: Callable[[], int]
 
@@ -66,7 +72,8 @@ def create_app(parts: Parts) -> Starlette:
 
         return endpoint
 
-    requests, health = Requests(parts.insights), Health(parts.insights)
+    requests = Requests(parts.insights, parts.actions)
+    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
     ask = Ask(
         parts.flows,
         parts.intake,
@@ -94,9 +101,9 @@ def create_app(parts: Parts) -> Starlette:
             Route("/requests/{id}/retry", guarded(requests.retry), methods=["POST"]),
             Route(conversation, guarded(requests.conversation), methods=["GET"]),
             Route(conversation, guarded(requests.forget), methods=["DELETE"]),
-            Route("/healthz", health.healthz, methods=["GET"]),
-            Route("/readyz", health.readyz, methods=["GET"]),
-            Route("/metrics", health.metrics, methods=["GET"]),
+            Route("/healthz", probes.healthz, methods=["GET"]),
+            Route("/readyz", probes.readyz, methods=["GET"]),
+            Route("/metrics", probes.metrics, methods=["GET"]),
         ],
         lifespan=lifespan,
         exception_handlers={
@@ -133,5 +140,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    log.error("a fault of this program at %s", request.url.path, exc_info=error)
-    return error_response(ApiError("a fault of this program; see its log"))
+    log.error("an internal error at %s", request.url.path, exc_info=error)
+    return error_response(ApiError("an internal error; see the service's log"))

@@ -1,4 +1,4 @@
-"""POST /ask/{flow}: the same inbox and pipeline over HTTP, for who has no MQTT at hand."""
+"""POST /ask/{flow}: a question over HTTP, with the same inbox and the same answer as over MQTT."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake, new_id
 from service.domain import State
 from service.errors import BadRequest, NotFound
 from service.flows import Flow, Flows
-from service.operations.events import Change, Delta, Hub, Listener
+from service.operations.events import Delta, Hub, Listener
 from service.operations.insights import Insights
 from service.web.http import JSON, json_object
 
@@ -28,12 +29,16 @@ PING = 15.0  # seconds between comments that keep proxies from closing a silent 
 STATUS = {State.DONE: 200, State.IGNORED: 200, State.FAILED: 502, State.EXPIRED: 504}
 
 
-class _Stream(StreamingResponse):
+class _Stream(EventSourceResponse):
     """Server-sent events; `stack` is closed when they end, whoever ends them."""
 
-    def __init__(self, events: AsyncIterator[bytes], id: str, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, events: AsyncIterator[ServerSentEvent], id: str, stack: contextlib.ExitStack
+    ) -> None:
         headers = {"cache-control": "no-cache", "location": f"/requests/{id}"}
-        super().__init__(events, media_type="text/event-stream", headers=headers)
+        super().__init__(
+            events, headers=headers, sep="\n", ping=PING, ping_message_factory=_still_waiting
+        )
         self._stack = stack
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,15 +113,9 @@ class Ask:
         while True:
             state = await self._insights.answered(id)
             left = ends - asyncio.get_running_loop().time()
-            if state is not None or left <= 0:
+            if state is not None or left <= 0 or listener.closed:
                 return state
-            try:
-                async with asyncio.timeout(min(left, LOOK)):
-                    while not isinstance(news := await listener.get(), Change):
-                        if news is None:
-                            return None
-            except TimeoutError:
-                continue
+            await listener.get(min(left, LOOK))
 
     async def _outcome(self, id: str) -> tuple[Any, int]:
         shown = await self._insights.request(id)
@@ -135,38 +134,30 @@ class Ask:
             added = await self._store(ask, key, id)
             return _Stream(self._events(added, listener), added, stack.pop_all())
 
-    async def _events(self, id: str, listener: Listener) -> AsyncIterator[bytes]:
+    async def _events(self, id: str, listener: Listener) -> AsyncIterator[ServerSentEvent]:
         run = None
-        silent = 0.0
         while True:
-            try:
-                async with asyncio.timeout(LOOK):
-                    news = await listener.get()
-            except TimeoutError:
-                silent += LOOK
-                if await self._insights.answered(id) is not None:
-                    break
-                if silent >= PING:
-                    silent = 0.0
-                    yield b": waiting\n\n"
-                continue
-            if news is None:
-                return
+            news = await listener.get(LOOK)
             if isinstance(news, Delta):
-                silent = 0.0
                 if run is not None and news.run != run:
                     yield _event({"restart": True})
                 run = news.run
                 yield _event({"delta": news.text.encode("utf-8", "replace").decode()})
+            elif listener.closed:
+                return
             elif await self._insights.answered(id) is not None:
                 break
         body, status = await self._outcome(id)
         yield _event({"reply": body} if status == 200 else body)
-        yield b"data: [DONE]\n\n"
+        yield ServerSentEvent("[DONE]")
 
 
-def _event(document: Any) -> bytes:
-    return b"data: " + orjson.dumps(document) + b"\n\n"
+def _event(document: Any) -> ServerSentEvent:
+    return ServerSentEvent(orjson.dumps(document).decode())
+
+
+def _still_waiting() -> ServerSentEvent:
+    return ServerSentEvent(comment="waiting")
 
 
 def _reply(shown: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from http import HTTPStatus
 from typing import Any
 
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-Take = Callable[[Sequence[tuple[bytes, bytes]], bytes], "asyncio.Future[bytes]"]
-"""(headers, body) → the whole response, some time within the webhook's limit."""
+Take = Callable[[Sequence[tuple[bytes, bytes]], bytes], Coroutine[Any, Any, Response]]
+"""(headers, body) → the answer, some time within the webhook's limit."""
 
 IN_HAND = 200  # webhooks of one connection; more are left unread
 HELD = 4 << 20  # bytes of their bodies, likewise
@@ -40,7 +42,7 @@ class Pipelined(HttpToolsProtocol):
         self._take = take
         self._path = path
         self._body: bytearray | None = None  # of the webhook that is being read
-        self._answers: deque[tuple[asyncio.Future[bytes], int]] = deque()
+        self._answers: deque[tuple[asyncio.Task[Response], int]] = deque()
         self._held = 0  # bytes of the bodies in hand
         self._closing = False
 
@@ -75,7 +77,7 @@ class Pipelined(HttpToolsProtocol):
             super().on_message_complete()
             return
         body, self._body = bytes(self._body), None
-        answer = self._take(self.headers, body)
+        answer = self.loop.create_task(self._take(self.headers, body))
         self._answers.append((answer, len(body)))
         self._held += len(body)
         self.server_state.total_requests += 1
@@ -83,14 +85,14 @@ class Pipelined(HttpToolsProtocol):
         if len(self._answers) >= IN_HAND or self._held >= HELD:
             self.flow.pause_reading()
 
-    def _answered(self, answer: asyncio.Future[bytes]) -> None:
+    def _answered(self, answer: asyncio.Task[Response]) -> None:
         answers = self._answers
         if not answers or answers[0][0] is not answer:
             return  # written together with the one that it waits for
         ready = []
         while answers and answers[0][0].done():
             done, size = answers.popleft()
-            ready.append(done.result())
+            ready.append(_written(done.result()))
             self._held -= size
         if self.transport.is_closing():
             return
@@ -115,3 +117,10 @@ class Pipelined(HttpToolsProtocol):
             self._closing = True
         else:
             super().shutdown()
+
+
+def _written(answer: Response) -> bytes:
+    status = answer.status_code
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [name + b": " + value for name, value in answer.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])

@@ -7,15 +7,17 @@ from starlette.responses import Response
 
 from service.domain import State
 from service.errors import BadRequest
+from service.operations.actions import Actions
 from service.operations.insights import Insights
 from service.web.http import JSON
 
 
 class Requests:
-    """Endpoints over the one read-model."""
+    """Endpoints over the read-model, and what people do to it."""
 
-    def __init__(self, insights: Insights) -> None:
+    def __init__(self, insights: Insights, actions: Actions) -> None:
         self._insights = insights
+        self._actions = actions
 
     async def list(self, request: Request) -> Response:
         """GET /requests?state=&flow=&conversation=&limit=&before=, newest first."""
@@ -44,7 +46,9 @@ class Requests:
 
     async def retry(self, request: Request) -> Response:
         """POST /requests/{id}/retry: a dead letter goes to the end of the queue."""
-        return JSON(await self._insights.retry(request.path_params["id"]), status_code=202)
+        id = request.path_params["id"]
+        await self._actions.retry(id)
+        return JSON(await self._insights.request(id), status_code=202)
 
     async def conversation(self, request: Request) -> Response:
         """GET /conversations/{flow}/{conversation}"""
@@ -54,7 +58,8 @@ class Requests:
     async def forget(self, request: Request) -> Response:
         """DELETE /conversations/{flow}/{conversation}"""
         params = request.path_params
-        return JSON(await self._insights.forget(params["flow"], params["conversation"]))
+        turns = await self._actions.forget(params["flow"], params["conversation"])
+        return JSON({"forgotten": turns})
 
 
 def _number(text: str, name: str, most: int) -> int:

@@ -6,7 +6,7 @@ from service.answering import prompt
 from service.answering import reply as replies
 from service.emqx import publish_api as emqx
 from tests.fakes.model import ok, status
-from tests.rig import eventually, message, rig
+from tests.rig import HASTY, eventually, message, rig
 
 FLOW = """
 [flows.ask]
@@ -48,13 +48,12 @@ async def test_in_telling_of_a_failure(database, quick, monkeypatch):
         assert (await message(client))[0] == "say/ada"
         ends = {one["conversation"]: one for one in await house.ended(2)}
         assert ends["bad"]["error"]["code"] == "internal"
-        assert house.service.worker._held == {}
+        assert not house.service.worker.in_hand.held
 
 
 async def test_in_publishing(database, monkeypatch):
-    monkeypatch.setattr("service.answering.publisher._distance", lambda attempt: 0.05)
     monkeypatch.setattr(emqx, "body", broken(emqx.body, "say/bad"))
-    async with rig(database, flows=FLOW) as house, house.mqtt("say/+") as client:
+    async with rig(database, flows=FLOW, publishing=HASTY) as house, house.mqtt("say/+") as client:
         for number in range(4):  # more than there are lanes
             await client.publish(f"ask/bad{number}", b"hi")
         await house.ended(4)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.emqx import FaultyRest, Hold
 from tests.fakes.model import hang, ok, tool_calls
-from tests.rig import eventually, message, rig
+from tests.rig import HASTY, eventually, message, rig
 
 TOPIC = "home/ada/ask"
 LIGHT = {"room": "kitchen", "on": True, "brightness": 40}
@@ -252,17 +252,16 @@ async def test_a_crash_after_the_results_repeats_nothing(any_database):
         assert len(house.model.calls) == 3
 
 
-async def test_a_command_waits_for_a_broker_that_is_away(database, monkeypatch):
-    monkeypatch.setattr("service.answering.publisher._distance", lambda attempt: 0.05)
+async def test_a_command_waits_for_a_broker_that_is_away(database):
     async with (
         FaultyRest() as rest,
-        rig(database, rest=rest) as house,
+        rig(database, rest=rest, publishing=HASTY) as house,
         house.mqtt("home/devices/#", "home/ada/say") as client,
     ):
         await rest.stop()
         house.model.script(tool_calls([("set_light", LIGHT)]), ok("Done."))
         await client.publish(TOPIC, b"light")
-        await eventually(lambda: house.service.publisher.outage is not None)
+        await eventually(lambda: house.service.health.outage is not None)
         await rest.start()
         assert (await message(client))[0] == "home/devices/kitchen/light/set"
         assert (await message(client))[1] == b"Done."

@@ -207,7 +207,7 @@ async def test_ended_requests_are_removed_after_retention_and_open_ones_are_not(
         await house.move(3_601_000, holding=True)
 
         async def removed():
-            await house.service.worker._upkeep()
+            await house.service.worker.purge()
             found = await house.requests()
             return [one["conversation"] for one in found] == ["bob"]
 

@@ -185,14 +185,13 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(shared_database):
         house.model.script(hang(ok("from the first")), ok("from the second"))
         await client.publish("chat/ada/ask", b"x")
         await house.model.wait_for_calls(1)
-        for task in house.service.worker._loops:
-            task.cancel()  # no heartbeats any more, but its call goes on
+        await house.service.worker.neglect()  # no heartbeats any more, but its call goes on
         async with house.replica():
             assert (await message(client))[1] == b"from the second"
             await house.ended()
             house.model.release()
             await house.model.wait_idle()
-            await eventually(lambda: not house.service.worker.in_flight)
+            await eventually(lambda: not house.service.worker.in_hand.asking)
             await client.publish("chat/ada/ask", b"y")
             assert (await message(client))[1] == b"echo: y"
             said = [one["content"] for one in house.model.calls[-1].messages]

@@ -69,13 +69,13 @@ async def test_answers_come_in_the_order_of_the_requests_whatever_they_are(datab
 
 async def test_pipelined_webhooks_share_a_commit(database, monkeypatch):
     batches = []
-    plain = Store.adding
+    plain = Store.add
 
-    def counted(self, entry):
+    async def counted(self, entry):
         batches.append(entry.message.id)
-        return plain(self, entry)
+        return await plain(self, entry)
 
-    monkeypatch.setattr(Store, "adding", counted)
+    monkeypatch.setattr(Store, "add", counted)
     async with rig(database) as house:
         house.model.behave(lambda body: hang())
         line = await connect(house.port)

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from service.answering import publisher
+from service.answering.publisher import Policy
 from tests.fakes.emqx import FaultyRest, Hold, answer, each, passed, unheard
 from tests.fakes.model import ok
-from tests.rig import eventually, message, rig
+from tests.rig import HASTY, eventually, message, rig
 
 FLOW = """
 [flows.ask]
@@ -20,12 +20,6 @@ reply = "say/${user}"
 %s
 """
 LARGE = "x" * 1_100_000
-
-
-@pytest.fixture
-def hasty(monkeypatch):
-    """Tries again soon while the broker is away."""
-    monkeypatch.setattr(publisher, "_distance", lambda attempt: 0.05)
 
 
 async def asked(house, client, *users):
@@ -73,7 +67,7 @@ async def test_a_lone_reply_waits_for_no_company(database):
 
 async def gathered(house, rest, client, users, messages=1):
     """Let the replies to these users come together in one bulk, once the holds are opened."""
-    holds = {f"say/first{number}": Hold() for number in range(publisher.LANES)}
+    holds = {f"say/first{number}": Hold() for number in range(Policy().lanes)}
     rest.behave(lambda call: holds.get(call.messages[0]["topic"]))
     for number, hold in enumerate(holds.values()):
         await asked(house, client, f"first{number}")
@@ -137,11 +131,11 @@ async def test_a_bulk_refused_for_one_goes_out_message_by_message(database):
         assert set(ends.values()) == {"done"}
 
 
-async def test_a_503_for_a_bulk_is_read_message_by_message(any_database, hasty):
+async def test_a_503_for_a_bulk_is_read_message_by_message(any_database):
     settings = {"flows": FLOW % ""}
     async with (
         FaultyRest() as rest,
-        rig(any_database, rest=rest, **settings) as house,
+        rig(any_database, rest=rest, publishing=HASTY, **settings) as house,
         house.mqtt("say/+") as client,
     ):
         holds = await gathered(house, rest, client, ["a", "b", "c", "d"])
@@ -158,12 +152,12 @@ async def test_a_503_for_a_bulk_is_read_message_by_message(any_database, hasty):
         assert payloads["echo: from b"] == payloads["echo: from d"] == 2
 
 
-async def test_what_can_not_be_dispatched_holds_up_no_other(database, hasty):
+async def test_what_can_not_be_dispatched_holds_up_no_other(database):
     """As many as there are lanes, again and again: the others go on."""
     settings = {"flows": FLOW % ""}
     async with (
         FaultyRest() as rest,
-        rig(database, rest=rest, **settings) as house,
+        rig(database, rest=rest, publishing=HASTY, **settings) as house,
         house.mqtt("say/+") as client,
     ):
         stuck = True
@@ -203,15 +197,13 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize("kind", [*OUTAGES, "refused"])
-async def test_while_the_broker_is_away_replies_are_kept_and_not_paid_twice(
-    any_database, hasty, kind
-):
+async def test_while_the_broker_is_away_replies_are_kept_and_not_paid_twice(any_database, kind):
     codes = {"401": "broker_unauthorized", "403": "broker_unauthorized"}
     code = codes.get(kind, "broker_unreachable" if kind == "refused" else "broker_unavailable")
     settings = {"flows": FLOW % ""}
     async with (
         FaultyRest() as rest,
-        rig(any_database, rest=rest, **settings) as house,
+        rig(any_database, rest=rest, publishing=HASTY, **settings) as house,
         house.mqtt("say/+") as client,
     ):
         if kind == "refused":
@@ -248,11 +240,11 @@ async def test_while_the_broker_is_away_replies_are_kept_and_not_paid_twice(
         await eventually(green)
 
 
-async def test_a_broker_that_does_not_answer_is_tried_again(database, hasty):
+async def test_a_broker_that_does_not_answer_is_tried_again(database):
     settings = {"flows": FLOW % ""}
     async with (
         FaultyRest() as rest,
-        rig(database, rest=rest, **settings) as house,
+        rig(database, rest=rest, publishing=HASTY, **settings) as house,
         house.mqtt("say/+") as client,
     ):
         house.service.emqx._http.timeout = 0.3
@@ -266,11 +258,11 @@ async def test_a_broker_that_does_not_answer_is_tried_again(database, hasty):
         await eventually(lambda: rest.calls[0].status)
 
 
-async def test_a_lost_answer_repeats_the_reply_with_the_same_request_id(database, hasty):
+async def test_a_lost_answer_repeats_the_reply_with_the_same_request_id(database):
     settings = {"flows": FLOW % ""}
     async with (
         FaultyRest() as rest,
-        rig(database, rest=rest, **settings) as house,
+        rig(database, rest=rest, publishing=HASTY, **settings) as house,
         house.mqtt("say/+") as client,
     ):
         rest.script(unheard(), passed())
@@ -325,11 +317,11 @@ async def test_stored_replies_are_published_after_a_crash_without_asking_again(a
         assert len(house.model.calls) == 3
 
 
-async def test_the_order_of_a_conversation_holds_over_an_outage(any_database, hasty):
+async def test_the_order_of_a_conversation_holds_over_an_outage(any_database):
     flows = FLOW % "history = { messages = 20 }"
     async with (
         FaultyRest() as rest,
-        rig(any_database, rest=rest, flows=flows) as house,
+        rig(any_database, rest=rest, publishing=HASTY, flows=flows) as house,
         house.mqtt("say/+") as client,
     ):
         rest.script(answer(503), answer(401), answer(503))
@@ -342,16 +334,16 @@ async def test_the_order_of_a_conversation_holds_over_an_outage(any_database, ha
         assert said == [*wanted, "q4"]
 
 
-async def test_progress_is_dropped_while_the_broker_is_away_and_replies_are_not(database, hasty):
+async def test_progress_is_dropped_while_the_broker_is_away_and_replies_are_not(database):
     flows = FLOW % 'status = "light/${user}"\nstream = "stream/${user}"'
     async with (
         FaultyRest() as rest,
-        rig(database, rest=rest, flows=flows) as house,
+        rig(database, rest=rest, publishing=HASTY, flows=flows) as house,
         house.mqtt("say/+", "light/+") as client,
     ):
         rest.behave(lambda call: answer(503))
         await asked(house, client, "first")
-        await eventually(lambda: house.service.publisher.outage is not None)
+        await eventually(lambda: house.service.health.outage is not None)
         await asked(house, client, *(f"u{n}" for n in range(5)))
         await house.model.wait_for_calls(6)
         rest.behave(None)

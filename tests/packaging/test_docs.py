@@ -177,8 +177,8 @@ REGISTRIES = re.compile(
         for first, second in [
             ("pypi", ".org"),
             ("python", "hosted.org"),
-            ("registry.npm", "js.org"),
-            ("registry.yarn", "pkg.com"),
+            ("registry.", "npmjs.org"),
+            ("registry.", "yarnpkg.com"),
             ("crates", ".io"),
             ("ruby", "gems.org"),
             ("proxy.golang", ".org"),

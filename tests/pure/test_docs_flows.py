@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.flows import Flow, parse
-from service.flows.keys import FlowKeys, HistoryKeys, PriceKeys, ProviderKeys, ToolKeys
-from service.flows.report import keys_of
+from service.flows import parse
+from service.flows.keys import keys_of
+from service.flows.tables import File, FlowKeys, History, Price, ProviderKeys, Tool
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
@@ -47,28 +47,37 @@ def test_every_example_loads_without_a_warning(block: str) -> None:
     assert made is not None
 
 
-@pytest.mark.parametrize(
-    ("keys", "ways"),
-    [
-        (keys_of(FlowKeys), [("flows", "*"), ("defaults",)]),
-        (keys_of(HistoryKeys), [("flows", "*", "history"), ("defaults", "history")]),
-        (keys_of(ToolKeys), [("flows", "*", "tools")]),
-        (keys_of(ProviderKeys), [("providers", "*")]),
-        (keys_of(PriceKeys), [("prices", "*")]),
-    ],
-    ids=["flow", "history", "tools", "providers", "prices"],
-)
-def test_every_key_is_in_an_example(keys: list[str], ways: list[tuple[str, ...]]) -> None:
-    assert set(keys) <= shown(*ways)
+WAYS: dict[Any, list[tuple[str, ...]]] = {
+    FlowKeys: [("flows", "*"), ("defaults",)],
+    History: [("flows", "*", "history"), ("defaults", "history")],
+    Tool: [("flows", "*", "tools")],
+    ProviderKeys: [("providers", "*")],
+    Price: [("prices", "*")],
+}
+
+
+def tables(table: Any = File) -> set[Any]:
+    """All tables of the file."""
+    inner = {found.table for found in keys_of(table).values() if found.table}
+    return inner.union(*map(tables, inner))
+
+
+def test_no_table_is_forgotten() -> None:
+    assert tables() == WAYS.keys()
+
+
+@pytest.mark.parametrize("table", WAYS, ids=lambda table: table.__name__)
+def test_every_key_is_in_an_example(table: Any) -> None:
+    assert keys_of(table).keys() <= shown(*WAYS[table])
 
 
 def test_every_key_is_explained() -> None:
-    history = {f"history.{key}" for key in keys_of(HistoryKeys)}
-    tables = {*keys_of(FlowKeys), *keys_of(ToolKeys), *keys_of(ProviderKeys), *history} - {"tools"}
-    assert tables <= EXPLAINED
-    assert EXPLAINED - tables == {name for name in EXPLAINED if name.startswith("${")}
+    history = {f"history.{key}" for key in keys_of(History)}
+    explained = {*keys_of(FlowKeys), *keys_of(Tool), *keys_of(ProviderKeys), *history} - {"tools"}
+    assert explained <= EXPLAINED
+    assert EXPLAINED - explained == {name for name in EXPLAINED if name.startswith("${")}
     assert "with `tools`" in TEXT
-    for key in keys_of(PriceKeys):
+    for key in keys_of(Price):
         assert f"`{key}` for" in TEXT
 
 
@@ -82,15 +91,13 @@ def test_every_function_of_where_is_named() -> None:
     assert set(FUNCTIONS) <= set(re.findall(r"`(\w+)`", section))
 
 
-@pytest.mark.parametrize(
-    ("key", "default"),
-    [("timeout", '"60s"'), ("qos", "`1`"), ("input", '"text"'), ("format", '"text"')]
-    + [("dedupe", '"${id}"'), ("deadline", '"15m"'), ("model", '"gpt-5.4-mini"')],
-)
-def test_defaults_are_told_as_they_are(key: str, default: str) -> None:
-    (row,) = re.findall(rf"^\| `{key}` \|.*$", TEXT, re.MULTILINE)
-    assert default in row.rsplit("|", 2)[1]
-    plain = Flow("x", ())
-    value = {"timeout": "60s", "deadline": "15m"}.get(key, str(getattr(plain, key)))
-    assert value in default
-    assert (plain.timeout, plain.deadline) == (60, 900)
+SETS = [key for key in keys_of(FlowKeys).values() if key.default not in (None, (), {})]
+
+
+@pytest.mark.parametrize("key", SETS, ids=lambda key: key.name)
+def test_defaults_are_told_as_they_are(key: Any) -> None:
+    (row,) = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
+    (told, *_) = re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])
+    made, _ = parse(f'[flows.x]\nrequest = "in"\nreply = "out"\n{key.name} = {told}\n')
+    assert made is not None
+    assert getattr(made.flows["x"], key.name) == key.default

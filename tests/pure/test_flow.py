@@ -52,7 +52,7 @@ def test_find() -> None:
 
 def test_the_most_specific_pattern_captures() -> None:
     patterns = ("a/#", "a/${b}", "a/${b}/${c}")
-    made = Flow("x", tuple(TopicPattern.parse(text) for text in patterns))
+    made = Flow(tuple(TopicPattern.parse(text) for text in patterns))
     assert made.match("a/1") == {"b": "1"}
     assert made.match("a/1/2") == {"b": "1", "c": "2"}
     assert made.match("a/1/2/3") == {}

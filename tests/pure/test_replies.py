@@ -6,9 +6,11 @@ import orjson
 import pytest
 
 from service.answering import reply as replies
+from service.answering.job import Job
 from service.domain import Claimed, Message, Publish, State, Usage
 from service.errors import MessageError
 from service.flows import Flow, parse
+from service.llm.attempts import Log
 from service.mqtt.templates import Scope
 
 FLOW = '[flows.x]\nrequest = "in/${user}"\nreply = "out/${user}"\n'
@@ -37,17 +39,19 @@ def claimed(*, publish: bool = True, conversation: str = "ada", **fields: Any) -
     )
 
 
-def scope(request: Claimed) -> Scope:
-    return Scope(request.message, {"user": "ada"})
+def job(made: Flow, request: Claimed) -> Job:
+    captured = {"user": "ada"}
+    scope = Scope(request.message, captured)
+    return Job(request, made, captured, scope, Log(request.id, lambda: 0))
 
 
 def said(made: Flow, request: Claimed, text: str = "hello", **more: Any) -> tuple[Publish, ...]:
     more = {"model": "m", "usage": Usage(3, 4)} | more
-    return replies.reply(made, request, scope(request), text, **more)
+    return replies.reply(job(made, request), text, **more)
 
 
 def told(made: Flow, request: Claimed) -> tuple[Publish, ...]:
-    return replies.failure(made, request, scope(request), "code", "it is so")
+    return replies.failure(job(made, request), "code", "it is so")
 
 
 def test_a_text_reply() -> None:
@@ -141,14 +145,14 @@ def test_without_topics_nothing_is_published() -> None:
     made = flow(text='[flows.x]\nrequest = "in/${user}"\n')
     assert said(made, claimed()) == ()
     assert told(made, claimed()) == ()
-    assert replies.status(made, claimed(), scope(claimed()), "working") == ()
+    assert replies.status(job(made, claimed()), "working") == ()
 
 
 def test_what_came_over_http_is_not_published() -> None:
     made, request = flow('status = "light/${user}"'), claimed(publish=False)
     assert said(made, request) == ()
     assert told(made, request) == ()
-    assert replies.status(made, request, scope(request), "working") == ()
+    assert replies.status(job(made, request), "working") == ()
 
 
 def test_a_topic_that_can_not_be_made() -> None:
@@ -160,7 +164,7 @@ def test_a_topic_that_can_not_be_made() -> None:
 
 def test_status() -> None:
     made = flow('status = "light/${user}"\nretain = true')
-    (publish,) = replies.status(made, claimed(), scope(claimed()), "failed", "code")
+    (publish,) = replies.status(job(made, claimed()), "failed", "code")
     assert publish.topic == "light/ada"
     assert orjson.loads(publish.payload) == {
         "id": "r1", "conversation": "ada", "status": "failed", "error": "code"
@@ -177,7 +181,7 @@ def test_lone_surrogates_are_no_reason_to_fail() -> None:
         made = flow(keys)
         (publish,) = said(made, request, "\ud800 x")
         publish.payload.decode()
-        (publish,) = replies.failure(made, request, scope(request), "code", "\udfff")
+        (publish,) = replies.failure(job(made, request), "code", "\udfff")
         publish.payload.decode()
-    (publish,) = replies.status(made, request, scope(request), "working")
+    (publish,) = replies.status(job(made, request), "working")
     assert orjson.loads(publish.payload)["conversation"] == "a?"

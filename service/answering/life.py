@@ -1,0 +1,351 @@
+"""One request's life in this process, from its claim to its end. Read `Life.run` first.
+
+Whatever happens, the request is stored with its end, or back in the inbox, or under a lease
+that runs out, after which another process takes it up where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from service.answering import limits, prompt
+from service.answering import reply as replies
+from service.answering.job import Job, LostLease, fenced, stored
+from service.answering.publisher import Publisher
+from service.answering.stream import stream_for
+from service.answering.tool_loop import ToolLoop
+from service.domain import Answer, Claimed, Publish, State, Turn, Usage
+from service.errors import Blame, BrokerError, MessageError, ModelError, StoreError
+from service.flows import Flows
+from service.inbox import Store
+from service.llm import retry
+from service.llm.answers import Completion
+from service.llm.ask import Asker
+from service.llm.attempts import Log
+from service.mqtt.templates import Scope
+from service.operations.events import Hub
+from service.operations.metrics import Metrics
+
+MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
+FORGOTTEN = "OK, our conversation so far is forgotten."
+
+Key = tuple[int, int]
+"""(seq, fence): one claim of one request."""
+
+log = logging.getLogger("emqx-gpt.answering")
+ends = logging.getLogger("emqx-gpt.requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request in hand, and the task that is its life."""
+
+    claimed: Claimed
+    task: asyncio.Task[None]
+
+
+class InHand:
+    """The requests in this process's hands. Each holds a place among the model calls until
+    its reply is stored. `wake` tells the worker that there may be something to do; what is
+    let go does so only while the worker waits for it (`full`)."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.wake = wake
+        self.full = False
+        self.held: dict[Key, Held] = {}
+        self.asking: set[Key] = set()
+
+    def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
+        self.held[claimed.seq, claimed.fence] = Held(claimed, task)
+        if claimed.state is not State.ANSWERED:
+            self.asking.add((claimed.seq, claimed.fence))
+
+    def free_place(self, claimed: Claimed) -> None:
+        self.asking.discard((claimed.seq, claimed.fence))
+        if self.full:
+            self.wake.set()
+
+    def let_go(self, claimed: Claimed) -> None:
+        self.held.pop((claimed.seq, claimed.fence), None)
+        self.free_place(claimed)
+
+
+class Life:
+    """What the lives of all requests share. `now` gives epoch ms."""
+
+    def __init__(
+        self,
+        flows: Flows,
+        store: Store,
+        asker: Asker,
+        publisher: Publisher,
+        hub: Hub,
+        metrics: Metrics,
+        in_hand: InHand,
+        *,
+        now: Callable[[], int],
+        max_attempts: int,
+    ) -> None:
+        self._flows = flows
+        self._store = store
+        self._tool_loop = ToolLoop(store, asker, publisher, now=now)
+        self._publisher = publisher
+        self._hub = hub
+        self._metrics = metrics
+        self._in_hand = in_hand
+        self._now = now
+        self._max_attempts = max_attempts
+
+    async def run(self, claimed: Claimed) -> None:
+        """The whole life: answered, stored, published, ended. Each step may be the last one of
+        this process; what was stored before it is not done again."""
+        try:
+            if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
+                answer = Answer(claimed.outcome or State.DONE, claimed.outbox)
+            else:
+                asked = await self._answer(claimed)
+                if asked is None:
+                    return  # back in the inbox, for later
+                answer = asked
+                await fenced(self._store.reply, claimed, answer)
+                self._in_hand.free_place(claimed)
+
+            outcome, code = answer.outcome, answer.error_code
+            if answer.outbox:
+                result = (await self._publisher.deliver(answer.outbox, after=claimed.id))[0]
+                if isinstance(result, BrokerError) and outcome is State.DONE:
+                    # EMQX takes no such reply, whenever it is sent: its sender is told why.
+                    outcome, code = State.FAILED, result.code
+                    await self._publisher.deliver(self._refused(claimed, result))
+                    await fenced(
+                        self._store.finish,
+                        claimed,
+                        delivered=False,
+                        outcome=outcome,
+                        error_code=code,
+                        error_message=result.message,
+                    )
+                else:
+                    delivered = False if isinstance(result, BrokerError) else result
+                    await fenced(self._store.finish, claimed, delivered=delivered)
+            self._ended(claimed, outcome, code)
+        except LostLease:
+            log.debug("request %s: another process has it", claimed.id)
+        except StoreError as error:
+            # Its lease runs out, and whoever claims it then goes on from what was stored.
+            log.error("request %s: not stored: %s", claimed.id, error.message, extra=about(claimed))
+        except Exception:
+            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
+        finally:
+            self._in_hand.let_go(claimed)
+
+    # How it is answered
+
+    async def _answer(self, claimed: Claimed) -> Answer | None:
+        """What to store; None: it went back to the inbox. Raises LostLease, StoreError."""
+        flow = self._flows.flows.get(claimed.flow or "")
+        if flow is None:
+            text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
+            return Answer(State.FAILED, error_code="flow_unknown", error_message=text)
+        captured = flow.match(claimed.message.topic) or {}
+        attempts = Log(claimed.id, self._now)
+        job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
+        try:
+            try:
+                answer = self._too_late(job)
+                if answer is None:
+                    asked = prompt.understand(flow, claimed.message, captured)
+                    job = replace(job, scope=asked.scope)
+                    answer = await self._ask(job, asked)
+            except prompt.Ignored as ignored:
+                answer = self._without_reply(job, State.IGNORED, ignored.reason, "", tell=False)
+            except MessageError as error:
+                answer = self._without_reply(job, State.FAILED, error.code, error.message)
+            except ModelError as error:
+                answer = await self._failed(job, error)
+        except (LostLease, StoreError):
+            raise
+        except Exception as fault:
+            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
+            answer = await self._internal(job, fault)
+        if answer is None:
+            return None
+        return replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
+
+    def _too_late(self, job: Job) -> Answer | None:
+        """How it ends unasked, if it was given up or its time is over."""
+        claimed = job.claimed
+        if claimed.claims > MAX_CLAIMS:
+            text = f"given up after it was begun {claimed.claims - 1} times and never finished"
+            return self._without_reply(job, State.FAILED, "worker_killed", text)
+        if self._now() >= claimed.deadline and not claimed.steps:
+            tried = claimed.tries or claimed.attempts
+            text = "no answer came in time" if tried else "it came too late to be asked"
+            return self._without_reply(job, State.EXPIRED, "expired", text)
+        return None
+
+    async def _ask(self, job: Job, asked: prompt.Asked) -> Answer:
+        """Memory, limits, progress, the model and its tools, and the reply made of it."""
+        claimed, flow, now = job.claimed, job.flow, self._now()
+        if claimed.publish:
+            replies.reply_topic(job)  # better known before it is paid for
+        if flow.cooldown is not None and (claimed.cooldown_until or 0) > now:
+            raise prompt.Ignored("cooldown")
+        if flow.history is not None and flow.history.resets(asked.scope.text):
+            publishes = self._reply(job, Completion(FORGOTTEN, ""))
+            return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)
+
+        keep = (flow.history.messages + 1) // 2 if flow.history else 0
+        turns = prompt.remembered(flow, claimed.turns[-keep:] if keep else (), now)
+        messages: list[Mapping[str, Any]] = list(prompt.compose(flow, asked, turns))
+        estimate = prompt.estimate_of(messages)
+        allowance = limits.Allowance(self._store, job, estimate, now)
+        if over := await allowance.take():
+            return self._without_reply(job, State.IGNORED, "limit", limits.told(over))
+
+        for publish in replies.status(job, "working"):
+            self._publisher.post(publish, of=claimed.id)
+        stream = None
+        if flow.stream is not None or self._hub.wanted(claimed.id):
+            stream = stream_for(job, self._hub, self._publisher)
+        try:
+            with stream or contextlib.nullcontext():
+                completion = await self._tool_loop.run(job, messages, stream)
+        except BaseException:
+            await allowance.settle(job.log.usage.total_tokens if job.log.attempts else None)
+            raise
+        # Some servers do not count what they stream.
+        used = job.log.usage.total_tokens or estimate + prompt.estimate(completion.text)
+        await allowance.settle(used)
+
+        now = self._now()
+        turn = None
+        if flow.history is not None:
+            tokens = prompt.estimate(asked.text) + prompt.estimate(completion.text)
+            turn = Turn(asked.text, completion.text, now, tokens)
+        return Answer(
+            State.DONE,
+            self._reply(job, completion),
+            text=completion.text,
+            model=completion.model,
+            turn=turn,
+            keep_turns=keep,
+            cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
+        )
+
+    # What is said
+
+    def _reply(self, job: Job, completion: Completion) -> tuple[Publish, ...]:
+        sent = replies.reply(
+            job,
+            completion.text,
+            model=completion.model,
+            usage=job.log.usage,
+            truncated=completion.truncated,
+        )
+        return sent + replies.status(job, "completed")
+
+    def _without_reply(
+        self, job: Job, state: State, code: str, message: str, *, tell: bool = True
+    ) -> Answer:
+        """An end without a reply, and the sentence about it."""
+        publishes = replies.failure(job, code, message) if tell else ()
+        publishes += replies.status(job, replies.STATUS[state], code)
+        return Answer(state, publishes, error_code=code, error_message=message or None)
+
+    def _refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
+        """What its sender is told when the broker refuses the reply."""
+        flow = self._flows.flows.get(claimed.flow or "")
+        if flow is None:
+            return ()
+        captured = flow.match(claimed.message.topic) or {}
+        scope = Scope(claimed.message, captured)
+        job = Job(claimed, flow, captured, scope, Log(claimed.id, self._now))
+        notice = replies.failure(job, error.code, error.message)
+        return notice + replies.status(job, "failed", error.code)
+
+    # When it fails
+
+    async def _failed(self, job: Job, error: ModelError) -> Answer | None:
+        """How it ends; None: again later."""
+        claimed, flow = job.claimed, job.flow
+        if flow.on_error is not None:
+            # Said at once: a spoken alert that waits for the model's recovery comes too late.
+            text = flow.on_error.render(job.scope)
+            said = replies.reply(job, text, model="", usage=Usage(), error=error.code)
+            said += replies.status(job, "failed", error.code)
+            return Answer(
+                State.FAILED, said, text, error_code=error.code, error_message=error.message
+            )
+        decision = retry.decide(
+            error,
+            tries=claimed.tries + 1,
+            max_attempts=self._max_attempts,
+            jitter=random.random(),
+            left=(claimed.deadline - self._now()) / 1000,
+        )
+        if isinstance(decision, retry.Again):
+            await self._reschedule(job, decision, error)
+            return None
+        return self._without_reply(job, State.FAILED, decision.code, error.message)
+
+    async def _internal(self, job: Job, fault: Exception) -> Answer | None:
+        """Tried again like a passing error of the model, and in the end a dead letter."""
+        error = ModelError(
+            f"an internal error ({type(fault).__name__})", code="internal", blame=Blame.PASSING
+        )
+        tries = job.claimed.tries + 1
+        if tries < self._max_attempts:
+            later = retry.Again(retry.outer_delay(tries, random.random()))
+            await self._reschedule(job, later, error)
+            return None
+        # Nothing is told: telling it may be what fails.
+        return Answer(State.FAILED, error_code=error.code, error_message=error.message)
+
+    async def _reschedule(self, job: Job, later: retry.Again, error: ModelError) -> None:
+        claimed = job.claimed
+        log.log(
+            logging.WARNING if later.counts else logging.DEBUG,
+            "request %s flow=%s: %s; again in %.1f s",
+            claimed.id,
+            claimed.flow,
+            error.message,
+            later.delay,
+            extra=about(claimed, code=error.code),
+        )
+        await stored(
+            self._store.again,
+            claimed,
+            at=self._now() + int(later.delay * 1000),
+            attempts=tuple(job.log.attempts),
+            count=later.counts,
+            error_code=error.code,
+            error_message=error.message,
+        )
+
+    def _ended(self, claimed: Claimed, state: State, code: str | None) -> None:
+        """One log line, and the counters."""
+        seconds = max(0, self._now() - claimed.accepted_at) / 1000
+        flow = claimed.flow or ""
+        self._metrics.ended_in(flow if flow in self._flows.flows else "", state, code, seconds)
+        ends.log(
+            logging.WARNING if state in (State.FAILED, State.EXPIRED) else logging.INFO,
+            "request %s %s flow=%s took=%.3fs%s",
+            claimed.id,
+            state,
+            flow or "-",
+            seconds,
+            f" error={code}" if code else "",
+            extra=about(claimed, state=str(state), code=code, seconds=seconds),
+        )
+
+
+def about(claimed: Claimed, **more: object) -> dict[str, object]:
+    """The fields of a log line about this request (LOG_FORMAT=json)."""
+    return {"request": claimed.id, "flow": claimed.flow, **more}

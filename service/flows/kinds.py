@@ -1,0 +1,192 @@
+"""The types that a key of flows.toml can have: how it is read, what an editor is told of it, and
+by which mark the checks know it.
+
+A key is one line in `tables`: `status: Topic | None = key(None, "Where progress is told.")`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, Strict
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
+
+from service.flows.models import ModelRef
+from service.mqtt.templates import Template, TemplateError
+from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
+from service.units import DURATION, LIMIT, Limit, duration, limit, show_seconds, whole_seconds
+
+T = TypeVar("T")
+REQUIRED: Any = object()
+
+_LONGEST_REGEX = 500
+# (a+)+ and the like: a repeated group that itself repeats can take for ever on one message.
+_NESTED_REPEAT = re.compile(r"(?<!\\)[+*}][^()\[\]\\|]*\)(?:[+*]|\{\d+,\d*\})")
+
+
+def key(default: Any, description: str, *, default_from: str = "", **limits: Any) -> Any:
+    """Declares a key. `default_from` names the key whose value it has when it is not set;
+    `limits` are pydantic's (`ge`, `le`); a `default` that makes new values is called."""
+    metadata = {"description": description, "default_from": default_from, **limits}
+    if default is REQUIRED:
+        return field(metadata=metadata)
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class Mark(Enum):
+    """What the checks do with a value."""
+
+    PLAIN = auto()  # nothing more
+    REQUEST = auto()  # a topic that is answered: nothing is published to it
+    TEMPLATE = auto()  # every ${name} in it stands for something
+    TOPIC = auto()  # likewise, and it is published to
+    LOOKUP = auto()  # likewise a topic, but only read
+    RESPONSE = auto()  # a filter of topics that may be published to
+    REGEX = auto()
+    MODEL = auto()
+    CONDITION = auto()
+    JSON = auto()
+    SCHEMA = auto()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Kind:
+    """A type: `read` makes the value or raises, `write` gives the text that would be read."""
+
+    mark: Mark
+    read: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+    write: Callable[[Any], Any] = str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return dict(self.schema)
+
+
+class OneOrMore:
+    """One value or a list of them, as a tuple."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_before_validator_function(_as_tuple, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        item = handler(core)["items"]
+        return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+def fault(message: str, hint: str = "") -> PydanticCustomError:
+    """What is wrong with a value, and what to do."""
+    return PydanticCustomError("fault", "fault", {"message": message, "hint": hint})
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    if isinstance(value, list) and not value:
+        raise PydanticKnownError("too_short", _SHORT)
+    if not isinstance(value, str | list):
+        raise fault("must be text in quotes, or a list of such")
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+_SHORT = {"field_type": "Tuple", "min_length": 1, "actual_length": 0}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise PydanticKnownError("string_type")
+    if not value:
+        raise fault("is empty")
+    return value
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PydanticKnownError("dict_type")
+    return value
+
+
+def _read(parse: Callable[[str], T]) -> Callable[[Any], T]:
+    def read(value: Any) -> T:
+        try:
+            return parse(_text(value))
+        except (TemplateError, TopicError) as error:
+            raise fault(error.message, error.hint) from None
+
+    return read
+
+
+def _filter(text: str) -> str:
+    if found := fault_in_filter(text):
+        raise fault(f'"{text}" {found}', 'a filter is such as "replies/#"')
+    return text
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    if len(text) > _LONGEST_REGEX:
+        raise fault(f"is longer than {_LONGEST_REGEX} characters", "say less")
+    if _NESTED_REPEAT.search(text):
+        raise fault(
+            "repeats a group that repeats itself; one message could keep it busy for ever",
+            "drop one of the two repeats: (a+)+ finds what a+ finds",
+        )
+    try:
+        # `.` takes line ends too: "the wake word and all before it" may span lines.
+        return re.compile(text, re.DOTALL)
+    except (re.error, RecursionError, OverflowError) as error:
+        hint = "in '…' quotes TOML leaves backslashes alone"
+        raise fault(f"is no regular expression: {error}", hint) from None
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """OpenAI wants the type; it can only be this one."""
+    return {"type": "object", **(_table(value) or {"properties": {}})}
+
+
+def no_arguments() -> dict[str, Any]:
+    return _parameters({})
+
+
+def _no_bool(value: Any) -> Any:
+    """Python takes true for 1; here it is a slip."""
+    if isinstance(value, bool):
+        raise ValueError("write 0, 1 or 2")
+    return value
+
+
+def _shaped(pattern: str, *examples: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)}
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_TABLE = {"type": "object", "additionalProperties": True}
+_DURATION = _shaped(DURATION, "90s", "5m", "24h", "7d")
+_LIMIT = _shaped(LIMIT, "10/min", "100/h", "1000/day")
+
+Flag = Annotated[bool, Strict()]
+Whole = Annotated[int, Strict()]
+Count = Annotated[int, Strict(), Field(gt=0, le=10**12)]  # databases count in 64 bits
+Number = Annotated[float, Strict()]
+Qos = Annotated[Literal[0, 1, 2], BeforeValidator(_no_bool)]
+Text = Annotated[str, Kind(Mark.PLAIN, _text, _TEXT)]
+Duration = Annotated[float, Kind(Mark.PLAIN, duration, _DURATION, show_seconds)]
+WholeSeconds = Annotated[int, Kind(Mark.PLAIN, whole_seconds, _DURATION, show_seconds)]
+Rate = Annotated[Limit, Kind(Mark.PLAIN, limit, _LIMIT)]
+
+RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(TopicPattern.parse), _TEXT)]
+Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
+Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
+LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]
+ResponseFilter = Annotated[str, Kind(Mark.RESPONSE, _read(_filter), _TEXT)]
+Regex = Annotated[re.Pattern[str], Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]
+Model = Annotated[ModelRef, Kind(Mark.MODEL, _read(ModelRef.parse), _TEXT)]
+Condition = Annotated[str, Kind(Mark.CONDITION, _text, _TEXT)]
+JsonTable = Annotated[Mapping[str, Any], Kind(Mark.JSON, _table, _TABLE, dict)]
+JsonSchema = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _table, _TABLE, dict)]
+Parameters = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _parameters, _TABLE, dict)]

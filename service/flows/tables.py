@@ -1,0 +1,188 @@
+"""The tables of flows.toml. Each key is declared here and nowhere else: its type, its default
+and what an editor says of it. `load`, the checks, the schema and the docs test read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from service.flows.kinds import (
+    REQUIRED,
+    Condition,
+    Count,
+    Duration,
+    Flag,
+    JsonSchema,
+    JsonTable,
+    LookupTopic,
+    Model,
+    Number,
+    OneOrMore,
+    Parameters,
+    Qos,
+    Rate,
+    Regex,
+    RequestTopic,
+    ResponseFilter,
+    Text,
+    Topic,
+    Whole,
+    WholeSeconds,
+    Words,
+    key,
+    no_arguments,
+)
+from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.mqtt.templates import Template
+
+FLOW_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
+_FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Memory of a conversation."""
+
+    __pydantic_config__ = _FORBID
+
+    messages: Whole = key(
+        10, "How many messages are remembered; an exchange is two.", ge=2, le=1000
+    )
+    tokens: Count | None = key(
+        None, "Remember no more than about this many tokens; the oldest go first."
+    )
+    ttl: Duration | None = key(None, 'Forget after this much silence: "24h".')
+    reset: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        (), "Messages that say nothing but this forget the conversation."
+    )
+
+    def resets(self, text: str) -> bool:
+        """Whether `text` is nothing but a reset word."""
+        said = text.strip().casefold()
+        return any(said == word.strip().casefold() for word in self.reset)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something the model may do (publish to `topic`) or look up (`read` a retained message)."""
+
+    __pydantic_config__ = _FORBID
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = key(
+        REQUIRED, "The function's name, for the model: letters, digits, _ and -."
+    )
+    description: Text = key(REQUIRED, "What it does and when to use it, for the model.")
+    topic: Topic | None = key(
+        None, "Where a call is published; ${name} is an argument or a captured level."
+    )
+    payload: Words | None = key(None, "What is published. Without it: the arguments as JSON.")
+    read: LookupTopic | None = key(None, "The topic whose retained message is told to the model.")
+    parameters: Parameters = key(no_arguments, "The arguments, as JSON Schema of an object.")
+    at_most_once: Flag = key(False, "Rather lose a call in a crash than publish it twice.")
+    qos: Qos = key(1, "QoS of what is published.")
+    retain: Flag = key(False, "Publish as a retained message.")
+
+
+@dataclass(frozen=True, slots=True)
+class FlowKeys:
+    """One flow: which topics, which prompt and model, where the reply goes."""
+
+    __pydantic_config__ = _FORBID
+
+    request: Annotated[tuple[RequestTopic, ...], OneOrMore()] = key(
+        (), "Topics to answer; ${name} captures one level. One or several."
+    )
+    where: Condition | None = key(None, "Condition in EMQX's rule SQL; it is tested in the broker.")
+    reply: Topic | None = key(None, "Where the reply is published.")
+    error: Topic | None = key(
+        None, "Where failures are told. Without it: on the reply topic.", default_from="reply"
+    )
+    stream: Topic | None = key(
+        None, "Where pieces of the reply are published while the model writes."
+    )
+    status: Topic | None = key(None, "Where progress is told: working, then completed or failed.")
+    conversation: Words | None = key(
+        None, "What shares memory, order and cooldown. Without it: the captured levels."
+    )
+    input: Literal["text", "json", "image"] = key("text", "What the payload is.")
+    prompt: Words | None = key(None, "What the model is asked. Without it: the payload as it came.")
+    strip: Regex | None = key(None, "Regular expression; what it finds is cut from the message.")
+    require: Regex | None = key(None, "Regular expression; a message without it is ignored.")
+    dedupe: Words = key(
+        Template.parse("${id}"), "Two messages with the same value are one request."
+    )
+    system: Words | None = key(None, "Instructions to the model.")
+    model: Model = key(
+        ModelRef(DEFAULT_PROVIDER, DEFAULT_MODEL), "Name of the model, or PROVIDER/name."
+    )
+    fallback: Annotated[tuple[Model, ...], OneOrMore()] = key(
+        (), "Models to ask, in this order, when the first one can't answer."
+    )
+    temperature: Number | None = key(
+        None, "Sent only if set: reasoning models refuse it.", ge=0, le=2
+    )
+    max_tokens: Count | None = key(None, "Longest answer, in tokens.")
+    timeout: Duration = key(60.0, 'Longest wait for one model call: "60s".')
+    params: JsonTable = key(dict, "Anything else of the Chat Completions API, sent as it stands.")
+    history: History | None = key(None, "Memory; off unless set.")
+    format: Literal["text", "json"] = key("text", "The reply as bare text, or in a JSON envelope.")
+    schema: JsonSchema | None = key(None, "JSON Schema; the model then answers with such JSON.")
+    qos: Qos = key(1, "QoS of what is published.")
+    retain: Flag = key(False, "Publish the reply as a retained message.")
+    expiry: WholeSeconds | None = key(
+        None, "MQTT 5: the broker drops an undelivered reply after this long."
+    )
+    deadline: Duration = key(900.0, "After this long a request is not asked any more.")
+    cooldown: Duration | None = key(None, "After a reply, ignore the conversation for this long.")
+    limit: Rate | None = key(None, 'Requests per conversation: "10/min".')
+    client_limit: Rate | None = key(None, 'Requests per client id: "100/h".')
+    daily_tokens: Count | None = key(None, "Tokens this flow may use in a day (UTC).")
+    on_error: Words | None = key(None, "Published as the reply when no model can answer.")
+    tools: tuple[Tool, ...] = key((), "What the model may do.")
+    allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
+        (), "Filters that an MQTT 5 Response-Topic must match to count."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeys:
+    """An OpenAI-compatible server beside the default one."""
+
+    __pydantic_config__ = _FORBID
+
+    base_url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")] | None = key(
+        None, "Address of its API, up to and including /v1."
+    )
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = key(
+        None, "Name of the environment variable with its key; none: no key."
+    )
+    max_tokens_param: Literal["max_tokens", "max_completion_tokens"] | None = key(
+        None, "What this server calls max_tokens."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    __pydantic_config__ = _FORBID
+
+    input: Number = key(REQUIRED, "Tokens sent.", ge=0)
+    output: Number = key(REQUIRED, "Tokens received.", ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """flows.toml of emqx-gpt: which messages a model answers, and how."""
+
+    __pydantic_config__ = _FORBID
+
+    defaults: FlowKeys | None = key(
+        None, "Keys that hold for every flow which does not set them itself."
+    )
+    providers: dict[str, ProviderKeys] = key(dict, "OpenAI-compatible servers by name.")
+    prices: dict[str, Price] = key(dict, "Prices by model, for the cost figures.")
+    flows: dict[str, FlowKeys] = key(dict, "The flows by name.")

@@ -1,0 +1,35 @@
+"""What people do to the inbox: ask a dead letter again, forget a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service.errors import Conflict
+from service.flows import Flows
+from service.inbox import Store
+from service.operations.insights import found, known
+
+DEADLINE = 900.0  # seconds, for a request whose flow is gone
+
+
+class Actions:
+    """Changes that the API and the CLI make. `now` gives epoch ms."""
+
+    def __init__(self, store: Store, flows: Flows, *, now: Callable[[], int]) -> None:
+        self._store = store
+        self._flows = flows
+        self._now = now
+
+    async def retry(self, id: str) -> None:
+        """A dead letter goes to the end of the queue. Raises NotFound, Conflict."""
+        row = await found(self._store, id)
+        flow = self._flows.flows.get(row.flow or "")
+        seconds = flow.deadline if flow else DEADLINE
+        if not await self._store.retry(id, deadline=self._now() + int(seconds * 1000)):
+            state = (await found(self._store, id)).state
+            raise Conflict(f"it is {state}; only failed and expired requests are retried")
+
+    async def forget(self, flow: str, conversation: str) -> int:
+        """Forget a conversation; how many turns it had. Raises NotFound for an unknown flow."""
+        known(self._flows, flow)
+        return await self._store.forget(flow, conversation)

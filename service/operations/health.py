@@ -1,0 +1,59 @@
+"""Able to take and answer? Database, broker and model, each named, with what is wrong."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from service.emqx.publish_api import Emqx
+from service.errors import BrokerError, StoreError
+from service.inbox import Store
+from service.llm.circuit_breaker import Gates
+
+READY_CACHE = 2.0  # seconds a look at the broker counts, so that probes cost it little
+
+
+class Health:
+    """One process's health. `outage` is why the broker takes nothing now; the publisher,
+    which knows it first, writes it here."""
+
+    def __init__(self, store: Store, emqx: Emqx, gates: Gates) -> None:
+        self._store = store
+        self._emqx = emqx
+        self._gates = gates
+        self._seen: BrokerError | None = None
+        self._look_again = 0.0
+        self.outage: BrokerError | None = None
+
+    async def ready(self) -> tuple[bool, dict[str, Any]]:
+        """Whether all work, and how each is."""
+        parts = {"database": await self._database(), "broker": await self._broker()}
+        closed = sorted(self._gates.states(), key=lambda one: one.ok)
+        parts["model"] = {"ok": all(one.ok for one in closed)}
+        if closed:
+            parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
+            parts["model"]["providers"] = [one.provider for one in closed]
+        return all(part["ok"] for part in parts.values()), parts
+
+    async def _database(self) -> dict[str, Any]:
+        try:
+            await self._store.ping()
+        except StoreError as error:
+            return {"ok": False, "code": error.code, "message": error.message}
+        return {"ok": True}
+
+    async def _broker(self) -> dict[str, Any]:
+        error = self.outage or await self._ping()
+        if error is None:
+            return {"ok": True}
+        return {"ok": False, "code": error.code, "message": error.message}
+
+    async def _ping(self) -> BrokerError | None:
+        if time.monotonic() >= self._look_again:
+            self._seen = None
+            try:
+                await self._emqx.ping()
+            except BrokerError as error:
+                self._seen = error
+            self._look_again = time.monotonic() + READY_CACHE
+        return self._seen
