@@ -123,13 +123,22 @@ class Service:
         except StoreBusy as error:
             log.error("what was in hand waits for its leases to run out: %s", error.message)
 
-    async def stop(self) -> None:
-        """Take nothing more, finish what is in hand within GRACE, give the rest back."""
+    async def drain(self) -> None:
+        """Take nothing more, finish what is in hand within GRACE, give the rest back. Webhooks
+        are still answered, with 503; once."""
+        if self.intake.closing:
+            return
         self.intake.closing = True
-        self.watchdog.stop()
+        self.health.closing = True
+        log.info("shutting down: webhooks are answered 503 from now on")
         await self.worker.stop(self.settings.grace)
         self.hub.close()
         await self.publisher.close()
+
+    async def stop(self) -> None:
+        """Drain, then close everything."""
+        await self.drain()
+        self.watchdog.stop()
         await self.store.close()
         await self.gpt.close()
         await self.emqx.close()

@@ -24,6 +24,7 @@ class Health:
         self._seen: BrokerError | None = None
         self._look_again = 0.0
         self.outage: BrokerError | None = None
+        self.closing = False  # the process shuts down
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all work, and how each is."""
@@ -33,6 +34,8 @@ class Health:
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
             parts["model"]["providers"] = [one.provider for one in closed]
+        if self.closing:
+            parts["service"] = {"ok": False, "code": "shutting_down", "message": "shutting down"}
         return all(part["ok"] for part in parts.values()), parts
 
     async def _database(self) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from tests.rig import WEBHOOK
 WORKERS = 16  # EMQX's buffer workers
 CONNECTIONS = 8
 WINDOW = 100  # messages of a worker that are out at once (inflight_window)
-RESUME = 0.25  # seconds before a worker tries a message again
+RESUME = 2.0  # seconds before a worker tries a message again (health_check_interval)
 STRAGGLERS = 0.2  # of those it tries again it sends later than younger ones
-LATE = (0.5, 3.5)  # seconds by which they are later
+LATE = (1.0, 3.5)  # seconds by which they are later
 _AGAIN = (429, 503)  # what EMQX tries again; any other status than 2xx drops the message
 _DONE = frozenset({State.DONE})
 _LATE = frozenset({State.DONE, State.EXPIRED, State.FAILED})
