@@ -139,27 +139,42 @@ def _published(story: Story) -> Iterator[str]:
 
 
 def _order(stories: list[Story]) -> Iterator[str]:
-    conversations: dict[tuple[str, str], list[Story]] = defaultdict(list)
-    for story in stories:
-        if story.message.ordered and story.copies:
-            conversations[story.message.conversation].append(story)
-    for line in conversations.values():
-        line.sort(key=lambda story: (story.message.received_at, story.message.id))
+    for line in _conversations(stories):
         yield from _in_turn(line)
         yield from _remembered(line)
 
 
 def _in_turn(line: list[Story]) -> Iterator[str]:
-    """What was taken before its successor was even sent must be answered before it is asked."""
+    """What was taken before its successor was first asked must be answered before that."""
     for at, late in enumerate(line):
+        began = min((call.at for call in late.calls), default=late.copies[0][1].at)
         for early in line[:at]:
-            if early.message.taken_at >= late.message.sent_at:
-                continue  # it may have arrived after its successor was answered
+            if early.message.taken_at >= began:
+                continue  # EMQX brought it too late
             first = early.copies[0]
             if first[0] > late.copies[0][0]:
                 yield f"out of order: {late} was published before {early}"
             if late.told is not None and late.told.at < first[1].at:
                 yield f"asked too early: {late}, before {early} was published"
+
+
+def inversions(stories: list[Story]) -> int:
+    """Replies of a conversation that came before one of a message that EMQX received earlier."""
+    return sum(
+        one.copies[0][0] > after.copies[0][0]
+        for line in _conversations(stories)
+        for one, after in pairwise(line)
+    )
+
+
+def _conversations(stories: list[Story]) -> Iterator[list[Story]]:
+    """The stories of each conversation, in the order in which EMQX received the messages."""
+    found: dict[tuple[str, str], list[Story]] = defaultdict(list)
+    for story in stories:
+        if story.message.ordered and story.copies:
+            found[story.message.conversation].append(story)
+    for line in found.values():
+        yield sorted(line, key=lambda story: (story.message.received_at, story.message.id))
 
 
 def _remembered(line: list[Story]) -> Iterator[str]:
@@ -196,6 +211,7 @@ def _count(evidence: Evidence, stories: list[Story]) -> dict[str, Any]:
         - sum(story.row.state.ended for story in stories),
         "ended": dict(states),
         "given up after five kills": sum(s.row.error_code == "worker_killed" for s in stories),
+        "replies out of EMQX's order": inversions(stories),
         "replies published": sum(copies),
         "replies published again": sum(max(0, count - 1) for count in copies),
         "requests with a repeated reply": sum(count > 1 for count in copies),
