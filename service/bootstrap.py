@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from service.answering.intake import Intake
-from service.answering.life import InHand, Life
-from service.answering.publisher import Policy, Publisher
+from service.answering.job import InHand
+from service.answering.life import Life
+from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.worker import LEASE, Worker
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.inbox import Store
 from service.llm.ask import Asker
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.retry import USUAL, RetryPolicy
 from service.operations.actions import Actions
 from service.operations.events import Hub
 from service.operations.health import Health
@@ -49,7 +51,8 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
-        publishing: Policy | None = None,
+        policy: RetryPolicy = USUAL,
+        publishing: PublishPolicy = STANDARD,
         now: Callable[[], int] = epoch_ms,
     ) -> None:
         self.settings = settings
@@ -64,10 +67,10 @@ class Service:
         wake = asyncio.Event()
         url = settings.database_url.get_secret_value()
         self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
-        self.gates = Gates(time.monotonic)
+        self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
         self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
-        self.health = Health(self.store, self.emqx, self.gates)
+        self.health = Health(self.store, self.emqx, self.breakers)
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)
 
@@ -78,7 +81,7 @@ class Service:
         life = Life(
             flows,
             self.store,
-            Asker(self.gpt, self.gates, on_call=self.metrics.called),
+            Asker(self.gpt, self.breakers, on_call=self.metrics.called, policy=policy),
             self.publisher,
             self.hub,
             self.metrics,
@@ -91,7 +94,7 @@ class Service:
             self.store,
             life,
             in_hand,
-            self.gates,
+            self.breakers,
             self.intake,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,

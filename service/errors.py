@@ -115,7 +115,7 @@ class MessageError(EmqxGptError):
     code = "message"
 
 
-class Blame(StrEnum):
+class ErrorKind(StrEnum):
     """What an error speaks of, and so what waiting could mend."""
 
     REQUEST = "request"  # this question, as it stands, will fail again
@@ -135,12 +135,12 @@ class ModelError(EmqxGptError):
         message: str,
         *,
         code: str,
-        blame: Blame,
+        kind: ErrorKind,
         retry_after: float | None = None,
         status: int | None = None,
     ) -> None:
         super().__init__(message, code=code)
-        self.blame = blame
+        self.kind = kind
         self.retry_after = retry_after
         self.status = status
 

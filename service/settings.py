@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import ConfigError, Fault
+from service.units import seconds, size
 
 SECRETS = (
     "OPENAI_API_KEY",
@@ -25,26 +26,20 @@ SECRETS = (
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
+
+def _url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError(f"{value!r} is not a URL; it begins with http:// or https://")
+    return value.rstrip("/")
 
 
-def seconds(text: str) -> float:
-    """`"7d"`, `"30s"`, `"1h30m"` → seconds. Raises ValueError."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text.strip())
-    if not parts or "".join(n + u for n, u in parts) != text.strip():
-        raise ValueError(f"{text!r} is not a duration; write for example 30s, 15m, 24h or 7d")
-    return float(sum(float(n) * _UNITS[u] for n, u in parts))
+def _text(parse: Callable[[str], object]) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-def size(text: str) -> int:
-    """`"8 MB"` → bytes. Raises ValueError."""
-    found = re.fullmatch(r"(\d+)\s*([kKmMgG]?[bB]?)", text.strip())
-    unit = found[2].upper() if found else "?"
-    unit = unit if unit in _SIZES else unit + "B"
-    if not found or unit not in _SIZES:
-        raise ValueError(f"{text!r} is not a size; write for example 8 MB")
-    return int(found[1]) * _SIZES[unit]
+Url = Annotated[str, AfterValidator(_url)]
+Seconds = Annotated[float, _text(seconds)]
+Bytes = Annotated[int, _text(size)]
 
 
 class Settings(BaseSettings):
@@ -59,11 +54,11 @@ class Settings(BaseSettings):
     )
 
     openai_api_key: SecretStr | None = Field(None, description="Key of the model's API")
-    openai_base_url: str = Field(
+    openai_base_url: Url = Field(
         "https://api.openai.com/v1", description="Any OpenAI-compatible server"
     )
     openai_model: str | None = Field(None, description="Model, over the default of flows.toml")
-    emqx_url: str = Field("http://127.0.0.1:18083", description="EMQX's REST API")
+    emqx_url: Url = Field("http://127.0.0.1:18083", description="EMQX's REST API")
     emqx_api_key: SecretStr | None = Field(None, description="API key for publishing")
     emqx_api_secret: SecretStr | None = Field(None, description="Its secret")
     emqx_admin_key: SecretStr | None = Field(
@@ -82,43 +77,21 @@ class Settings(BaseSettings):
     flows: Path = Field(Path("flows.toml"), description="The flows file")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
-    public_url: str | None = Field(
+    public_url: Url | None = Field(
         None, description="What EMQX calls; default http://127.0.0.1:PORT"
     )
     max_concurrency: int = Field(256, ge=1, description="Model calls in flight")
     max_backlog: int = Field(100_000, ge=1, description="Waiting requests before 503")
-    max_body: int = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
+    max_body: Bytes = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
-    retention: float = Field(7 * 86400.0, description="Ended requests are kept this long")
-    grace: float = Field(30.0, description="SIGTERM: time for requests in flight")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")
+    grace: Seconds = Field(30.0, description="SIGTERM: time for requests in flight")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], _text(str.lower)] = Field(
         "info", description="debug, info, warning or error"
     )
-    log_format: Literal["text", "json"] = Field("text", description="text or json lines")
-
-    @field_validator("retention", "grace", mode="before")
-    @classmethod
-    def _duration(cls, value: Any) -> Any:
-        return seconds(value) if isinstance(value, str) else value
-
-    @field_validator("max_body", mode="before")
-    @classmethod
-    def _size(cls, value: Any) -> Any:
-        return size(value) if isinstance(value, str) else value
-
-    @field_validator("log_level", "log_format", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
-
-    @field_validator("emqx_url", "openai_base_url", "public_url")
-    @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not re.match(r"https?://[^/\s]+", value):
-            raise ValueError(f"{value!r} is not a URL; it begins with http:// or https://")
-        return value.rstrip("/")
+    log_format: Annotated[Literal["text", "json"], _text(str.lower)] = Field(
+        "text", description="text or json lines"
+    )
 
     @property
     def webhook_tokens(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Durations ("1h30m") and limits ("10/min") as people write them."""
+"""Durations ("1h30m"), sizes ("8 MB") and limits ("10/min") as people write them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS = {"": "s", "sec": "s", "second": "s", "min": "m", "minute": "m", "hour": "h", "day": "d"}
 DURATION = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+"
 LIMIT = r"[0-9]+ ?/ ?[0-9]*(s|sec|second|m|min|minute|h|hour|d|day)"
+SIZE = r"([0-9]+)\s*([kKmMgG]?[bB]?)"
 _TEN_YEARS = 315_360_000
+_SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1_000_000, "GB": 1_000_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +26,42 @@ class Limit:
         return f"{self.count}/{show_seconds(self.per)}"
 
 
+def seconds(text: str) -> float:
+    """Seconds of "7d", "30s", "1h30m", nothing at all included; raises ValueError."""
+    if not re.fullmatch(DURATION, text.strip()):
+        raise ValueError(f"{text!r} is not a duration; write for example 30s, 15m, 24h or 7d")
+    parts = re.findall(r"([0-9.]+)([a-z]+)", text)
+    return float(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+
+
+def size(text: str) -> int:
+    """Bytes of "8 MB"; raises ValueError."""
+    found = re.fullmatch(SIZE, text.strip())
+    unit = found[2].upper() if found else "?"
+    unit = unit if unit in _SIZES else unit + "B"
+    if not found or unit not in _SIZES:
+        raise ValueError(f"{text!r} is not a size; write for example 8 MB")
+    return int(found[1]) * _SIZES[unit]
+
+
 def duration(value: Any) -> float:
     """Seconds of "5m", "24h", "1h30m"; raises ValueError with what to write."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f'a number needs a unit: write "{value}s"')
     if not isinstance(value, str) or not re.fullmatch(DURATION, value):
         raise ValueError('a duration is text such as "90s", "5m", "24h" or "1h30m"')
-    seconds = sum(
-        float(number) * _SECONDS[unit] for number, unit in re.findall(r"([0-9.]+)([a-z]+)", value)
-    )
-    if not 0 < seconds <= _TEN_YEARS:
+    lasts = seconds(value)
+    if not 0 < lasts <= _TEN_YEARS:
         raise ValueError("a duration lies between 1ms and ten years")
-    return seconds
+    return lasts
 
 
 def whole_seconds(value: Any) -> int:
     """Like `duration`, for what MQTT counts in seconds."""
-    seconds = duration(value)
-    if seconds < 1:
+    lasts = duration(value)
+    if lasts < 1:
         raise ValueError("it is counted in whole seconds: at least 1s")
-    return int(seconds)
+    return int(lasts)
 
 
 def limit(value: Any) -> Limit:
@@ -58,9 +76,9 @@ def limit(value: Any) -> Limit:
     return Limit(int(count), per)
 
 
-def show_seconds(seconds: float) -> str:
+def show_seconds(lasts: float) -> str:
     """90.0 as "90s", 86400.0 as "24h": the largest unit that divides it."""
     for unit in ("h", "m", "s"):
-        if seconds >= _SECONDS[unit] and seconds % _SECONDS[unit] == 0:
-            return f"{int(seconds // _SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+        if lasts >= _SECONDS[unit] and lasts % _SECONDS[unit] == 0:
+            return f"{int(lasts // _SECONDS[unit])}{unit}"
+    return f"{lasts:g}s"

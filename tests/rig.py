@@ -15,11 +15,12 @@ import httpx
 from pydantic import SecretStr
 
 from service import flows as flows_module
-from service.answering.publisher import Policy
+from service.answering.publisher import STANDARD, PublishPolicy
 from service.bootstrap import Service, epoch_ms
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
 from service.emqx.render import render_filled
+from service.llm.retry import USUAL, RetryPolicy
 from service.server import bind, make_server
 from service.settings import Settings
 from service.web.app import create_app
@@ -27,8 +28,9 @@ from tests.fakes.emqx import FaultyRest
 from tests.fakes.model import FakeModel
 
 ROOT = Path(__file__).parent.parent
+POLICY = USUAL  # of houses that are given none
 WEBHOOK, OPERATOR = "webhook-token", "operator-token"
-HASTY = Policy(first_pause=0.05, longest_pause=0.05)
+HASTY = PublishPolicy(first_pause=0.05, longest_pause=0.05)
 """Tries again soon while the broker is away."""
 OPERATOR_AUTH = {"authorization": f"Bearer {OPERATOR}"}
 WEBHOOK_AUTH = {"authorization": f"Bearer {WEBHOOK}"}
@@ -67,7 +69,8 @@ class Rig:
         port: int,
         clock: Clock,
         lease: float = 30.0,
-        publishing: Policy | None = None,
+        policy: RetryPolicy = USUAL,
+        publishing: PublishPolicy = STANDARD,
     ) -> None:
         self.broker = broker
         self.model = model
@@ -76,6 +79,7 @@ class Rig:
         self.clock = clock
         self.lease = lease
         self.publishing = publishing
+        self.policy = policy
         self.services = [service]
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
@@ -120,6 +124,7 @@ class Rig:
             environ={},
             lease=self.lease,
             publishing=self.publishing,
+            policy=self.policy,
             now=self.clock,
         )
         await made.start()
@@ -236,7 +241,8 @@ async def rig(
     lease: float = 30.0,
     rest: FaultyRest | None = None,
     environ: Mapping[str, str] | None = None,
-    publishing: Policy | None = None,
+    publishing: PublishPolicy = STANDARD,
+    policy: RetryPolicy | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """The house with these flows (TOML text; default: the shipped file).
@@ -245,6 +251,7 @@ async def rig(
     the keys of other providers. `publishing` is the policy of the publisher (HASTY).
     """
     clock = Clock()
+    policy = policy or POLICY
     async with StandIn() as broker, FakeModel() as model:
         found = load_flows(flows)
         if rest is not None:
@@ -266,11 +273,12 @@ async def rig(
             found,
             environ=environ or {},
             lease=lease,
+            policy=policy,
             publishing=publishing,
             now=clock,
         )
         async with running(service) as port:
-            made = Rig(broker, model, service, port, clock, lease, publishing)
+            made = Rig(broker, model, service, port, clock, lease, policy, publishing)
             await broker.load(render_filled(found, made.url, WEBHOOK))
             try:
                 yield made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import tenacity
 
-from service.domain import Claimed
+from service.domain import Claimed, State
 from service.errors import StoreBusy
 from service.flows import Flow
 from service.llm.attempts import Log
@@ -18,6 +19,9 @@ from service.mqtt.templates import Scope
 P = ParamSpec("P")
 T = TypeVar("T")
 LONGEST = 2.0  # seconds between tries while the database can't
+
+Key = tuple[int, int]
+"""(seq, fence): one claim of one request."""
 
 log = logging.getLogger("emqx-gpt.answering")
 
@@ -36,6 +40,40 @@ class Job:
     captured: Mapping[str, str]
     scope: Scope
     log: Log
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A request in hand, and the task that is its life."""
+
+    claimed: Claimed
+    task: asyncio.Task[None]
+
+
+class InHand:
+    """The requests in this process's hands. Each holds a place among the model calls until
+    its reply is stored. `wake` tells the worker that there may be something to do; what is
+    let go does so only while the worker waits for it (`full`)."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self.wake = wake
+        self.full = False
+        self.held: dict[Key, Held] = {}
+        self.asking: set[Key] = set()
+
+    def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
+        self.held[claimed.seq, claimed.fence] = Held(claimed, task)
+        if claimed.state is not State.ANSWERED:
+            self.asking.add((claimed.seq, claimed.fence))
+
+    def free_place(self, claimed: Claimed) -> None:
+        self.asking.discard((claimed.seq, claimed.fence))
+        if self.full:
+            self.wake.set()
+
+    def let_go(self, claimed: Claimed) -> None:
+        self.held.pop((claimed.seq, claimed.fence), None)
+        self.free_place(claimed)
 
 
 async def stored(write: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -58,3 +96,8 @@ async def fenced(write: Callable[P, Awaitable[bool]], /, *args: P.args, **kwargs
     """The same for a write under a lease. Raises LostLease."""
     if not await stored(write, *args, **kwargs):
         raise LostLease
+
+
+def about(claimed: Claimed, **more: object) -> dict[str, object]:
+    """The fields of a log line about this request (LOG_FORMAT=json)."""
+    return {"request": claimed.id, "flow": claimed.flow, **more}

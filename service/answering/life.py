@@ -6,23 +6,22 @@ that runs out, after which another process takes it up where it was.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from service.answering import limits, prompt
 from service.answering import reply as replies
-from service.answering.job import Job, LostLease, fenced, stored
+from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.publisher import Publisher
-from service.answering.stream import stream_for
+from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
-from service.domain import Answer, Claimed, Publish, State, Turn, Usage
-from service.errors import Blame, BrokerError, MessageError, ModelError, StoreError
-from service.flows import Flows
+from service.domain import Answer, Claimed, Publish, State, Turn
+from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
+from service.flows import Flow, Flows
 from service.inbox import Store
 from service.llm import retry
 from service.llm.answers import Completion
@@ -35,45 +34,8 @@ from service.operations.metrics import Metrics
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
 FORGOTTEN = "OK, our conversation so far is forgotten."
 
-Key = tuple[int, int]
-"""(seq, fence): one claim of one request."""
-
 log = logging.getLogger("emqx-gpt.answering")
 ends = logging.getLogger("emqx-gpt.requests")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A request in hand, and the task that is its life."""
-
-    claimed: Claimed
-    task: asyncio.Task[None]
-
-
-class InHand:
-    """The requests in this process's hands. Each holds a place among the model calls until
-    its reply is stored. `wake` tells the worker that there may be something to do; what is
-    let go does so only while the worker waits for it (`full`)."""
-
-    def __init__(self, wake: asyncio.Event) -> None:
-        self.wake = wake
-        self.full = False
-        self.held: dict[Key, Held] = {}
-        self.asking: set[Key] = set()
-
-    def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
-        self.held[claimed.seq, claimed.fence] = Held(claimed, task)
-        if claimed.state is not State.ANSWERED:
-            self.asking.add((claimed.seq, claimed.fence))
-
-    def free_place(self, claimed: Claimed) -> None:
-        self.asking.discard((claimed.seq, claimed.fence))
-        if self.full:
-            self.wake.set()
-
-    def let_go(self, claimed: Claimed) -> None:
-        self.held.pop((claimed.seq, claimed.fence), None)
-        self.free_place(claimed)
 
 
 class Life:
@@ -95,6 +57,7 @@ class Life:
         self._flows = flows
         self._store = store
         self._tool_loop = ToolLoop(store, asker, publisher, now=now)
+        self._policy = asker.policy
         self._publisher = publisher
         self._hub = hub
         self._metrics = metrics
@@ -148,7 +111,7 @@ class Life:
     # How it is answered
 
     async def _answer(self, claimed: Claimed) -> Answer | None:
-        """What to store; None: it went back to the inbox. Raises LostLease, StoreError."""
+        """What to store; None: it went back to the inbox. Raises LostLease."""
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
             text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
@@ -162,14 +125,23 @@ class Life:
                 if answer is None:
                     asked = prompt.understand(flow, claimed.message, captured)
                     job = replace(job, scope=asked.scope)
-                    answer = await self._ask(job, asked)
+                    answer = self._unasked(job)
+                if answer is None:
+                    messages = self._messages(job, asked)
+                    async with limits.Allowance(self._store, job, messages, self._now()) as allowed:
+                        with self._progress(job) as stream:
+                            completion = await self._tool_loop.run(job, messages, stream)
+                        allowed.said(completion.text)
+                    answer = self._answered(job, asked, completion)
             except prompt.Ignored as ignored:
-                answer = self._without_reply(job, State.IGNORED, ignored.reason, "", tell=False)
+                answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
+            except limits.OverLimit as over:
+                answer = replies.unanswered(job, State.IGNORED, "limit", over.message)
             except MessageError as error:
-                answer = self._without_reply(job, State.FAILED, error.code, error.message)
+                answer = replies.unanswered(job, State.FAILED, error.code, error.message)
             except ModelError as error:
                 answer = await self._failed(job, error)
-        except (LostLease, StoreError):
+        except LostLease:
             raise
         except Exception as fault:
             log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
@@ -183,81 +155,56 @@ class Life:
         claimed = job.claimed
         if claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
-            return self._without_reply(job, State.FAILED, "worker_killed", text)
+            return replies.unanswered(job, State.FAILED, "worker_killed", text)
         if self._now() >= claimed.deadline and not claimed.steps:
             tried = claimed.tries or claimed.attempts
             text = "no answer came in time" if tried else "it came too late to be asked"
-            return self._without_reply(job, State.EXPIRED, "expired", text)
+            return replies.unanswered(job, State.EXPIRED, "expired", text)
         return None
 
-    async def _ask(self, job: Job, asked: prompt.Asked) -> Answer:
-        """Memory, limits, progress, the model and its tools, and the reply made of it."""
-        claimed, flow, now = job.claimed, job.flow, self._now()
+    def _unasked(self, job: Job) -> Answer | None:
+        """How it ends without the model. Raises Ignored, or MessageError for a topic that
+        can't be made: better known before the answer is paid for."""
+        claimed, flow = job.claimed, job.flow
         if claimed.publish:
-            replies.reply_topic(job)  # better known before it is paid for
-        if flow.cooldown is not None and (claimed.cooldown_until or 0) > now:
+            replies.reply_topic(job)
+        if flow.cooldown is not None and (claimed.cooldown_until or 0) > self._now():
             raise prompt.Ignored("cooldown")
-        if flow.history is not None and flow.history.resets(asked.scope.text):
-            publishes = self._reply(job, Completion(FORGOTTEN, ""))
+        if flow.history is not None and flow.history.resets(job.scope.text):
+            publishes = replies.answered(job, FORGOTTEN)
             return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)
+        return None
 
-        keep = (flow.history.messages + 1) // 2 if flow.history else 0
-        turns = prompt.remembered(flow, claimed.turns[-keep:] if keep else (), now)
-        messages: list[Mapping[str, Any]] = list(prompt.compose(flow, asked, turns))
-        estimate = prompt.estimate_of(messages)
-        allowance = limits.Allowance(self._store, job, estimate, now)
-        if over := await allowance.take():
-            return self._without_reply(job, State.IGNORED, "limit", limits.told(over))
+    def _messages(self, job: Job, asked: prompt.Asked) -> list[Mapping[str, Any]]:
+        """The question, with what its conversation remembers."""
+        keep = kept_turns(job.flow)
+        turns = job.claimed.turns[-keep:] if keep else ()
+        turns = tuple(prompt.remembered(job.flow, turns, self._now()))
+        return list(prompt.compose(job.flow, asked, turns))
 
+    def _progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
+        """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
         for publish in replies.status(job, "working"):
-            self._publisher.post(publish, of=claimed.id)
+            self._publisher.post(publish, of=job.claimed.id)
         stream = None
-        if flow.stream is not None or self._hub.wanted(claimed.id):
+        if job.flow.stream is not None or self._hub.wanted(job.claimed.id):
             stream = stream_for(job, self._hub, self._publisher)
-        try:
-            with stream or contextlib.nullcontext():
-                completion = await self._tool_loop.run(job, messages, stream)
-        except BaseException:
-            await allowance.settle(job.log.usage.total_tokens if job.log.attempts else None)
-            raise
-        # Some servers do not count what they stream.
-        used = job.log.usage.total_tokens or estimate + prompt.estimate(completion.text)
-        await allowance.settle(used)
+        return stream or contextlib.nullcontext()
 
-        now = self._now()
+    def _answered(self, job: Job, asked: prompt.Asked, completion: Completion) -> Answer:
+        flow, now, text = job.flow, self._now(), completion.text
         turn = None
         if flow.history is not None:
-            tokens = prompt.estimate(asked.text) + prompt.estimate(completion.text)
-            turn = Turn(asked.text, completion.text, now, tokens)
+            turn = Turn(asked.text, text, now, prompt.estimate(asked.text) + prompt.estimate(text))
         return Answer(
             State.DONE,
-            self._reply(job, completion),
-            text=completion.text,
+            replies.answered(job, text, completion.model, completion.truncated),
+            text=text,
             model=completion.model,
             turn=turn,
-            keep_turns=keep,
+            keep_turns=kept_turns(flow),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
-
-    # What is said
-
-    def _reply(self, job: Job, completion: Completion) -> tuple[Publish, ...]:
-        sent = replies.reply(
-            job,
-            completion.text,
-            model=completion.model,
-            usage=job.log.usage,
-            truncated=completion.truncated,
-        )
-        return sent + replies.status(job, "completed")
-
-    def _without_reply(
-        self, job: Job, state: State, code: str, message: str, *, tell: bool = True
-    ) -> Answer:
-        """An end without a reply, and the sentence about it."""
-        publishes = replies.failure(job, code, message) if tell else ()
-        publishes += replies.status(job, replies.STATUS[state], code)
-        return Answer(state, publishes, error_code=code, error_message=message or None)
 
     def _refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
@@ -278,37 +225,37 @@ class Life:
         if flow.on_error is not None:
             # Said at once: a spoken alert that waits for the model's recovery comes too late.
             text = flow.on_error.render(job.scope)
-            said = replies.reply(job, text, model="", usage=Usage(), error=error.code)
+            said = replies.reply(job, text, error=error.code)
             said += replies.status(job, "failed", error.code)
             return Answer(
                 State.FAILED, said, text, error_code=error.code, error_message=error.message
             )
-        decision = retry.decide(
+        decision = self._policy.decide(
             error,
             tries=claimed.tries + 1,
             max_attempts=self._max_attempts,
             jitter=random.random(),
             left=(claimed.deadline - self._now()) / 1000,
         )
-        if isinstance(decision, retry.Again):
+        if isinstance(decision, retry.Reschedule):
             await self._reschedule(job, decision, error)
             return None
-        return self._without_reply(job, State.FAILED, decision.code, error.message)
+        return replies.unanswered(job, State.FAILED, decision.code, error.message)
 
     async def _internal(self, job: Job, fault: Exception) -> Answer | None:
         """Tried again like a passing error of the model, and in the end a dead letter."""
         error = ModelError(
-            f"an internal error ({type(fault).__name__})", code="internal", blame=Blame.PASSING
+            f"an internal error ({type(fault).__name__})", code="internal", kind=ErrorKind.PASSING
         )
         tries = job.claimed.tries + 1
         if tries < self._max_attempts:
-            later = retry.Again(retry.outer_delay(tries, random.random()))
+            later = retry.Reschedule(self._policy.outer_delay(tries, random.random()))
             await self._reschedule(job, later, error)
             return None
         # Nothing is told: telling it may be what fails.
         return Answer(State.FAILED, error_code=error.code, error_message=error.message)
 
-    async def _reschedule(self, job: Job, later: retry.Again, error: ModelError) -> None:
+    async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed
         log.log(
             logging.WARNING if later.counts else logging.DEBUG,
@@ -346,6 +293,6 @@ class Life:
         )
 
 
-def about(claimed: Claimed, **more: object) -> dict[str, object]:
-    """The fields of a log line about this request (LOG_FORMAT=json)."""
-    return {"request": claimed.id, "flow": claimed.flow, **more}
+def kept_turns(flow: Flow) -> int:
+    """How many exchanges a conversation keeps."""
+    return (flow.history.messages + 1) // 2 if flow.history else 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from service.answering import prompt
 from service.answering.job import Job, stored
 from service.domain import Claimed, Reservation
 from service.errors import StoreError
@@ -43,34 +46,48 @@ def _window(now: int, per: float) -> int:
     return now - now % width
 
 
-def told(key: str) -> str:
-    """What the sender hears of the limit with this key."""
-    if key.startswith(_TOKENS):
-        return "this flow has used up its tokens for today"
-    return "too many requests, wait a little"
+class OverLimit(Exception):
+    """A limit of the flow is used up; `message` is for the sender."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.message = "too many requests, wait a little"
+        if key.startswith(_TOKENS):
+            self.message = "this flow has used up its tokens for today"
 
 
 class Allowance:
-    """What one attempt takes of the limits, and gives back as far as it was not used."""
+    """What one attempt takes of the limits while entered; what it did not use goes back."""
 
-    def __init__(self, store: Store, job: Job, tokens: int, now: int) -> None:
+    def __init__(
+        self, store: Store, job: Job, messages: Sequence[Mapping[str, Any]], now: int
+    ) -> None:
         self._store = store
-        self._wanted = reservations(job.flow, job.claimed, tokens, now)
+        self._log = job.log
+        self._estimate = prompt.estimate_of(messages)
+        self._wanted = reservations(job.flow, job.claimed, self._estimate, now)
         # A worker that died with this request had reserved for it.
         self._fresh = job.claimed.claims == 1
 
-    async def take(self) -> str | None:
-        """All of it or nothing; the key that is over its limit, or None."""
-        if not self._wanted or not self._fresh:
-            return None
-        return await stored(self._store.reserve, self._wanted)
+    async def __aenter__(self) -> Allowance:
+        """All of it or nothing. Raises OverLimit."""
+        if self._wanted and self._fresh:
+            over = await stored(self._store.reserve, self._wanted)
+            if over is not None:
+                raise OverLimit(over)
+        return self
 
-    async def settle(self, used: int | None) -> None:
-        """`used` tokens; None: the model was not asked, so nothing counts."""
+    def said(self, text: str) -> None:
+        """What the model said: some servers do not count what they stream."""
+        self._estimate += prompt.estimate(text)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        asked = kind is None or bool(self._log.attempts)
+        used = self._log.usage.total_tokens or (self._estimate if kind is None else 0)
         for one in self._wanted:
             if one.key.startswith(_TOKENS):
-                delta = (used or 0) - one.amount
-            elif used is None and self._fresh:
+                delta = used - one.amount
+            elif not asked and self._fresh:
                 delta = -one.amount
             else:
                 continue

@@ -26,7 +26,7 @@ log = logging.getLogger("emqx-gpt.publisher")
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class PublishPolicy:
     """How replies go out. Pauses in seconds."""
 
     lanes: int = 3
@@ -42,6 +42,9 @@ class Policy:
         return pause * random.uniform(0.75, 1.25)
 
 
+STANDARD = PublishPolicy()
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
     """A message on its way. `progress_of`: progress of this request, that nobody misses."""
@@ -55,7 +58,7 @@ class _Item:
 class _Lane:
     """A queue that one or more tasks drain."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: PublishPolicy) -> None:
         self._policy = policy
         self._wake = asyncio.Event()
         self.ready: deque[_Item] = deque()
@@ -87,12 +90,12 @@ class Publisher:
     """Owns all traffic to `/publish`. `health` is told of outages."""
 
     def __init__(
-        self, emqx: Emqx, metrics: Metrics, health: Health, *, policy: Policy | None = None
+        self, emqx: Emqx, metrics: Metrics, health: Health, *, policy: PublishPolicy
     ) -> None:
         self._emqx = emqx
         self._metrics = metrics
         self._health = health
-        self._policy = policy or Policy()
+        self._policy = policy
         self._replies = _Lane(self._policy)
         self._progress = _Lane(self._policy)
         self._tasks: list[asyncio.Task[None]] = []

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from service.answering.job import Job
-from service.domain import Publish, State, Usage
+from service.domain import Answer, Publish, State
 from service.errors import MessageError
 from service.mqtt import topics
 
@@ -26,14 +26,13 @@ def reply_topic(job: Job) -> str | None:
 def reply(
     job: Job,
     text: str,
+    model: str = "",
     *,
-    model: str,
-    usage: Usage,
     truncated: bool = False,
     error: str | None = None,
 ) -> tuple[Publish, ...]:
     """The reply's publishes. `error`: the text is `on_error`, said in the model's place."""
-    flow, claimed = job.flow, job.claimed
+    flow, claimed, usage = job.flow, job.claimed, job.log.usage
     topic = reply_topic(job) if claimed.publish else None
     if topic is None:
         return ()
@@ -139,6 +138,20 @@ STATUS = {
     State.EXPIRED: "expired",
     State.IGNORED: "ignored",
 }
+
+
+def answered(job: Job, text: str, model: str = "", truncated: bool = False) -> tuple[Publish, ...]:
+    """All that is published when the model has answered; the reply is the first."""
+    return reply(job, text, model, truncated=truncated) + status(job, STATUS[State.DONE])
+
+
+def unanswered(
+    job: Job, state: State, code: str, message: str = "", *, tell: bool = True
+) -> Answer:
+    """An end without a reply, and the sentence about it."""
+    publishes = failure(job, code, message) if tell else ()
+    publishes += status(job, STATUS[state], code)
+    return Answer(state, publishes, error_code=code, error_message=message or None)
 
 
 def _utf8(text: str) -> bytes:

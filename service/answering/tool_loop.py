@@ -10,7 +10,7 @@ from service.answering import prompt, tools
 from service.answering.job import Job, fenced
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.inbox import Store
 from service.llm.answers import Completion
 from service.llm.ask import Asker
@@ -58,7 +58,7 @@ class ToolLoop:
                 continue
             if completion.tool_calls and not completion.text.strip():
                 text = f"the model came to no answer in {ROUNDS} rounds of tool calls"
-                raise ModelError(text, code="model_rounds", blame=Blame.MODEL)
+                raise ModelError(text, code="model_rounds", kind=ErrorKind.MODEL)
             if flow.schema is None or completion.tool_calls:
                 return completion
             fault, text = prompt.check_schema(completion.text, flow.schema)
@@ -66,7 +66,7 @@ class ToolLoop:
                 return replace(completion, text=text)
             if corrected:
                 text = "the model's answer does not fit the flow's schema"
-                raise ModelError(text, code="model_schema", blame=Blame.MODEL)
+                raise ModelError(text, code="model_schema", kind=ErrorKind.MODEL)
             corrected = True
             hint = f"That did not fit the JSON Schema: {fault}. Answer with the JSON alone."
             messages.append({"role": "assistant", "content": completion.text})

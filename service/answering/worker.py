@@ -12,12 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 from service.answering.intake import Intake
-from service.answering.life import InHand, Life, about
+from service.answering.job import InHand, about
+from service.answering.life import Life
 from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Flows
 from service.inbox import Store
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -39,7 +40,7 @@ class Worker:
         store: Store,
         life: Life,
         in_hand: InHand,
-        gates: Gates,
+        breakers: CircuitBreakers,
         intake: Intake,
         *,
         owner: str,
@@ -52,7 +53,7 @@ class Worker:
         self._store = store
         self._life = life
         self.in_hand = in_hand
-        self._gates = gates
+        self._breakers = breakers
         self._intake = intake
         self._owner = owner
         self._concurrency = concurrency
@@ -156,7 +157,7 @@ class Worker:
         for flow in self._flows.flows.values():
             wait = 0.0
             if flow.on_error is None:  # such a flow speaks also when no model can
-                wait = self._gates.closed(model.provider for model in flow.models)
+                wait = self._breakers.closed(flow.models)
             if wait <= 0:
                 names.append(flow.name)
             else:

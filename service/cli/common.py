@@ -25,11 +25,9 @@ def console(*, stderr: bool = False) -> Console:
 
 def say_error(error: EmqxGptError) -> None:
     """The error as lines on standard error: all faults of a ConfigError, else its message."""
-    faults = error.faults if isinstance(error, ConfigError) and error.faults else (error.message,)
-    for fault in faults:
-        if getattr(fault, "warning", False):
-            continue
-        print(f"emqx-gpt: {fault}", file=sys.stderr)
+    faults = error.faults if isinstance(error, ConfigError) else ()
+    for line in [str(fault) for fault in faults if not fault.warning] or [error.message]:
+        print(f"emqx-gpt: {line}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from service.flows.keys import walk
 from service.flows.kinds import Mark
 from service.flows.lines import Path
 from service.flows.report import Report
-from service.mqtt.topics import overlap
+from service.mqtt.topics import TopicPattern, overlap
 from service.rulesql.reserved import RESERVED_TOPICS, landing
 
 
@@ -40,10 +40,17 @@ def _published(flow: Flow) -> Iterator[tuple[Path, str, str]]:
             yield place.path, place.value, landing(place.value)
 
 
+def _sources(flow: Flow) -> Iterator[tuple[Path, TopicPattern]]:
+    """Every topic whose messages come to us, with its place."""
+    for place in walk(flow, ("flows", flow.name)):
+        if place.mark is Mark.REQUEST:
+            yield place.path, place.value
+
+
 def _check_loop(
     flow: Flow, path: Path, text: str, topic_filter: str, other: Flow, report: Report
 ) -> None:
-    for pattern in other.request:
+    for _, pattern in _sources(other):
         if overlap(topic_filter, pattern.filter):
             whose = "its own" if other is flow else f'flow "{other.name}"\'s'
             report.add(
@@ -61,9 +68,8 @@ def _check_reserved(flow: Flow, report: Report) -> None:
         for path, text, topic_filter in _published(flow):
             if overlap(topic_filter, reserved):
                 report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
-        for pattern in flow.request:
+        for path, pattern in _sources(flow):
             if overlap(pattern.filter, reserved):
-                path = ("flows", flow.name, "request")
                 said = f'"{pattern}" listens on the internal topic of the replies'
                 report.add(path, said, hint)
 

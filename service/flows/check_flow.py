@@ -30,15 +30,17 @@ _RESERVED = {
 def check_flow(flow: Flow, report: Report) -> None:
     """Report what is wrong within `flow`."""
     base: Path = ("flows", flow.name)
-    # By table: a tool's templates know its arguments, if its parameters can be read.
-    names: dict[int, Names | None] = {id(tool): None for tool in flow.tools}
     own = Names.of(flow)
+    tools: list[Names | None] = []  # these know the arguments, if `parameters` can be read
     for index, tool in enumerate(flow.tools):
-        path: Path = (*base, "tools", index, "parameters")
-        if check_schema(path, tool.parameters, report):
-            names[id(tool)] = Names.of(flow, tool.parameters)
+        fine = check_schema((*base, "tools", index, "parameters"), tool.parameters, report)
+        tools.append(Names.of(flow, tool.parameters) if fine else None)
     for place in walk(flow, base):
-        _check_value(flow, place, names.get(id(place.table), own), report)
+        match place.path:
+            case (_, _, "tools", int(index), *_):
+                _check_value(flow, place, tools[index], report)
+            case _:
+                _check_value(flow, place, own, report)
     _check_topics(flow, base, report)
     _check_input(flow, base, report)
     _check_conversation(flow, base, report)

@@ -69,7 +69,7 @@ class Flow(FlowKeys):
 
         By default the captured levels joined by `/`, or `-` if there are none. Where a
         value that `conversation` asks for is missing, or the topic is none of this flow's,
-        the sender is on his own (`~clientid`): strangers must not share a memory.
+        the client has a conversation of its own (`~clientid`): two people must not share a memory.
         """
         alone = key(f"~{message.clientid or message.id}")
         if self.conversation is None:

@@ -77,6 +77,12 @@ def _parts(hint: Any) -> Iterator[Any]:
             yield from _parts(inner)
 
 
+def tables_in(table: Any = File) -> set[Any]:
+    """All tables that can stand in a table."""
+    inner = {found.table for found in keys_of(table).values() if found.table}
+    return inner.union(*map(tables_in, inner))
+
+
 def table_at(path: Path) -> Any:
     """The table that stands at `path`."""
     table: Any = File
@@ -112,16 +118,19 @@ def walk(table: Any, path: Path) -> Iterator[Place]:
         value = getattr(table, declared.name)
         if declared.default_from and value is getattr(table, declared.default_from):
             continue
-        for place, item in _items((*path, declared.name), value):
+        whole = declared.kind is not None and declared.kind.mark in (Mark.JSON, Mark.SCHEMA)
+        for place, item in _items((*path, declared.name), value, whole):
             if declared.table is not None:
                 yield from walk(item, place)
             else:
                 yield Place(place, declared, item, table)
 
 
-def _items(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
+def _items(path: Path, value: Any, whole: bool) -> Iterator[tuple[Path, Any]]:
+    """A value, or each of a list or a table of them."""
     if isinstance(value, tuple):
-        for index, item in enumerate(value):
-            yield (*path, index), item
-    elif value is not None and not (isinstance(value, Mapping) and not value):
+        yield from (((*path, index), item) for index, item in enumerate(value))
+    elif isinstance(value, Mapping) and not whole:
+        yield from (((*path, name), item) for name, item in value.items())
+    elif value is not None:
         yield path, value

@@ -18,7 +18,18 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 from service.flows.models import ModelRef
 from service.mqtt.templates import Template, TemplateError
 from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
-from service.units import DURATION, LIMIT, Limit, duration, limit, show_seconds, whole_seconds
+from service.rulesql.reserved import not_a_source
+from service.units import (
+    DURATION,
+    LIMIT,
+    SIZE,
+    Limit,
+    duration,
+    limit,
+    show_seconds,
+    size,
+    whole_seconds,
+)
 
 T = TypeVar("T")
 REQUIRED: Any = object()
@@ -122,6 +133,13 @@ def _read(parse: Callable[[str], T]) -> Callable[[Any], T]:
     return read
 
 
+def _request(text: str) -> TopicPattern:
+    pattern = TopicPattern.parse(text)
+    if hint := not_a_source(pattern.filter):
+        raise TopicError(f'topic "{text}" can\'t be a request topic', hint)
+    return pattern
+
+
 def _filter(text: str) -> str:
     if found := fault_in_filter(text):
         raise fault(f'"{text}" {found}', 'a filter is such as "replies/#"')
@@ -153,8 +171,12 @@ def no_arguments() -> dict[str, Any]:
     return _parameters({})
 
 
+def _size(value: Any) -> int:
+    return value if type(value) is int and value > 0 else size(_text(value))
+
+
 def _no_bool(value: Any) -> Any:
-    """Python takes true for 1; here it is a slip."""
+    """Python takes true for 1; here it is a mistake."""
     if isinstance(value, bool):
         raise ValueError("write 0, 1 or 2")
     return value
@@ -167,6 +189,7 @@ def _shaped(pattern: str, *examples: str) -> dict[str, Any]:
 _TEXT = {"type": "string", "minLength": 1}
 _TABLE = {"type": "object", "additionalProperties": True}
 _DURATION = _shaped(DURATION, "90s", "5m", "24h", "7d")
+_SIZE = {"anyOf": [{"type": "integer", "minimum": 1}, _shaped(SIZE, "500 KB", "8 MB")]}
 _LIMIT = _shaped(LIMIT, "10/min", "100/h", "1000/day")
 
 Flag = Annotated[bool, Strict()]
@@ -178,8 +201,9 @@ Text = Annotated[str, Kind(Mark.PLAIN, _text, _TEXT)]
 Duration = Annotated[float, Kind(Mark.PLAIN, duration, _DURATION, show_seconds)]
 WholeSeconds = Annotated[int, Kind(Mark.PLAIN, whole_seconds, _DURATION, show_seconds)]
 Rate = Annotated[Limit, Kind(Mark.PLAIN, limit, _LIMIT)]
+Size = Annotated[int, Kind(Mark.PLAIN, _size, _SIZE)]
 
-RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(TopicPattern.parse), _TEXT)]
+RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(_request), _TEXT)]
 Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
 Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
 LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]

@@ -8,12 +8,7 @@ from service.flows.lines import Path
 from service.flows.report import Report, suggest
 from service.rulesql import SqlError, parse_where, payload_paths_without_guard
 from service.rulesql import syntax as sql
-
-# What EMQX offers to a rule on a published message.
-_COLUMNS = (
-    *("id", "clientid", "username", "payload", "topic", "qos", "flags", "pub_props", "timestamp"),
-    *("publish_received_at", "peerhost", "peername", "node", "event", "client_attrs"),
-)
+from service.rulesql.syntax import COLUMNS
 
 
 def check_where(path: Path, where: str, report: Report) -> None:
@@ -29,8 +24,8 @@ def check_where(path: Path, where: str, report: Report) -> None:
         hint = error.hint or "outside the subset of docs/flows.md"
         report.warn(path, said, f"{hint}; EMQX itself tests it when it is applied")
         return
-    for root in sorted({str(found.keys[0]) for found in _paths(condition)} - set(_COLUMNS)):
-        hint = suggest(root, _COLUMNS) or f"a value of the payload is payload.{root}"
+    for root in sorted({str(found.keys[0]) for found in _paths(condition)} - set(COLUMNS)):
+        hint = suggest(root, COLUMNS) or f"a value of the payload is payload.{root}"
         report.warn(path, f"{root} is no field of a message, so it is always undefined", hint)
     if unguarded := payload_paths_without_guard(condition):
         hint = f'write "is_num({unguarded[0]}) and …" before each comparison'

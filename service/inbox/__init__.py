@@ -1,6 +1,9 @@
-"""The durable inbox, on SQLite or PostgreSQL. `Store` is the way in."""
+"""The durable inbox, on SQLite or PostgreSQL. `Inbox` is the way in."""
 
-from service.inbox.store import Store
-from service.inbox.values import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.inbox import Inbox
+from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
-__all__ = ["Added", "Change", "Claims", "Memory", "Row", "Stats", "Store"]
+Store = Inbox
+"""Its name so far."""
+
+__all__ = ["Added", "Change", "Claims", "Inbox", "Memory", "Row", "Stats", "Store"]

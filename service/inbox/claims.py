@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Text, bindparam, case, or_, select, tuple_, update
 
 from service.domain import Claimed, State
-from service.inbox import codec, lines, memory
-from service.inbox.peek import peek
-from service.inbox.rows import NOTHING, claimed_columns, to_claimed
-from service.inbox.sql import Pair, Tx, among, numbers
-from service.inbox.tables import loose, queued, requests, state_is
-from service.inbox.values import Claims
+from service.inbox import codec, memory, ordering
+from service.inbox.ordering import ZERO
+from service.inbox.rows import Claims, claimed_columns, to_claimed
+from service.inbox.sql import Pair, Tx, among, listed_texts, numbers, texts
+from service.inbox.sql_tables import conversations, queued, requests, state_is, unordered_queue
 
+_c = conversations.c
 _r = requests.c
 _now: Any = bindparam("b_now", type_=BigInteger)
 
@@ -43,6 +43,80 @@ class Claim:
     lease_ms: int
     turn: int
     sweep: Sweep = field(default_factory=Sweep)
+
+
+class Queue(NamedTuple):
+    """Where a flow's requests wait: in the order of their conversations or without, and new
+    ones apart from those that wait out a delay."""
+
+    ordered: bool
+    delayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fronts:
+    """Which queues of each flow have something due; `later`: when there will be more (ms)."""
+
+    due: dict[str, list[Queue]]
+    answered: bool
+    expired: bool
+    later: int | None
+
+
+def _first(column: Any, *where: Any) -> Any:
+    """By an order that only the index has: else a planner hopes to meet one row by chance."""
+    return select(column).where(*where).order_by(column).limit(1).scalar_subquery()
+
+
+@cache
+def _by_flow(pg: bool) -> Any:
+    listed = listed_texts(pg, "flows")
+    flow = listed.c.value
+    ordered = (_c.flow == flow,)
+    unordered = (unordered_queue, _r.flow == flow)
+    return select(
+        flow.label("flow"),
+        _first(_c.since, *ordered, _c.next_at == ZERO).label("ordered_new"),
+        _first(_c.next_at, *ordered, _c.next_at > ZERO).label("ordered_delayed"),
+        _first(_c.next_at, *ordered, _c.next_at > _now).label("ordered_later"),
+        _first(_r.seq, *unordered, _r.not_before == ZERO).label("unordered_new"),
+        _first(_r.not_before, *unordered, _r.not_before > ZERO).label("unordered_delayed"),
+        _first(_r.not_before, *unordered, _r.not_before > _now).label("unordered_later"),
+    )
+
+
+@cache
+def _of_all() -> Any:
+    answered = state_is(State.ANSWERED)
+    return select(
+        _first(_r.lease_until, answered, _r.lease_until <= _now).label("answered"),
+        _first(_r.lease_until, answered, _r.lease_until > _now).label("answered_later"),
+        _first(_r.deadline, queued, _r.deadline <= _now).label("expired"),
+        _first(_r.deadline, queued, _r.deadline > _now).label("expires_later"),
+    )
+
+
+def _peek(tx: Tx, flows: Sequence[str]) -> Fronts:
+    """Costs a few index look-ups per flow, however many requests wait."""
+    values = {"b_now": tx.now}
+    of_all = tx.run(_of_all(), values).one()
+    due: dict[str, list[Queue]] = {}
+    later = [of_all.answered_later, of_all.expires_later]
+    rows = tx.run(_by_flow(tx.pg), values | {"flows": texts(tx.pg, flows)}) if flows else ()
+    for row in rows:
+        delayed = {True: row.ordered_delayed, False: row.unordered_delayed}
+        new = {True: row.ordered_new, False: row.unordered_new}
+        queues = [Queue(o, True) for o, at in delayed.items() if at is not None and at <= tx.now]
+        queues += [Queue(o, False) for o, found in new.items() if found is not None]
+        if queues:
+            due[row.flow] = queues
+        later += [row.ordered_later, row.unordered_later]
+    return Fronts(
+        due=due,
+        answered=of_all.answered is not None,
+        expired=of_all.expired is not None,
+        later=min((at for at in later if at is not None), default=None),
+    )
 
 
 @cache
@@ -77,7 +151,7 @@ def _lease(tx: Tx, order: Claim, seqs: Sequence[int], *, expired: bool = False) 
     rows = tx.run(_take(tx.pg, expired), values).all()
     asked = [r for r in rows if r.state == State.ANSWERING.value]
     known = memory.recall_all(tx, sorted({(r.flow, r.conversation) for r in asked}))
-    taken = [to_claimed(r, known.get((r.flow, r.conversation), NOTHING)) for r in rows]
+    taken = [to_claimed(row, known.get((row.flow, row.conversation))) for row in rows]
     taken.sort(key=lambda claimed: place[claimed.seq])
     for claimed in taken:
         if claimed.state is State.ANSWERING:
@@ -97,13 +171,13 @@ def _answered() -> Any:
 
 
 @cache
-def _loose(fresh: bool) -> Any:
-    statement = select(_r.seq).where(loose, _r.flow == bindparam("b_flow", type_=Text))
-    if fresh:
-        statement = statement.where(_r.not_before == lines.ZERO).order_by(_r.seq)
-    else:
-        statement = statement.where(_r.not_before > lines.ZERO, _r.not_before <= _now)
+def _unordered(delayed: bool) -> Any:
+    statement = select(_r.seq).where(unordered_queue, _r.flow == bindparam("b_flow", type_=Text))
+    if delayed:
+        statement = statement.where(_r.not_before > ZERO, _r.not_before <= _now)
         statement = statement.order_by(_r.not_before, _r.seq)
+    else:
+        statement = statement.where(_r.not_before == ZERO).order_by(_r.seq)
     return statement.limit(bindparam("b_limit")).with_for_update(skip_locked=True)
 
 
@@ -111,19 +185,21 @@ Candidate = tuple[Pair | None, int]
 """What a flow offers: a conversation whose head may be due, or a request without order."""
 
 
-def _offer(tx: Tx, flow: str, limit: int, kinds: Iterable[str]) -> list[Candidate]:
+def _offer(tx: Tx, flow: str, limit: int, queues: Iterable[Queue]) -> list[Candidate]:
     """Lock up to `limit` candidates of a flow; those that waited out a delay come first."""
     found: list[Candidate] = []
-    for kind in kinds:
+    for queue in queues:
         left = limit - len(found)
         if left <= 0:
             break
-        fresh = kind.endswith("fresh")
-        if kind.startswith("line"):
-            found += [(pair, 0) for pair in lines.take_due(tx, flow, left, fresh=fresh)]
+        if queue.ordered:
+            pairs = ordering.take_due(tx, flow, left, delayed=queue.delayed)
+            found += [(pair, 0) for pair in pairs]
         else:
-            values = {"b_flow": flow, "b_limit": left} | ({} if fresh else {"b_now": tx.now})
-            found += [(None, seq) for seq in tx.run(_loose(fresh), values).scalars()]
+            values = {"b_flow": flow, "b_limit": left}
+            if queue.delayed:
+                values["b_now"] = tx.now
+            found += [(None, seq) for seq in tx.run(_unordered(queue.delayed), values).scalars()]
     return found
 
 
@@ -139,7 +215,7 @@ Taken = tuple[list[Claimed], int | None]
 """What was leased, and when there may be more (ms)."""
 
 
-def _from_flows(tx: Tx, order: Claim, due: dict[str, list[str]], limit: int) -> Taken:
+def _from_flows(tx: Tx, order: Claim, due: dict[str, list[Queue]], limit: int) -> Taken:
     names = sorted(due)
     names = names[order.turn % len(names) :] + names[: order.turn % len(names)] if names else []
     offers: list[list[Candidate]] = []
@@ -151,10 +227,10 @@ def _from_flows(tx: Tx, order: Claim, due: dict[str, list[str]], limit: int) -> 
         more = more or len(offers[-1]) == share
     candidates = list(_fair(offers))
     pairs = [pair for pair, _ in candidates if pair is not None]
-    heads = lines.heads(tx, pairs)
+    heads = ordering.heads(tx, pairs)
     seqs = [heads.get(pair) if pair else seq for pair, seq in candidates]
     taken = _lease(tx, order, [seq for seq in seqs if seq is not None])
-    later = _settle_lines(tx, pairs, heads, {claimed.seq for claimed in taken})
+    later = _settle_queues(tx, pairs, heads, {claimed.seq for claimed in taken})
     return taken, tx.now if more else later
 
 
@@ -163,7 +239,7 @@ def _not_before(pg: bool) -> Any:
     return select(_r.seq, _r.not_before).where(among(pg, _r.seq, "seqs"))
 
 
-def _settle_lines(
+def _settle_queues(
     tx: Tx, pairs: list[Pair], heads: dict[Pair, int | None], taken: set[int]
 ) -> int | None:
     """Note in each conversation we hold what became of it: active, waiting, or empty.
@@ -181,12 +257,12 @@ def _settle_lines(
             active.append((pair, head))
         else:
             early.append((pair, head))
-    lines.activate(tx, active)
+    ordering.activate(tx, active)
     if early:
         found = tx.run(_not_before(tx.pg), {"seqs": numbers(tx.pg, [head for _, head in early])})
         times = {row.seq: row.not_before for row in found}
         wait += [(pair, times[head]) for pair, head in early]
-    lines.wait(tx, wait)
+    ordering.wait(tx, wait)
     return min((at for _, at in wait if at is not None), default=None)
 
 
@@ -208,8 +284,9 @@ def _expired() -> Any:
 
 
 @cache
-def _lock_loose(pg: bool) -> Any:
-    return select(_r.seq).where(among(pg, _r.seq, "seqs"), loose).with_for_update(skip_locked=True)
+def _lock_unordered(pg: bool) -> Any:
+    where = (among(pg, _r.seq, "seqs"), unordered_queue)
+    return select(_r.seq).where(*where).with_for_update(skip_locked=True)
 
 
 def _too_late(tx: Tx, order: Claim, limit: int) -> Taken:
@@ -225,21 +302,21 @@ def _too_late(tx: Tx, order: Claim, limit: int) -> Taken:
     ).all()
     full = len(rows) == limit
     order.sweep.after = (rows[-1].deadline, rows[-1].seq) if full else Sweep().after
-    loose_seqs = [row.seq for row in rows if not row.ordered]
+    unordered = [row.seq for row in rows if not row.ordered]
     free = [
         (row.flow, row.conversation)
-        for row in lines.lock(
+        for row in ordering.lock(
             tx, ((row.flow, row.conversation) for row in rows if row.ordered), skip=True
         )
         if row.active_seq is None
     ]
-    heads = lines.heads(tx, free)
+    heads = ordering.heads(tx, free)
     seqs = [head for head in heads.values() if head is not None]
-    if loose_seqs:
-        seqs += tx.run(_lock_loose(tx.pg), {"seqs": numbers(tx.pg, loose_seqs)}).scalars()
+    if unordered:
+        seqs += tx.run(_lock_unordered(tx.pg), {"seqs": numbers(tx.pg, unordered)}).scalars()
     taken = _lease(tx, order, seqs, expired=True)
     pair_of = {head: pair for pair, head in heads.items()}
-    lines.activate(tx, [(pair_of[c.seq], c.seq) for c in taken if c.seq in pair_of])
+    ordering.activate(tx, [(pair_of[c.seq], c.seq) for c in taken if c.seq in pair_of])
     return taken, tx.now if full else None
 
 
@@ -248,21 +325,21 @@ def claim(tx: Tx, orders: Sequence[Claim]) -> list[Claims]:
 
 
 def _claim_one(tx: Tx, order: Claim) -> Claims:
-    view = peek(tx, [codec.key(flow) for flow in order.flows])
+    fronts = _peek(tx, [codec.key(flow) for flow in order.flows])
     taken: list[Claimed] = []
-    times = [view.later]
-    if view.answered:
+    times = [fronts.later]
+    if fronts.answered:
         seqs = tx.run(_answered(), {"b_now": tx.now, "b_limit": order.limit}).scalars().all()
         taken += _lease(tx, order, seqs)
-    if view.expired and len(taken) < order.limit:
+    if fronts.expired and len(taken) < order.limit:
         left = order.limit - len(taken)
         # Where both are, the late ones get half: they have waited, but so have the others.
-        share = (left + order.turn % 2) // 2 if view.due else left
+        share = (left + order.turn % 2) // 2 if fronts.due else left
         late, time = _too_late(tx, order, share) if share else ([], tx.now)
         taken, times = taken + late, [*times, time]
-    if view.due and len(taken) < order.limit:
-        fresh, time = _from_flows(tx, order, view.due, order.limit - len(taken))
-        taken, times = taken + fresh, [*times, time]
+    if fronts.due and len(taken) < order.limit:
+        asked, time = _from_flows(tx, order, fronts.due, order.limit - len(taken))
+        taken, times = taken + asked, [*times, time]
     if len(taken) >= order.limit:
         times.append(tx.now)
     return Claims(taken, min((time for time in times if time is not None), default=None))

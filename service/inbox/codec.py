@@ -50,8 +50,8 @@ def text_out(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def text_in(blob: bytes) -> str:
-    return bytes(blob).decode("utf-8", "surrogatepass")
+def text_in(blob: bytes | None) -> str | None:
+    return None if blob is None else bytes(blob).decode("utf-8", "surrogatepass")
 
 
 def dumps(value: Any) -> bytes:

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, case, select, update
 from service.domain import Reservation
 from service.inbox import codec
 from service.inbox.sql import Tx, insert, listed_texts, texts
-from service.inbox.tables import counters
+from service.inbox.sql_tables import counters
 
 _k = counters.c
 

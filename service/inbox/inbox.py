@@ -1,307 +1,243 @@
-"""What comes into the inbox: new requests, dead letters asked again, flows found later."""
+"""The store as the rest of the program sees it: async, one call per wish."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import BigInteger, Text, bindparam, func, select, update
+from service.domain import Answer, Attempt, Claimed, Entry, Reservation, State
+from service.inbox import claims, counters, entries, leases, memory, purge, reads
+from service.inbox.commit import Engine
+from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.sql import Tx
 
-from service.domain import Claimed, Entry, State
-from service.inbox import codec, lines
-from service.inbox.rows import claimed_columns, to_claimed
-from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
-from service.inbox.tables import in_line, requests, unresolved
-from service.inbox.values import Added
-
-_r = requests.c
-
-
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """A stored request of unknown flow, and what it turned out to be."""
-
-    seq: int
-    entry: Entry
+T = TypeVar("T")
+ADD_TIMEOUT = 4.0
+_BATCH = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Resurrection:
-    """A dead letter that shall be asked again, at the end of the queue."""
-
-    id: str
-    deadline: int
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
-def _scope(entry: Entry) -> str:
-    """Where its dedupe key counts. A flow nobody knows yet has its name already."""
-    return codec.key(entry.flow or entry.message.flow or "")
+class Inbox:
+    """The durable inbox behind one DATABASE_URL.
 
-
-def _placed(entry: Entry) -> dict[str, Any]:
-    """The columns that depend on the flow."""
-    return {
-        "flow": codec.key(entry.flow or ""),
-        "scope": _scope(entry),
-        "dedupe": codec.key(entry.dedupe),
-        "conversation": codec.key(entry.conversation),
-        "ordered": entry.ordered,
-        "deadline": codec.number(entry.deadline),
-        "message": codec.entry_out(entry),
-    }
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    message = entry.message
-    return _placed(entry) | {
-        "id": codec.key(entry.id),
-        "order_at": codec.number(message.received_at),
-        "order_id": codec.clean(message.id, 64),
-        "accepted_at": codec.number(entry.accepted_at),
-        "not_before": 0,
-        "state": State.QUEUED.value,
-        "fence": 0,
-        "claims": 0,
-        "tries": 0,
-        "publish": entry.publish,
-        "topic": codec.clean(message.topic, 250),
-        "clientid": None if message.clientid is None else codec.clean(message.clientid, 250),
-        "payload": message.payload,
-    }
-
-
-@cache
-def _insert(pg: bool) -> Any:
-    new = insert(pg, requests).on_conflict_do_nothing(index_elements=[_r.scope, _r.dedupe])
-    return new.returning(_r.id) if pg else new
-
-
-@cache
-def _known(pg: bool) -> Any:
-    return select(_r.scope, _r.dedupe, _r.id, _r.seq).where(among_pairs(pg, _r.scope, _r.dedupe))
-
-
-def _stored(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """What the inbox has under the dedupe keys of these."""
-    wanted = {(row["scope"], row["dedupe"]) for row in rows}
-    return list(tx.run(_known(tx.pg), pairs(tx.pg, sorted(wanted))))
-
-
-@cache
-def _last() -> Any:
-    return select(func.max(_r.seq))
-
-
-def _put(tx: Tx, rows: Sequence[dict[str, Any]]) -> set[str]:
-    """Insert what is new; the ids of those."""
-    if tx.pg:
-        in_order = sorted(rows, key=lambda r: (r["scope"], r["dedupe"]))
-        return set(tx.run(_insert(True), in_order).scalars())
-    last = tx.run(_last()).scalar() or 0
-    if tx.run(_insert(False), rows).rowcount == len(rows):
-        return {row["id"] for row in rows}
-    return {row.id for row in _stored(tx, rows) if row.seq > last}
-
-
-def add(tx: Tx, entries: Sequence[Entry]) -> list[Added]:
-    """Store what is new. The same message again is told the id it got the first time."""
-    rows = [_row(entry) for entry in entries]
-    lines.join(tx, ((r["flow"], r["conversation"]) for r in rows if r["ordered"]))
-    new = _put(tx, rows)
-    known: dict[Pair, str] = {}
-    if len(new) < len(rows):
-        known = {(row.scope, row.dedupe): row.id for row in _stored(tx, rows)}
-    results = []
-    for entry, row in zip(entries, rows, strict=True):
-        if row["id"] in new:
-            new.discard(row["id"])
-            tx.tell(entry.id, entry.flow, entry.conversation, State.QUEUED)
-            tx.opened += 1
-            tx.wake = True
-            results.append(Added(entry.id, duplicate=False))
-        else:
-            results.append(Added(known[row["scope"], row["dedupe"]], duplicate=True))
-    return results
-
-
-@cache
-def _names_waiting(pg: bool) -> Any:
-    listed = listed_texts(pg, "names")
-    first = (
-        select(_r.seq)
-        .where(unresolved, _r.scope == listed.c.value)
-        .order_by(_r.seq)
-        .limit(1)
-        .scalar_subquery()
-    )
-    return select(listed.c.value.label("name")).where(first.is_not(None))
-
-
-@cache
-def _waiting() -> Any:
-    return (
-        select(*claimed_columns)
-        .where(
-            unresolved,
-            _r.scope == bindparam("b_name", type_=Text),
-            _r.seq > bindparam("b_after", type_=BigInteger),
-        )
-        .order_by(_r.seq)
-        .limit(bindparam("b_limit"))
-    )
-
-
-def find_unresolved(tx: Tx, flows: Sequence[str], limit: int, after: int) -> list[Claimed]:
-    """Requests without a flow that one of `flows` may take: by name, or else by topic.
-
-    Those without a name may fit none of ours for ever, so they are looked through from
-    `after` on; those with one of our names are gone once they are adopted.
+    Writes of concurrent callers share transactions. `StoreBusy` means nothing was written
+    and the same call may succeed later. `on_change` is called after each commit with what
+    changed (in PostgreSQL also by other processes), `on_wake` when there may be something
+    to claim; both must return at once.
     """
-    names = [codec.key(flow) for flow in flows] + [""]
-    waiting = {row.name for row in tx.run(_names_waiting(tx.pg), {"names": texts(tx.pg, names)})}
-    found: list[Claimed] = []
-    for name in names:
-        if name in waiting and len(found) < limit:
-            rows = tx.run(
-                _waiting(),
-                {
-                    "b_name": name,
-                    "b_after": 0 if name else after,
-                    "b_limit": limit - len(found),
-                },
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        now: Callable[[], int] = _now,
+        on_change: Callable[[Sequence[Change]], None] | None = None,
+        on_wake: Callable[[], None] | None = None,
+    ) -> None:
+        self._engine = Engine(url, now=now, on_change=on_change, on_wake=on_wake)
+        self._turn = 0
+        self._sweep = claims.Sweep()
+        self._round = purge.Round()
+        self._stats = reads.Cached(lambda: self._view(reads.stats))
+        self._looked_at = 0
+        self.next_expiry: int | None = None
+        """When the next lease runs out, as the last `reap` saw it."""
+
+    @property
+    def backlog(self) -> int:
+        """Requests not ended yet, known without asking; counted afresh now and then."""
+        return self._engine.backlog
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last write failed, if it did."""
+        return self._engine.trouble
+
+    async def open(self) -> None:
+        """Bring the schema up to date and connect; `StoreUnusable` if a person has to act."""
+        await self._engine.open()
+
+    async def close(self) -> None:
+        """What was submitted is still written; then everything is let go."""
+        await self._engine.close()
+
+    async def __aenter__(self) -> Inbox:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def ping(self) -> None:
+        """Raises `StoreBusy` if the database can't be written to now."""
+        await self._engine.submit(counters.settle, counters.Settle("ping", 0, 0))
+
+    # What comes in
+
+    async def add(self, entry: Entry) -> Added:
+        """Committed to disk when this returns. Within 4 s, or `StoreBusy`."""
+        return await self.adding(entry)
+
+    def adding(self, entry: Entry) -> asyncio.Future[Added]:
+        """The same, begun at once."""
+        return self._engine.intake(
+            entries.add, entry, weight=len(entry.message.payload), timeout=ADD_TIMEOUT
+        )
+
+    async def unresolved(self, flows: Sequence[str], limit: int) -> list[Claimed]:
+        """Stored requests without a flow, that one of `flows` may fit. Not claimed by this.
+
+        Those that came without a name are shown page by page, one page per call.
+        """
+        found = await self._view(
+            lambda tx: entries.find_unresolved(tx, flows, limit, self._looked_at)
+        )
+        nameless = [one.seq for one in found if not one.message.flow]
+        self._looked_at = nameless[-1] if nameless and len(found) >= limit else 0
+        return found
+
+    async def adopt(self, seq: int, entry: Entry) -> bool:
+        """Give a stored request the flow, conversation and deadline of `entry`, once."""
+        return await self._engine.intake(entries.adopt, entries.Adoption(seq, entry))
+
+    async def retry(self, id: str, deadline: int) -> bool:
+        """A dead letter goes to the end of the queue."""
+        return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline))
+
+    # Leases
+
+    async def claim(self, flows: Sequence[str], limit: int, owner: str, lease_ms: int) -> Claims:
+        """Take what is due: of `flows`, and of any flow what waits to be published or is late."""
+        if limit < 1:
+            return Claims([], None)
+        self._turn += 1
+        order = claims.Claim(tuple(flows), limit, owner, lease_ms, self._turn, self._sweep)
+        future = self._engine.claim(claims.claim, order)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._unclaim)
+            raise
+
+    def _unclaim(self, future: asyncio.Future[Claims]) -> None:
+        """Nobody was there any more to take what was claimed."""
+        if not future.cancelled() and future.exception() is None:
+            for claimed in future.result().requests:
+                release = self._engine.submit(leases.release, leases.Release(claimed))
+                release.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+    async def reply(self, claimed: Claimed, answer: Answer) -> bool:
+        """Store how it ends, before anything is published. False: the lease is lost."""
+        return await self._engine.submit(leases.reply, leases.StoreReply(claimed, answer))
+
+    async def finish(
+        self,
+        claimed: Claimed,
+        *,
+        delivered: bool | None,
+        outcome: State | None = None,
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> bool:
+        """An answered request is published (or never will be): it ends."""
+        item = leases.Finish(claimed, delivered, outcome, error_code, error_message)
+        return await self._engine.submit(leases.finish, item)
+
+    async def again(
+        self,
+        claimed: Claimed,
+        *,
+        at: int,
+        attempts: Iterable[Attempt] = (),
+        count: bool = True,
+        error_code: str | None = None,
+        error_message: str | None = None,
+    ) -> bool:
+        """Not now but at `at`: asked again or, if it is answered, published again."""
+        item = leases.Snooze(claimed, at, tuple(attempts), count, error_code, error_message)
+        return await self._engine.submit(leases.snooze, item)
+
+    async def step(self, claimed: Claimed, steps: Sequence[Mapping[str, Any]]) -> bool:
+        """Store the rounds of a tool flow so far, all of them."""
+        return await self._engine.submit(leases.save_steps, leases.SaveSteps(claimed, tuple(steps)))
+
+    async def heartbeat(self, held: Sequence[Claimed], until: int) -> set[tuple[int, int]]:
+        """Hold leases until then; returns those (seq, fence) that are lost."""
+        beats = [leases.Heartbeat(claimed, until) for claimed in held]
+        kept = await self._engine.submit_all(leases.heartbeat, beats)
+        return {(c.seq, c.fence) for c, ok in zip(held, kept, strict=True) if not ok}
+
+    async def release(self, held: Sequence[Claimed]) -> None:
+        """Give leases back unused."""
+        await self._engine.submit_all(leases.release, [leases.Release(c) for c in held])
+
+    async def reap(self, *, all_leases: bool = False) -> int:
+        """Requeue what dead workers hold; how many.
+
+        `all_leases` also takes those that still run: at the start of the one process that
+        has a SQLite database alone, whoever held them is dead.
+        """
+        count, more = 0, True
+        while more:
+            reaped = await self._engine.submit(leases.reap, leases.Reap(_BATCH, all_leases))
+            count += reaped.count
+            more = reaped.more and reaped.count > 0
+            self.next_expiry = reaped.next_expiry
+        return count
+
+    # Memory and limits
+
+    async def memory(self, flow: str, conversation: str, *, limit: int, since: int = 0) -> Memory:
+        """The newest `limit` turns that are not before `since`, oldest first."""
+        return await self._view(
+            lambda tx: memory.recall(tx, flow, conversation, limit=limit, since=since)
+        )
+
+    async def forget(self, flow: str, conversation: str) -> int:
+        """Delete a conversation's memory; how many turns it had."""
+        return await self._engine.submit(memory.forget, memory.Forget(flow, conversation))
+
+    async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
+        """All of it or nothing; None if granted, else the key that would run over."""
+        return await self._engine.submit(counters.reserve, tuple(wanted))
+
+    async def settle(self, key: str, window: int, delta: int) -> None:
+        """Correct a reservation by what was really used."""
+        await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
+
+    # Looking, and clearing up
+
+    async def requests(
+        self,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        conversation: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Row]:
+        """Newest first; `before` is the `seq` of the last one seen."""
+        return await self._view(
+            lambda tx: reads.newest(
+                tx, state=state, flow=flow, conversation=conversation, limit=limit, before=before
             )
-            found += [to_claimed(row) for row in rows]
-    return found
-
-
-@cache
-def _adopt() -> Any:
-    names = ("flow", "scope", "dedupe", "conversation", "ordered", "deadline", "message")
-    return (
-        update(requests)
-        .where(_r.seq == bindparam("b_seq"), unresolved)
-        .values({name: bindparam(f"b_{name}") for name in names})
-    )
-
-
-@cache
-def _is_duplicate() -> Any:
-    return (
-        update(requests)
-        .where(_r.seq == bindparam("b_seq"), unresolved)
-        .values(
-            state=State.IGNORED.value,
-            error_code="duplicate",
-            error_message="the same message was taken before",
-            ended_at=bindparam("b_now"),
         )
-    )
 
+    async def request(self, id: str) -> Row | None:
+        return await self._view(lambda tx: reads.get(tx, id))
 
-@cache
-def _by_seq() -> Any:
-    return select(_r.seq, _r.id).where(_r.seq == bindparam("b_seq"), unresolved).with_for_update()
+    async def stats(self) -> Stats:
+        """What waits, by flow and state; a while old where counting takes long."""
+        return await self._stats()
 
+    async def purge(self, before: int, limit: int = _BATCH) -> int:
+        """Remove what ended before then, at most `limit`; how many requests that were."""
+        return await self._engine.submit(purge.purge, purge.Purge(before, limit, self._round))
 
-def adopt(tx: Tx, adoptions: Sequence[Adoption]) -> list[bool]:
-    """Give requests their flow, once. One that its flow has already ends as a duplicate."""
-    return [_adopt_one(tx, adoption) for adoption in adoptions]
-
-
-def _adopt_one(tx: Tx, adoption: Adoption) -> bool:
-    entry, seq = adoption.entry, adoption.seq
-    placed = _placed(entry)
-    pair = (placed["flow"], placed["conversation"])
-    if entry.ordered:
-        lines.join(tx, [pair])
-    row = tx.run(_by_seq(), {"b_seq": seq}).one_or_none()
-    if row is None:
-        return False
-    if any(other.id != row.id for other in _stored(tx, [placed])):
-        tx.run(_is_duplicate(), {"b_seq": seq, "b_now": tx.now})
-        tx.tell(row.id, entry.flow, entry.conversation, State.IGNORED)
-        tx.opened -= 1
-        return False
-    tx.run(_adopt(), {"b_seq": seq} | {f"b_{name}": value for name, value in placed.items()})
-    tx.tell(row.id, entry.flow, entry.conversation, State.QUEUED)
-    tx.wake = True
-    return True
-
-
-@cache
-def _by_id(lock: bool) -> Any:
-    columns = (_r.seq, _r.flow, _r.conversation, _r.ordered, _r.order_at, _r.state, _r.message)
-    statement = select(*columns).where(_r.id == bindparam("b_id", type_=Text))
-    return statement.with_for_update() if lock else statement
-
-
-@cache
-def _last_in_line() -> Any:
-    return select(func.max(_r.order_at)).where(
-        in_line,
-        _r.flow == bindparam("b_flow", type_=Text),
-        _r.conversation == bindparam("b_conversation", type_=Text),
-    )
-
-
-_FORGOTTEN = (
-    "outbox", "steps", "outcome", "reply", "model", "prompt_tokens", "completion_tokens",
-    "error_code", "error_message", "delivered", "answered_at", "ended_at",
-)  # fmt: skip
-
-
-@cache
-def _requeue() -> Any:
-    return (
-        update(requests)
-        .where(_r.seq == bindparam("b_seq"))
-        .values(
-            dict.fromkeys(_FORGOTTEN)
-            | {
-                "state": State.QUEUED.value,
-                "fence": _r.fence + 1,
-                "claims": 0,
-                "tries": 0,
-                "not_before": 0,
-                "order_at": bindparam("b_order_at"),
-                "deadline": bindparam("b_deadline"),
-            }
-        )
-    )
-
-
-def retry(tx: Tx, dead: Sequence[Resurrection]) -> list[bool]:
-    """Queue dead letters again, behind whoever waits in their conversations."""
-    return [_retry_one(tx, one) for one in dead]
-
-
-def _retry_one(tx: Tx, one: Resurrection) -> bool:
-    values = {"b_id": codec.key(one.id)}
-    row = tx.run(_by_id(False), values).one_or_none()
-    if row is None:
-        return False
-    if row.ordered:
-        lines.join(tx, [(row.flow, row.conversation)])
-    row = tx.run(_by_id(True), values).one_or_none()
-    if row is None or row.state not in (State.FAILED, State.EXPIRED):
-        return False
-    last = None
-    if row.ordered:
-        last = tx.run(
-            _last_in_line(), {"b_flow": row.flow, "b_conversation": row.conversation}
-        ).scalar()
-    end = max(tx.now, row.order_at, last + 1 if last is not None else 0)
-    tx.run(
-        _requeue(),
-        {
-            "b_seq": row.seq,
-            "b_order_at": codec.number(end),
-            "b_deadline": codec.number(one.deadline),
-        },
-    )
-    tx.tell(one.id, *codec.names_in(row.message, row.flow, row.conversation), State.QUEUED)
-    tx.opened += 1
-    tx.wake = True
-    return True
+    async def _view(self, look: Callable[[Tx], T]) -> T:
+        return await self._engine.view(look)

@@ -1,36 +1,42 @@
-"""What the holder of a lease writes. Each write first looks whether the lease still holds.
+"""What the holder of a lease writes, and leases that ended without a word.
 
-A lease is (seq, fence). A write whose commit was done but never confirmed may come again:
-it finds the row where it put it itself, and says yes without touching it.
+A lease is (seq, fence); each write first looks whether it still holds. A write whose commit
+was done but never confirmed may come again: it finds the row where it put it itself, and
+says yes without touching it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import BigInteger, bindparam, select, update
 
 from service.domain import ENDS, Answer, Attempt, Claimed, State
-from service.inbox import codec, lines, memory
+from service.inbox import codec, memory, ordering
 from service.inbox.sql import Pair, Tx, among, numbers
-from service.inbox.tables import requests
+from service.inbox.sql_tables import requests, state_is
 
 _r = requests.c
-_LEASED = (State.ANSWERING, State.ANSWERED)
+_LEASED = frozenset({State.ANSWERING, State.ANSWERED})
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Write:
+    """Something to be noted about a request, by who holds it."""
+
     claimed: Claimed
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReply(Write):
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
-    claimed: Claimed
+class Finish(Write):
     delivered: bool | None
     outcome: State | None = None
     error_code: str | None = None
@@ -38,8 +44,7 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
-    claimed: Claimed
+class Snooze(Write):
     at: int
     attempts: tuple[Attempt, ...] = ()
     count: bool = True
@@ -48,32 +53,41 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    claimed: Claimed
+class SaveSteps(Write):
     steps: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
-    claimed: Claimed
+class Heartbeat(Write):
     until: int
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    claimed: Claimed
+class Release(Write):
+    pass
 
 
-Write = Reply | Finish | Again | Step | Heartbeat | Release
+class LeasedRow(NamedTuple):
+    """A row as the database has it now."""
+
+    seq: int
+    fence: int
+    state: str
+    outcome: str | None
 
 
-def pair(claimed: Claimed) -> Pair:
+W = TypeVar("W", bound=Write)
+Values = dict[str, Any]
+"""New values of a row's columns."""
+
+
+def _pair(claimed: Claimed) -> Pair:
     return codec.key(claimed.flow or ""), codec.key(claimed.conversation)
 
 
-def lock_lines(tx: Tx, writes: Iterable[Write]) -> None:
+def lock_queues(tx: Tx, writes: Iterable[Write]) -> None:
     """Conversations before requests, all at once and sorted: no two processes wait in a ring."""
-    lines.lock(tx, (pair(w.claimed) for w in writes if w.claimed.ordered))
+    ordering.lock(tx, (_pair(w.claimed) for w in writes if w.claimed.ordered))
 
 
 @cache
@@ -86,26 +100,15 @@ def _held(pg: bool) -> Any:
     )
 
 
-def _states(tx: Tx, writes: Sequence[Write]) -> list[Any]:
-    """For each write the row as it is, or None if its lease is another's by now."""
-    seqs = sorted({write.claimed.seq for write in writes})
-    rows = {row.seq: row for row in tx.run(_held(tx.pg), {"seqs": numbers(tx.pg, seqs)})}
-    found = (rows.get(write.claimed.seq) for write in writes)
-    return [
-        row if row is not None and row.fence == write.claimed.fence else None
-        for row, write in zip(found, writes, strict=True)
-    ]
-
-
 @cache
 def _set(names: tuple[str, ...]) -> Any:
     values = {name: bindparam(f"b_{name}", type_=_r[name].type) for name in names}
     return update(requests).where(_r.seq == bindparam("b_seq")).values(values)
 
 
-def _write(tx: Tx, rows: list[dict[str, Any]]) -> None:
+def _update(tx: Tx, rows: Iterable[Values]) -> None:
     """Update by seq; rows with the same columns go together."""
-    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    kinds: dict[tuple[str, ...], list[Values]] = {}
     for row in rows:
         kinds.setdefault(tuple(row), []).append(row)
     for names, alike in kinds.items():
@@ -113,30 +116,64 @@ def _write(tx: Tx, rows: list[dict[str, Any]]) -> None:
         tx.run(_set(tuple(name for name in names if name != "seq")), bound)
 
 
-def _tell(tx: Tx, claimed: Claimed, state: State) -> None:
-    tx.tell(claimed.id, claimed.flow, claimed.conversation, state)
-    if state in ENDS:
-        tx.opened -= 1
+def _write(
+    tx: Tx,
+    writes: Sequence[W],
+    values: Callable[[W, LeasedRow], Values],
+    *,
+    allowed: Collection[str],
+    repeated: Collection[str] = (),
+) -> list[bool]:
+    """Where the lease holds and the state is `allowed`, the row takes these values.
 
-
-_NO_LEASE: dict[str, Any] = {"owner": None, "lease_until": None}
-
-
-def reply(tx: Tx, replies: Sequence[Reply]) -> list[bool]:
-    """Store replies; what they teach the memory and the cooldown, in the same commit."""
-    results, rows, written, left = [], [], [], []
-    for one, held in zip(replies, _states(tx, replies), strict=True):
-        holds = held is not None and held.state == State.ANSWERING
-        repeated = held is not None and (held.state == State.ANSWERED or held.state in ENDS)
-        results.append(holds or repeated)
-        if not holds:
+    False: the lease is lost. In the states `repeated` the same was written before.
+    """
+    seqs = sorted({write.claimed.seq for write in writes})
+    found = tx.run(_held(tx.pg), {"seqs": numbers(tx.pg, seqs)})
+    rows = {row.seq: LeasedRow._make(row) for row in found}
+    results, changed, left = [], list[Values](), list[tuple[Pair, int]]()
+    for write in writes:
+        claimed = write.claimed
+        held = rows.get(claimed.seq)
+        if held is None or held.fence != claimed.fence:
+            results.append(False)
             continue
-        claimed, answer = one.claimed, one.answer
+        results.append(held.state in allowed or held.state in repeated)
+        if held.state not in allowed:
+            continue
+        row = values(write, held)
+        changed.append({"seq": claimed.seq} | row)
+        if "state" in row:
+            state = State(row["state"])
+            tx.tell(claimed.id, claimed.flow, claimed.conversation, state)
+            tx.opened -= state in ENDS
+            if claimed.ordered and state not in _LEASED:
+                left.append((_pair(claimed), claimed.seq))
+    _update(tx, changed)
+    ordering.leave(tx, left)
+    return results
+
+
+def _error(code: str | None, message: str | None) -> Values:
+    return {
+        "error_code": None if code is None else codec.clean(code),
+        "error_message": None if message is None else codec.clean(message),
+    }
+
+
+_NO_LEASE: Values = {"owner": None, "lease_until": None}
+
+
+def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
+    """Store replies; what they teach the memory and the cooldown, in the same commit."""
+    taught: list[tuple[Pair, Answer]] = []
+
+    def values(one: StoreReply, held: LeasedRow) -> Values:
+        answer = one.answer
+        taught.append((_pair(one.claimed), answer))
         ends = not answer.outbox
-        state = answer.outcome if ends else State.ANSWERED
         row = {
-            "seq": claimed.seq,
-            "state": state.value,
+            "state": (answer.outcome if ends else State.ANSWERED).value,
             "claims": 0,
             "outbox": codec.outbox_out(answer.outbox),
             "outcome": answer.outcome.value,
@@ -144,134 +181,172 @@ def reply(tx: Tx, replies: Sequence[Reply]) -> list[bool]:
             "model": None if answer.model is None else codec.clean(answer.model),
             "prompt_tokens": codec.number(answer.usage.prompt_tokens),
             "completion_tokens": codec.number(answer.usage.completion_tokens),
-            "attempts": codec.attempts_out(claimed.attempts + answer.attempts),
+            "attempts": codec.attempts_out(one.claimed.attempts + answer.attempts),
             "answered_at": tx.now,
         } | _error(answer.error_code, answer.error_message)
-        if ends:
-            row |= _NO_LEASE | {"ended_at": tx.now}
-            if claimed.ordered:
-                left.append((pair(claimed), claimed.seq))
-        rows.append(row)
-        written.append((pair(claimed), answer))
-        _tell(tx, claimed, state)
-    _write(tx, rows)
-    memory.learn(tx, written)
-    lines.leave(tx, left)
+        return row | _NO_LEASE | {"ended_at": tx.now} if ends else row
+
+    again = ENDS | {State.ANSWERED}
+    results = _write(tx, replies, values, allowed={State.ANSWERING}, repeated=again)
+    memory.learn(tx, taught)
     return results
-
-
-def _error(code: str | None, message: str | None) -> dict[str, Any]:
-    return {
-        "error_code": None if code is None else codec.clean(code),
-        "error_message": None if message is None else codec.clean(message),
-    }
 
 
 def finish(tx: Tx, finishes: Sequence[Finish]) -> list[bool]:
     """The outbox is published, or given up: the request ends, its conversation goes on."""
-    results, rows, left = [], [], []
-    for one, held in zip(finishes, _states(tx, finishes), strict=True):
-        holds = held is not None and held.state == State.ANSWERED
-        results.append(holds or (held is not None and held.state in ENDS))
-        if not holds:
-            continue
-        state = one.outcome or State(held.outcome)
-        row = {
-            "seq": one.claimed.seq,
-            "state": state.value,
-            "delivered": one.delivered,
-            "ended_at": tx.now,
-        } | _NO_LEASE
+
+    def values(one: Finish, held: LeasedRow) -> Values:
+        state = one.outcome or State(held.outcome or State.DONE)
+        row: Values = {"state": state.value, "delivered": one.delivered, "ended_at": tx.now}
+        row |= _NO_LEASE
         if one.outcome is not None:
             row["outcome"] = one.outcome.value
         if one.error_code is not None or state is State.DONE:  # of earlier publishes, too
             row |= _error(one.error_code, one.error_message)
-        rows.append(row)
-        if one.claimed.ordered:
-            left.append((pair(one.claimed), one.claimed.seq))
-        _tell(tx, one.claimed, state)
-    _write(tx, rows)
-    lines.leave(tx, left)
-    return results
+        return row
+
+    return _write(tx, finishes, values, allowed={State.ANSWERED}, repeated=ENDS)
 
 
-def again(tx: Tx, agains: Sequence[Again]) -> list[bool]:
+def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
     """Not now: ask again at `at`, or, if the reply is stored, publish again at `at`."""
-    results, rows, left = [], [], []
-    for one, held in zip(agains, _states(tx, agains), strict=True):
-        results.append(held is not None and held.state in (*_LEASED, State.QUEUED))
-        if held is None or held.state not in _LEASED:
-            continue
-        claimed = one.claimed
+
+    def values(one: Snooze, held: LeasedRow) -> Values:
+        tx.wake = True
         at = max(1, codec.number(one.at))
-        row: dict[str, Any] = {"seq": claimed.seq, "claims": 0, "owner": None}
+        row: Values = {"claims": 0, "owner": None}
         if one.error_code is not None and held.outcome in (None, State.DONE):
             row |= _error(one.error_code, one.error_message)  # not over why it failed
         if one.attempts:
-            row["attempts"] = codec.attempts_out(claimed.attempts + one.attempts)
+            row["attempts"] = codec.attempts_out(one.claimed.attempts + one.attempts)
         if held.state == State.ANSWERED:
-            row |= {"lease_until": at}
-        else:
-            row |= {
-                "state": State.QUEUED.value,
-                "not_before": at,
-                "tries": claimed.tries + one.count,
-                "lease_until": None,
-            }
-            if claimed.ordered:
-                left.append((pair(claimed), claimed.seq))
-            _tell(tx, claimed, State.QUEUED)
-        rows.append(row)
-        tx.wake = True
-    _write(tx, rows)
-    lines.leave(tx, left)
-    return results
+            return row | {"lease_until": at}
+        tries = one.claimed.tries + one.count
+        queued = {"state": State.QUEUED.value, "not_before": at, "tries": tries}
+        return row | queued | {"lease_until": None}
+
+    return _write(tx, snoozes, values, allowed=_LEASED, repeated={State.QUEUED})
 
 
-def step(tx: Tx, steps: Sequence[Step]) -> list[bool]:
+def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
     """Note the rounds of a tool flow so far."""
-    results, rows = [], []
-    for one, held in zip(steps, _states(tx, steps), strict=True):
-        holds = held is not None and held.state == State.ANSWERING
-        results.append(holds)
-        if holds:
-            rows.append({"seq": one.claimed.seq, "steps": codec.steps_out(one.steps)})
-    _write(tx, rows)
-    return results
+
+    def values(one: SaveSteps, held: LeasedRow) -> Values:
+        return {"steps": codec.steps_out(one.steps)}
+
+    return _write(tx, writes, values, allowed={State.ANSWERING})
 
 
 def heartbeat(tx: Tx, beats: Sequence[Heartbeat]) -> list[bool]:
     """Hold leases longer; False for each that is lost."""
-    results, rows = [], []
-    for one, held in zip(beats, _states(tx, beats), strict=True):
-        holds = held is not None and held.state in _LEASED
-        results.append(holds)
-        if holds:
-            rows.append({"seq": one.claimed.seq, "lease_until": codec.number(one.until)})
-    _write(tx, rows)
-    return results
+
+    def values(one: Heartbeat, held: LeasedRow) -> Values:
+        return {"lease_until": codec.number(one.until)}
+
+    return _write(tx, beats, values, allowed=_LEASED)
 
 
 def release(tx: Tx, releases: Sequence[Release]) -> list[bool]:
     """Give leases back unused, at shutdown: somebody else may go on at once."""
-    results, rows, left = [], [], []
-    for one, held in zip(releases, _states(tx, releases), strict=True):
-        holds = held is not None and held.state in _LEASED
-        results.append(holds)
-        if not holds:
-            continue
-        claimed = one.claimed
-        row: dict[str, Any] = {"seq": claimed.seq, "owner": None}
-        row["claims"] = max(0, claimed.claims - 1)
-        if held.state == State.ANSWERED:
-            row["lease_until"] = 0
-        else:
-            row |= {"state": State.QUEUED.value, "lease_until": None}
-            if claimed.ordered:
-                left.append((pair(claimed), claimed.seq))
-            _tell(tx, claimed, State.QUEUED)
-        rows.append(row)
+
+    def values(one: Release, held: LeasedRow) -> Values:
         tx.wake = True
-    _write(tx, rows)
-    lines.leave(tx, left)
-    return results
+        row: Values = {"owner": None, "claims": max(0, one.claimed.claims - 1)}
+        if held.state == State.ANSWERED:
+            return row | {"lease_until": 0}
+        return row | {"state": State.QUEUED.value, "lease_until": None}
+
+    return _write(tx, releases, values, allowed=_LEASED)
+
+
+# The holder died, or stands still.
+
+_until: Any = bindparam("b_until", type_=BigInteger)
+_answering = state_is(State.ANSWERING)
+
+
+@dataclass(frozen=True, slots=True)
+class Reap:
+    """`all_leases`: whatever they say; for the one process that has the database alone."""
+
+    limit: int
+    all_leases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """How many; when the next lease runs out (ms); whether there may be more already."""
+
+    count: int
+    next_expiry: int | None
+    more: bool
+
+
+@cache
+def _expired() -> Any:
+    return (
+        select(_r.seq, _r.flow, _r.conversation, _r.ordered)
+        .where(_answering, _r.lease_until <= _until)
+        .order_by(_r.lease_until)
+        .limit(bindparam("b_limit"))
+    )
+
+
+@cache
+def _lock(pg: bool) -> Any:
+    return (
+        select(_r.seq, _r.id, _r.flow, _r.conversation, _r.message)
+        .where(among(pg, _r.seq, "seqs"), _answering, _r.lease_until <= _until)
+        .order_by(_r.seq)
+        .with_for_update(skip_locked=True)
+    )
+
+
+@cache
+def _give_back(pg: bool) -> Any:
+    """The fence grows here too, so that the late holder's word counts no more."""
+    return (
+        update(requests)
+        .where(among(pg, _r.seq, "seqs"))
+        .values(state=State.QUEUED.value, fence=_r.fence + 1, owner=None, lease_until=None)
+    )
+
+
+@cache
+def _free_answered() -> Any:
+    return (
+        update(requests)
+        .where(state_is(State.ANSWERED), _r.lease_until <= _until)
+        .values(fence=_r.fence + 1, owner=None, lease_until=0)
+    )
+
+
+@cache
+def _next_expiry() -> Any:
+    where = (_answering, _r.lease_until.is_not(None))
+    return select(_r.lease_until).where(*where).order_by(_r.lease_until).limit(1)
+
+
+def reap(tx: Tx, orders: Sequence[Reap]) -> list[Reaped]:
+    """Put a bounded number of them back in the queue. (Answered ones a claim takes itself.)"""
+    return [_reap_one(tx, order) for order in orders]
+
+
+def _reap_one(tx: Tx, order: Reap) -> Reaped:
+    values = {"b_until": (1 << 62) if order.all_leases else tx.now}
+    rows = tx.run(_expired(), values | {"b_limit": order.limit}).all()
+    held = ordering.lock(tx, ((r.flow, r.conversation) for r in rows if r.ordered), skip=True)
+    ours = {(row.flow, row.conversation) for row in held}
+    seqs = [r.seq for r in rows if not r.ordered or (r.flow, r.conversation) in ours]
+    dead = tx.run(_lock(tx.pg), values | {"seqs": numbers(tx.pg, seqs)}).all() if seqs else []
+    if dead:
+        tx.run(_give_back(tx.pg), {"seqs": numbers(tx.pg, (row.seq for row in dead))})
+        ordering.leave(tx, [((row.flow, row.conversation), row.seq) for row in dead])
+        tx.wake = True
+    for row in dead:
+        names = codec.names_in(row.message, row.flow, row.conversation)
+        tx.tell(row.id, *names, State.QUEUED)
+    if order.all_leases:
+        tx.run(_free_answered(), values)
+        tx.wake = True
+    return Reaped(len(dead), tx.run(_next_expiry()).scalar(), more=len(rows) == order.limit)

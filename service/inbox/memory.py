@@ -11,26 +11,12 @@ from sqlalchemy import bindparam, delete, select
 
 from service.domain import Answer, Turn
 from service.inbox import codec
+from service.inbox.rows import Memory
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
-from service.inbox.tables import conversations, turns
-from service.inbox.values import Memory
+from service.inbox.sql_tables import conversations, turns
 
 _c = conversations.c
 _t = turns.c
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Whose memory, how many of the newest turns, and none before `since` (ms)."""
-
-    flow: str
-    conversation: str
-    limit: int
-    since: int = 0
-
-    @property
-    def pair(self) -> Pair:
-        return codec.key(self.flow), codec.key(self.conversation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +56,12 @@ def recall_all(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, Memory]:
     return {pair: Memory(tuple(stored.get(pair, ())), cooling.get(pair)) for pair in wanted}
 
 
-def recall(tx: Tx, question: Question) -> Memory:
-    """One conversation, as far as it is asked for."""
-    pair = question.pair
+def recall(tx: Tx, flow: str, conversation: str, *, limit: int, since: int) -> Memory:
+    """The newest `limit` turns of one conversation, none before `since` (ms)."""
+    pair = codec.key(flow), codec.key(conversation)
     known = recall_all(tx, [pair])[pair]
-    turns = tuple(turn for turn in known.turns if turn.at >= question.since)
-    newest = turns[-question.limit :] if question.limit > 0 else ()
+    turns = tuple(turn for turn in known.turns if turn.at >= since)
+    newest = turns[-limit:] if limit > 0 else ()
     return Memory(newest, known.cooldown_until)
 
 

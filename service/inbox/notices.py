@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
 from service.domain import State
 from service.inbox import codec
+from service.inbox.rows import Change, Notice
 from service.inbox.sql import Tx, listed_texts
-from service.inbox.values import Change
 
 CHANNEL = "emqx_gpt"
 _ROOM = 7000
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """`wake`: there may be something to claim."""
-
-    origin: str
-    wake: bool
-    changes: tuple[Change, ...]
 
 
 def pack(origin: str, wake: bool, changes: Sequence[Change]) -> list[str]:

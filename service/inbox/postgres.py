@@ -1,4 +1,4 @@
-"""PostgreSQL: a pool of asyncpg connections, and one that listens."""
+"""PostgreSQL: a pool of asyncpg connections, and one that listens to the other replicas."""
 
 from __future__ import annotations
 
@@ -9,33 +9,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from service.errors import StoreUnusable
-from service.inbox import migrate, notices
-from service.inbox.failures import word
-from service.inbox.sql import Link
-from service.inbox.url import postgres_arguments, shown
+from service.inbox import migrations, notices
+from service.inbox.database import postgres_arguments, reason, shown
+from service.inbox.rows import Notice
+from service.inbox.sql import SqlConnection
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 _POOL = 8
 _LISTEN_CHECK = 15.0
-
-
-class _Link:
-    """One transaction, as the store's functions use it."""
-
-    pg = True
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def run(self, statement: Any, values: Any = None) -> Any:
-        return self._connection.execute(statement, values)
 
 
 class PostgresDatabase:
@@ -60,10 +47,10 @@ class PostgresDatabase:
         )
         try:
             async with engine.begin() as connection:
-                await connection.run_sync(migrate.postgres, self._place)
+                await connection.run_sync(migrations.postgres, self._place)
         except (DBAPIError, OSError, TimeoutError, asyncpg.PostgresError) as error:
             await engine.dispose()
-            raise StoreUnusable(f"{self._place}: {word(error)}") from None
+            raise StoreUnusable(f"{self._place}: {reason(error)}") from None
         except BaseException:
             await engine.dispose()
             raise
@@ -72,22 +59,20 @@ class PostgresDatabase:
     async def _connect(self) -> Any:
         return await asyncpg.connect(**self._arguments)
 
-    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[SqlConnection], T], *, must_last: bool = True) -> T:
         """Always lasts: here workers outlive the server, and a fence must not come twice."""
         assert self._engine is not None
         async with self._engine.begin() as connection:
-            return await connection.run_sync(lambda c: work(_Link(c)))
+            return await connection.run_sync(work)
 
-    async def read(self, work: Callable[[Link], T]) -> T:
+    async def read(self, work: Callable[[SqlConnection], T]) -> T:
         return await self.write(work)
 
-    def listen(self, heard: Callable[[notices.Notice], None], joined: Callable[[], None]) -> None:
+    def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None:
         """`joined` is called whenever something may have been missed."""
         self._listener = asyncio.get_running_loop().create_task(self._listen(heard, joined))
 
-    async def _listen(
-        self, heard: Callable[[notices.Notice], None], joined: Callable[[], None]
-    ) -> None:
+    async def _listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None:
         wait = 0.1
         while True:
             try:
@@ -98,14 +83,14 @@ class PostgresDatabase:
                 finally:
                     connection.terminate()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.info("not listening to the database: %s; trying again", word(error))
+                log.info("not listening to the database: %s; trying again", reason(error))
             await asyncio.sleep(wait * random.uniform(0.5, 1))
             wait = min(5.0, wait * 2)
 
     async def _hear(
         self,
         connection: Any,
-        heard: Callable[[notices.Notice], None],
+        heard: Callable[[Notice], None],
         joined: Callable[[], None],
     ) -> None:
         """Until the connection is gone. A silent one is asked now and then."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, select, tuple_
 
-from service.inbox import lines
+from service.inbox import ordering
 from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
-from service.inbox.tables import conversations, counters, ended, requests, turns
+from service.inbox.sql_tables import conversations, counters, ended, requests, turns
 
 _r = requests.c
 _t = turns.c
@@ -134,6 +134,6 @@ def _purge_conversations(tx: Tx, order: Purge) -> None:
     full = len(rows) == order.limit
     order.round.after = (rows[-1].flow, rows[-1].conversation) if full else ("", "")
     idle = [(r.flow, r.conversation) for r in rows if r.next_at is None and r.active_seq is None]
-    held = [(r.flow, r.conversation) for r in lines.lock(tx, idle, skip=True)]
+    held = [(r.flow, r.conversation) for r in ordering.lock(tx, idle, skip=True)]
     if held:
         tx.run(_drop_idle(tx.pg), pairs(tx.pg, held) | {"b_before": order.before})

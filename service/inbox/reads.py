@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Text, bindparam, func, literal_column, select
 
 from service.domain import ENDS, State
 from service.inbox import codec
-from service.inbox.rows import full_columns, listed_columns, to_row
+from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
-from service.inbox.tables import ended, in_line, leased, loose, open_, requests, state_is
-from service.inbox.values import Row, Stats
+from service.inbox.sql_tables import (
+    ended,
+    leased,
+    open_,
+    ordered_queue,
+    requests,
+    state_is,
+    unordered_queue,
+)
 
 _r = requests.c
+T = TypeVar("T")
+_CHEAP = 0.3  # seconds
+_SHARE = 30
 _DEAD = (State.FAILED, State.EXPIRED, State.IGNORED)
 _INDEX = dict.fromkeys(ENDS, ended) | {
     State.QUEUED: open_,
@@ -57,7 +70,7 @@ def newest(
     if before is not None:
         values["b_before"] = codec.number(before)
     statement = _list(state, flow is not None, conversation is not None, before is not None)
-    return [to_row(row, full=False) for row in tx.run(statement, values)]
+    return [to_row(row) for row in tx.run(statement, values)]
 
 
 @cache
@@ -67,7 +80,7 @@ def _get() -> Any:
 
 def get(tx: Tx, id: str) -> Row | None:
     row = tx.run(_get(), {"b_id": codec.key(id)}).one_or_none()
-    return None if row is None else to_row(row, full=True)
+    return None if row is None else to_row(row)
 
 
 @cache
@@ -86,7 +99,7 @@ def _working() -> Any:
 def stats(tx: Tx) -> Stats:
     """Counted from the small indexes: what ended well is not looked at."""
     counts: Counter[tuple[str | None, State]] = Counter()
-    for where in (in_line, loose):
+    for where in (ordered_queue, unordered_queue):
         for row in tx.run(_waiting(where)):
             counts[row.flow or None, State.QUEUED] += row.n
     for row in tx.run(_working()):
@@ -114,3 +127,28 @@ def _open() -> Any:
 def backlog(tx: Tx) -> int:
     """Requests that have not ended."""
     return int(tx.run(_open()).scalar())
+
+
+class Cached(Generic[T]):
+    """A look shared by those who ask at once.
+
+    Looks afresh, unless that took long: then at most one thirtieth of the time.
+    """
+
+    def __init__(
+        self, look: Callable[[], Awaitable[T]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._look = look
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._value: T | None = None
+        self._good_until = 0.0
+
+    async def __call__(self) -> T:
+        async with self._lock:
+            begun = self._clock()
+            if self._value is None or begun >= self._good_until:
+                self._value = await self._look()
+                took = self._clock() - begun
+                self._good_until = begun + took * _SHARE if took > _CHEAP else 0.0
+            return self._value

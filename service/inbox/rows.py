@@ -1,92 +1,162 @@
-"""Rows of `requests` as the values that leave the store."""
+"""What the inbox hands out, typed; how rows of `requests` are read.
+
+A field of `Claimed` or `Row` is read from the column of its name. So a new column is named
+in `sql_tables`, in a step of `migrations`, and as a field here; where it is written, once more.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sqlalchemy import func
 
-from service.domain import Claimed, State, Usage
+from service.domain import Attempt, Claimed, Message, Publish, State, Turn, Usage
 from service.inbox import codec
-from service.inbox.tables import requests
-from service.inbox.values import Memory, Row
+from service.inbox.sql_tables import requests
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of an entry; of a duplicate, `id` is that of the one stored before."""
+
+    id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim brought, and when (ms) the next one may bring more; None: unknown."""
+
+    requests: list[Claimed]
+    next_due: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a conversation remembers, oldest first."""
+
+    turns: tuple[Turn, ...] = ()
+    cooldown_until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A request came into a state; told after the commit."""
+
+    id: str
+    flow: str | None
+    conversation: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What another process committed. `wake`: there may be something to claim."""
+
+    origin: str
+    wake: bool
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What waits. `counts` is of requests not yet ended, by flow and state."""
+
+    counts: Mapping[tuple[str | None, State], int]
+    oldest_at: int | None
+    dead: Mapping[State, int]
+
+    @property
+    def open(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A request as people look at it.
+
+    In a list, `message.payload` is cut to its first bytes (`payload_size` tells), and
+    `steps` and `outbox` are left out.
+    """
+
+    seq: int
+    id: str
+    flow: str | None
+    conversation: str
+    ordered: bool
+    state: State
+    message: Message
+    payload_size: int
+    accepted_at: int
+    deadline: int
+    not_before: int
+    publish: bool
+    claims: int
+    tries: int
+    attempts: tuple[Attempt, ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
+    outbox: tuple[Publish, ...] = ()
+    outcome: State | None = None
+    reply: str | None = None
+    model: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    error_code: str | None = None
+    error_message: str | None = None
+    delivered: bool | None = None
+    answered_at: int | None = None
+    ended_at: int | None = None
+
 
 _r = requests.c
-PREVIEW = 400
-NOTHING = Memory()
+_PREVIEW = 400  # bytes of a payload in a list
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "state": State,
+    "outcome": codec.state_in,
+    "attempts": codec.attempts_in,
+    "steps": codec.steps_in,
+    "outbox": codec.outbox_in,
+    "reply": codec.text_in,
+}
+"""Columns whose value is not what the field holds."""
 
-claimed_columns = (
-    _r.seq, _r.fence, _r.id, _r.flow, _r.conversation, _r.ordered, _r.state, _r.message,
-    _r.payload, _r.accepted_at, _r.deadline, _r.publish, _r.claims, _r.tries, _r.attempts,
-    _r.steps, _r.outbox, _r.outcome,
-)  # fmt: skip
 
+def _columns(record: type, *without: str) -> list[Any]:
+    names = [one.name for one in fields(record) if one.name not in without]
+    return [_r[name] for name in names if name in _r]
+
+
+claimed_columns = (*_columns(Claimed), _r.payload)
 _size = func.length(_r.payload).label("payload_size")
-_row_columns = (
-    _r.seq, _r.id, _r.flow, _r.conversation, _r.ordered, _r.state, _r.message, _size,
-    _r.accepted_at, _r.deadline, _r.not_before, _r.publish, _r.claims, _r.tries, _r.attempts,
-    _r.outcome, _r.reply, _r.model, _r.prompt_tokens, _r.completion_tokens, _r.error_code,
-    _r.error_message, _r.delivered, _r.answered_at, _r.ended_at,
-)  # fmt: skip
-full_columns = (*_row_columns, _r.payload, _r.steps, _r.outbox)
+_tokens = (_r.prompt_tokens, _r.completion_tokens)
+full_columns = (*_columns(Row), *_tokens, _r.payload, _size)
 listed_columns = (
-    *_row_columns,
-    func.coalesce(func.substr(_r.payload, 1, PREVIEW), b"").label("payload"),
+    *_columns(Row, "steps", "outbox"),
+    *_tokens,
+    func.coalesce(func.substr(_r.payload, 1, _PREVIEW), b"").label("payload"),
+    _size,
 )
 
 
-def to_claimed(row: Any, memory: Memory = NOTHING) -> Claimed:
-    flow, conversation = codec.names_in(row.message, row.flow, row.conversation)
-    return Claimed(
-        seq=row.seq,
-        fence=row.fence,
-        id=row.id,
-        flow=flow,
-        conversation=conversation,
-        ordered=row.ordered,
-        state=State(row.state),
-        message=codec.message_in(row.message, row.payload),
-        accepted_at=row.accepted_at,
-        deadline=row.deadline,
-        publish=row.publish,
-        claims=row.claims,
-        tries=row.tries,
-        attempts=codec.attempts_in(row.attempts),
-        steps=codec.steps_in(row.steps),
-        outbox=codec.outbox_in(row.outbox),
-        outcome=codec.state_in(row.outcome),
-        turns=memory.turns,
-        cooldown_until=memory.cooldown_until,
-    )
+def _fields(row: Any) -> dict[str, Any]:
+    found: dict[str, Any] = row._asdict()
+    for name, read in _READ.items():
+        if name in found:
+            found[name] = read(found[name])
+    blob, payload = found["message"], found.pop("payload")
+    found["message"] = codec.message_in(blob, payload or b"")  # substr of nothing: NULL
+    names = codec.names_in(blob, found["flow"], found["conversation"])
+    found["flow"], found["conversation"] = names
+    return found
 
 
-def to_row(row: Any, *, full: bool) -> Row:
-    flow, conversation = codec.names_in(row.message, row.flow, row.conversation)
-    return Row(
-        seq=row.seq,
-        id=row.id,
-        flow=flow,
-        conversation=conversation,
-        ordered=row.ordered,
-        state=State(row.state),
-        message=codec.message_in(row.message, row.payload or b""),  # substr of nothing: NULL
-        payload_size=row.payload_size,
-        accepted_at=row.accepted_at,
-        deadline=row.deadline,
-        not_before=row.not_before,
-        publish=row.publish,
-        claims=row.claims,
-        tries=row.tries,
-        attempts=codec.attempts_in(row.attempts),
-        steps=codec.steps_in(row.steps) if full else (),
-        outbox=codec.outbox_in(row.outbox) if full else (),
-        outcome=codec.state_in(row.outcome),
-        reply=codec.text_in(row.reply) if row.reply is not None else None,
-        model=row.model,
-        usage=Usage(row.prompt_tokens or 0, row.completion_tokens or 0),
-        error_code=row.error_code,
-        error_message=row.error_message,
-        delivered=row.delivered,
-        answered_at=row.answered_at,
-        ended_at=row.ended_at,
-    )
+def to_claimed(row: Any, memory: Memory | None = None) -> Claimed:
+    known = memory or Memory()
+    return Claimed(turns=known.turns, cooldown_until=known.cooldown_until, **_fields(row))
+
+
+def to_row(row: Any) -> Row:
+    found = _fields(row)
+    usage = Usage(found.pop("prompt_tokens") or 0, found.pop("completion_tokens") or 0)
+    return Row(usage=usage, **found)

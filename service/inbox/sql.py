@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
@@ -11,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Dialect,
     FromClause,
     Table,
     Text,
@@ -23,39 +23,35 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from service.domain import State
-from service.inbox.values import Change
+from service.inbox.rows import Change
 
 Pair = tuple[str, str]
 """Two keys; mostly of a flow and a conversation."""
 
 
-class Link(Protocol):
-    """A connection inside a transaction; which of the two dialects it speaks."""
+class SqlConnection(Protocol):
+    """A connection in a transaction: SQLAlchemy's, or what stands for it on SQLite."""
 
     @property
-    def pg(self) -> bool: ...
+    def dialect(self) -> Dialect: ...
 
-    def run(self, statement: Any, values: Any = None) -> Any:
-        """The rows of a statement of SQLAlchemy Core, with one set of values or a list."""
-        ...
+    def execute(self, statement: Any, values: Any = None, /) -> Any: ...
 
 
-@dataclass(slots=True)
 class Tx:
     """One transaction, and what is to be told once it is committed."""
 
-    link: Link
-    now: int
-    changes: list[Change] = field(default_factory=list)
-    wake: bool = False  # there may be something to claim
-    opened: int = 0  # requests that came, less those that ended
-
-    @property
-    def pg(self) -> bool:
-        return self.link.pg
+    def __init__(self, connection: SqlConnection, now: int) -> None:
+        self._connection = connection
+        self.pg = connection.dialect.name == "postgresql"
+        self.now = now
+        self.changes: list[Change] = []
+        self.wake = False  # there may be something to claim
+        self.opened = 0  # requests that came, less those that ended
 
     def run(self, statement: Any, values: Any = None) -> Any:
-        return self.link.run(statement, values)
+        """The rows of a statement, with one set of values or a list of sets."""
+        return self._connection.execute(statement, values)
 
     def tell(self, id: str, flow: str | None, conversation: str, state: State) -> None:
         self.changes.append(Change(id, flow or None, conversation, state))

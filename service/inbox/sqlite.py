@@ -6,28 +6,30 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Boolean, Engine, create_engine
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from service.errors import StoreUnusable
-from service.inbox import migrate
-from service.inbox.failures import word
-from service.inbox.notices import Notice
-from service.inbox.prepared import Prepared
-from service.inbox.sql import Link
+from service.inbox import migrations
+from service.inbox.database import reason
+from service.inbox.rows import Notice
+from service.inbox.sql import SqlConnection
 
 T = TypeVar("T")
 BUSY_MS = 2000
+_DIALECT = sqlite.dialect(paramstyle="named")
 _OLDEST = (3, 38)  # RETURNING, and JSON as a matter of course
-_FOLD_EVERY = 0.25  # seconds, while there are writes
+_CHECKPOINT_EVERY = 0.25  # seconds, while there are writes
 _PRAGMAS = (
     f"busy_timeout={BUSY_MS}",
     "synchronous=FULL",
@@ -39,17 +41,100 @@ _PRAGMAS = (
 )
 
 
+class Rows:
+    """What a statement gave, in those words of SQLAlchemy's results that the inbox uses."""
+
+    __slots__ = ("_rows", "rowcount")
+
+    def __init__(self, rows: list[Any], rowcount: int) -> None:
+        self._rows = rows
+        self.rowcount = rowcount
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def all(self) -> list[Any]:
+        return self._rows
+
+    def scalars(self) -> Rows:
+        return Rows([row[0] for row in self._rows], self.rowcount)
+
+    def scalar(self) -> Any:
+        return self._rows[0][0] if self._rows else None
+
+    def one(self) -> Any:
+        (row,) = self._rows
+        return row
+
+    def one_or_none(self) -> Any:
+        return self.one() if self._rows else None
+
+
+class Compiled:
+    """A statement as SQLite takes it: its text, the values it has itself, its named row."""
+
+    def __init__(self, statement: Any, names: Iterable[str]) -> None:
+        compiled = statement.compile(dialect=_DIALECT, column_keys=list(names))
+        if compiled.post_compile_params:
+            raise TypeError(f"its text depends on its values: {compiled}")
+        self.text = str(compiled)
+        self.constants = {k: v for k, v in compiled.params.items() if k not in names}
+        columns = list(statement.exported_columns)
+        row: Any = namedtuple("row", [c.key for c in columns], rename=True)  # type: ignore[misc]
+        self._row = row._make
+        self._booleans = [at for at, c in enumerate(columns) if isinstance(c.type, Boolean)]
+
+    def rows(self, cursor: sqlite3.Cursor) -> list[Any]:
+        if not self._booleans:
+            return list(map(self._row, cursor))
+        found = []
+        for values in map(list, cursor):
+            for at in self._booleans:
+                values[at] = None if values[at] is None else bool(values[at])
+            found.append(self._row(values))
+        return found
+
+
+_compiled: dict[Any, Compiled] = {}
+"""By statement; each of ours is made once and kept (`functools.cache`)."""
+
+
+class Connected:
+    """A connection whose statements SQLAlchemy Core compiles once and sqlite3 runs (ADR 2)."""
+
+    dialect = _DIALECT
+
+    def __init__(self, path: Path) -> None:
+        self.driver = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in _PRAGMAS:
+            self.driver.execute(f"PRAGMA {pragma}")
+
+    def execute(self, statement: Any, values: Any = None, /) -> Rows:
+        """Raises sqlite3.Error. A list of values gives no rows."""
+        several = isinstance(values, list)
+        first = (values[0] if several else values) or {}
+        known = _compiled.get(statement)
+        if known is None:
+            known = _compiled[statement] = Compiled(statement, first.keys())
+        if several:
+            bound = [{**known.constants, **one} for one in values] if known.constants else values
+            return Rows([], self.driver.executemany(known.text, bound).rowcount)
+        bound = {**known.constants, **first} if known.constants else first
+        cursor = self.driver.execute(known.text, bound)
+        return Rows(known.rows(cursor), cursor.rowcount)
+
+
 class Thread:
     """One connection, used by one thread only. After an error it is opened anew."""
 
     def __init__(self, path: Path, begin: str, name: str) -> None:
         self._path = path
-        self._begin = begin
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"store-{name}")
-        self._link: Prepared | None = None
+        self._begin = f"BEGIN {begin}"
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"inbox-{name}")
+        self._connection: Connected | None = None
         self._synchronous = "FULL"
 
-    async def run(self, work: Callable[[Link], T], synchronous: str = "FULL") -> T:
+    async def run(self, work: Callable[[SqlConnection], T], synchronous: str = "FULL") -> T:
         """`work` in a transaction."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, self._transaction, work, synchronous)
@@ -65,26 +150,26 @@ class Thread:
         except sqlite3.Error:
             self._disconnect()
 
-    def _connected(self) -> Prepared:
-        if self._link is None:
-            self._link = Prepared(_connect(self._path))
+    def _connected(self) -> Connected:
+        if self._connection is None:
+            self._connection = Connected(self._path)
             self._synchronous = "FULL"
-        return self._link
+        return self._connection
 
-    def _transaction(self, work: Callable[[Link], T], synchronous: str) -> T:
+    def _transaction(self, work: Callable[[SqlConnection], T], synchronous: str) -> T:
         try:
-            link = self._connected()
+            connection = self._connected()
+            run = connection.driver.execute
             if synchronous != self._synchronous:
-                # NORMAL: no wait at commit
-                link.driver.execute(f"PRAGMA synchronous={synchronous}")
+                run(f"PRAGMA synchronous={synchronous}")  # NORMAL: no wait at commit
                 self._synchronous = synchronous
-            link.driver.execute(f"BEGIN {self._begin}")
+            run(self._begin)
             try:
-                result = work(link)
-                link.driver.execute("COMMIT")
+                result = work(connection)
+                run("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):  # a full disk has done it already
-                    link.driver.execute("ROLLBACK")
+                    run("ROLLBACK")
                 raise
         except sqlite3.Error:
             self._disconnect()
@@ -92,9 +177,9 @@ class Thread:
         return result
 
     def _disconnect(self) -> None:
-        if self._link is not None:
-            link, self._link = self._link, None
-            link.driver.close()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.driver.close()
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._disconnect)
@@ -111,8 +196,8 @@ class SqliteDatabase:
         self._path = Path(url.database)
         self._url = url
         self._threads: list[Thread] = []
-        self._folding: asyncio.Future[None] | None = None
-        self._fold_at = 0.0
+        self._checkpointing: asyncio.Future[None] | None = None
+        self._checkpoint_at = 0.0
 
     async def open(self) -> None:
         if sqlite3.sqlite_version_info < _OLDEST:
@@ -121,38 +206,39 @@ class SqliteDatabase:
         self._threads = [
             Thread(self._path, "IMMEDIATE", "writer"),
             Thread(self._path, "DEFERRED", "viewer"),
-            Thread(self._path, "DEFERRED", "folder"),
+            Thread(self._path, "DEFERRED", "checkpoint"),
         ]
 
     def _prepare(self) -> None:
         try:
             _create_file(self._path)
-            migrate.sqlite(_bare_engine(self._url), self._path)
+            migrations.sqlite(_engine(self._url), self._path)
         except (OSError, DBAPIError) as error:
-            raise StoreUnusable(f"{self._path}: {word(error)}") from error
+            raise StoreUnusable(f"{self._path}: {reason(error)}") from error
 
-    async def write(self, work: Callable[[Link], T], *, must_last: bool = True) -> T:
+    async def write(self, work: Callable[[SqlConnection], T], *, must_last: bool = True) -> T:
         result = await self._threads[0].run(work, "FULL" if must_last else "NORMAL")
-        self._fold()
+        self._checkpoint()
         return result
 
-    async def read(self, work: Callable[[Link], T]) -> T:
+    async def read(self, work: Callable[[SqlConnection], T]) -> T:
         return await self._threads[1].run(work)
 
-    def _fold(self) -> None:
+    def _checkpoint(self) -> None:
         """The log into the database, beside the writer: else a commit now and then has to."""
         now = time.monotonic()
-        if now >= self._fold_at and (self._folding is None or self._folding.done()):
-            self._fold_at = now + _FOLD_EVERY
-            folding = self._threads[2].execute("PRAGMA wal_checkpoint(PASSIVE)")
-            self._folding = asyncio.ensure_future(folding)
+        running = self._checkpointing is not None and not self._checkpointing.done()
+        if now >= self._checkpoint_at and not running:
+            self._checkpoint_at = now + _CHECKPOINT_EVERY
+            checkpoint = self._threads[2].execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self._checkpointing = asyncio.ensure_future(checkpoint)
 
     def listen(self, heard: Callable[[Notice], None], joined: Callable[[], None]) -> None:
         """There is nobody else to hear."""
 
     async def close(self) -> None:
-        if self._folding is not None:
-            await self._folding
+        if self._checkpointing is not None:
+            await self._checkpointing
         for thread in self._threads:
             await thread.close()
         self._threads = []
@@ -168,20 +254,7 @@ def _create_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
-def _bare_engine(url: URL) -> Engine:
-    """Takes no transaction by itself and changes nothing in the file it opens."""
-    engine = create_engine(url, poolclass=NullPool, hide_parameters=True)
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA busy_timeout=10000")
-
-    return engine
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    for pragma in _PRAGMAS:
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
+def _engine(url: URL) -> Engine:
+    """For migrations: begins no transaction by itself, changes nothing in the file it opens."""
+    arguments = {"isolation_level": None, "timeout": 10}
+    return create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)

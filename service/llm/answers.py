@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from service.domain import Usage
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 
 
@@ -52,7 +52,7 @@ def read(content: bytes, model: ModelRef) -> Completion:
 
 def garbage() -> ModelError:
     text = "the model's server answered with something that is no completion"
-    return ModelError(text, code="model_garbage", blame=Blame.PASSING)
+    return ModelError(text, code="model_garbage", kind=ErrorKind.PASSING)
 
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:
@@ -77,7 +77,7 @@ def _checked(
         raise ModelError(
             "the model's content filter stopped the answer",
             code="model_filtered",
-            blame=Blame.REQUEST,
+            kind=ErrorKind.REQUEST,
         )
     if not text.strip() and refusal:
         text = refusal
@@ -86,9 +86,9 @@ def _checked(
             raise ModelError(
                 "the model used up max_tokens before it said anything; raise max_tokens",
                 code="model_length",
-                blame=Blame.REQUEST,
+                kind=ErrorKind.REQUEST,
             )
-        raise ModelError("the model's answer was empty", code="model_empty", blame=Blame.PASSING)
+        raise ModelError("the model's answer was empty", code="model_empty", kind=ErrorKind.PASSING)
     return Completion(text, model, usage, calls, truncated=reason == "length")
 
 
@@ -102,7 +102,7 @@ def _usage(raw: Any) -> Usage:
 
 
 class Pieces:
-    """Gathers a stream's chunks into what a plain answer would have been."""
+    """Gathers a stream's events into what a plain answer would have been."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -112,24 +112,28 @@ class Pieces:
         self._reason: str | None = None
         self._usage = Usage()
 
-    def add(self, chunk: Any) -> str:
-        self._model = chunk.model or self._model
-        if chunk.usage is not None:
-            self._usage = _usage(chunk.usage.model_dump())
-        if not chunk.choices:
-            return ""
-        choice = chunk.choices[0]
-        self._reason = choice.finish_reason or self._reason
-        delta = choice.delta
-        for call in delta.tool_calls or ():
-            parts = self._calls.setdefault(call.index, ["", "", ""])
-            parts[0] += call.id or ""
-            if call.function:
-                parts[1] += call.function.name or ""
-                parts[2] += call.function.arguments or ""
-        if delta.refusal:
-            self._refusal.append(delta.refusal)
-        text = delta.content or ""
+    def add(self, event: Any) -> str:
+        """The text that came with it. Raises ModelError."""
+        try:
+            self._model = event.get("model") or self._model
+            if event.get("usage"):
+                self._usage = _usage(event["usage"])
+            choices = event.get("choices")
+            return self._add(choices[0]) if choices else ""
+        except (AttributeError, KeyError, TypeError, IndexError):
+            raise garbage() from None
+
+    def _add(self, choice: Mapping[str, Any]) -> str:
+        self._reason = choice.get("finish_reason") or self._reason
+        delta = choice["delta"]
+        for call in delta.get("tool_calls") or ():
+            parts = self._calls.setdefault(call["index"], ["", "", ""])
+            function = call.get("function") or {}
+            for at, piece in enumerate((call.get("id"), *map(function.get, ("name", "arguments")))):
+                parts[at] += piece or ""
+        if delta.get("refusal"):
+            self._refusal.append(delta["refusal"])
+        text = delta.get("content") or ""
         if not isinstance(text, str):
             raise TypeError("content")
         self._text.append(text)
@@ -138,7 +142,7 @@ class Pieces:
     def completion(self) -> Completion:
         if self._reason is None:
             raise ModelError(
-                "the model's stream broke off", code="model_connection", blame=Blame.PASSING
+                "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
         calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
         refusal = "".join(self._refusal) or None

@@ -5,34 +5,57 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import tenacity
 
 from service.domain import Usage
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
-from service.llm import retry
 from service.llm.answers import Completion
 from service.llm.attempts import Log
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
+from service.llm.retry import RetryPolicy
 
 OnCall = Callable[[str, str, float, Usage], None]
-_RANK = (Blame.RATE, Blame.ACCOUNT, Blame.PASSING, Blame.MODEL, Blame.REQUEST)
+_RANK = (ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING, ErrorKind.MODEL, ErrorKind.REQUEST)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One model's turn at a question: its calls until it answers or is given up."""
+
+    question: Question
+    log: Log
+    ends: float  # monotonic seconds
+    on_delta: OnDelta | None
+    on_restart: Callable[[], None] | None
+    failure: ModelError | None = None
 
 
 class Asker:
-    """Asks through the gates and applies the inner ring of retries.
+    """Asks through the breakers and applies the inner ring of retries.
 
     The worker bounds how many requests are in hand, and each has one call at a time.
     `on_call(model, result, seconds, usage)` hears of every call.
     """
 
-    def __init__(self, gpt: Gpt, gates: Gates, *, on_call: OnCall) -> None:
+    def __init__(
+        self,
+        gpt: Gpt,
+        breakers: CircuitBreakers,
+        *,
+        on_call: OnCall,
+        policy: RetryPolicy,
+    ) -> None:
         self._gpt = gpt
-        self.gates = gates
+        self._breakers = breakers
         self._on_call = on_call
+        self.policy = policy
+        self._retrying = tenacity.AsyncRetrying(
+            retry=self._again, stop=self._stop, wait=self._wait, reraise=True
+        )
 
     async def ask(
         self,
@@ -48,114 +71,75 @@ class Asker:
 
         Raises the ModelError that says most: what could pass with time beats what can't.
         """
-        error: ModelError | None = None
+        worst: ModelError | None = None
         ends = time.monotonic() + left
-        calls = len(log.attempts)
-        fallen: set[str] = set()
         for model in (question.model, *fallback):
-            waiting = self.gates.wait(model.provider)
-            if waiting > 0 and model.provider in fallen:
-                continue  # paused by what we saw ourselves: that it fails says more
-            if waiting > 0:
-                error = _worse(error, self._paused(model, waiting))
-                continue
-            if len(log.attempts) > calls and on_restart is not None:
-                on_restart()  # the model before may have begun to speak
+            asked = question if model is question.model else replace(question, model=model)
+            turn = _Turn(asked, log, ends, on_delta, on_restart)
             try:
-                asked = question if model is question.model else replace(question, model=model)
-                return await self._ring(asked, log, ends, on_delta, on_restart)
-            except ModelError as failure:
-                if failure.blame is Blame.REQUEST:
-                    raise
-                if failure.blame is Blame.PASSING:
-                    fallen.add(model.provider)
-                error = _worse(error, failure)
-        if error is None:  # a flow always has a model
-            raise AssertionError("no model to ask")
-        raise error
-
-    def _paused(self, model: ModelRef, waiting: float) -> ModelError:
-        last = self.gates.last_error(model.provider)
-        code = last.code if last else "model_paused"
-        message = last.message if last else f"provider {model.provider} is paused"
-        return ModelError(message, code=code, blame=Blame.RATE, retry_after=waiting)
-
-    async def _ring(
-        self,
-        question: Question,
-        log: Log,
-        ends: float,
-        on_delta: OnDelta | None,
-        on_restart: Callable[[], None] | None,
-    ) -> Completion:
-        def wait(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            after = error.retry_after if isinstance(error, ModelError) else None
-            return retry.inner_delay(state.attempt_number, after, random.random())
-
-        provider = question.model.provider
-
-        def again(error: BaseException) -> bool:
-            return retry.repeat_inside(error) and self.gates.wait(provider) <= 0
-
-        def rounds() -> tenacity.AsyncRetrying:
-            return tenacity.AsyncRetrying(
-                retry=tenacity.retry_if_exception(again),
-                stop=tenacity.stop_after_attempt(retry.INNER_ATTEMPTS)
-                | tenacity.stop_before_delay(max(0.0, ends - time.monotonic())),
-                wait=wait,
-                reraise=True,
-            )
-
-        failure: ModelError | None = None
-
-        async def attempt() -> Completion:
-            nonlocal failure
-            if failure is not None and self.gates.wait(provider) > 0:
-                raise failure  # others had failures meanwhile; ours counts
-            if failure is not None and on_restart is not None:
-                on_restart()
-            try:
-                return await self._once(question, log, ends, on_delta)
+                return await self._retrying.copy()(self._call, turn)
             except ModelError as error:
-                failure = error
-                raise
+                if error.kind is ErrorKind.REQUEST:
+                    raise
+                if worst is None or _RANK.index(error.kind) < _RANK.index(worst.kind):
+                    worst = error
+            if time.monotonic() >= ends:
+                break
+            # The model may have begun to speak before it failed.
+            if on_restart is not None:
+                on_restart()
+        if worst is None:  # a flow always has a model
+            raise AssertionError("no model to ask")
+        raise worst
 
-        return await retry.with_retries(attempt, rounds)
-
-    async def _once(
-        self, question: Question, log: Log, ends: float, on_delta: OnDelta | None
-    ) -> Completion:
-        provider = question.model.provider
-        waiting, left = self.gates.wait(provider), ends - time.monotonic()
+    async def _call(self, turn: _Turn) -> Completion:
+        question, log = turn.question, turn.log
+        model = question.model
+        waiting, left = self._breakers.wait(model), turn.ends - time.monotonic()
         if waiting > 0 or left <= 0:
-            raise self._paused(question.model, max(waiting, 0.0))
+            raise turn.failure or self._paused(model, waiting)
+        if turn.failure is not None and turn.on_restart is not None:
+            turn.on_restart()
         if left < question.timeout:
             question = replace(question, timeout=left)
         began, clock = log.now(), time.monotonic()
-        self.gates.enter(provider)
+        self._breakers.enter(model)
         try:
-            if on_delta is None:
-                completion = await self._gpt.complete(question)
-            else:
-                completion = await self._gpt.stream(question, on_delta)
+            completion = await self._gpt.ask(question, turn.on_delta)
         except ModelError as error:
-            self.gates.failed(provider, error, log.id)
-            log.add(began, question.model, error.code, error.message)
-            self._on_call(str(question.model), error.code, time.monotonic() - clock, Usage())
+            turn.failure = error
+            self._breakers.failed(model, error, log.id)
+            log.add(began, model, error.code, error.message)
+            self._on_call(str(model), error.code, time.monotonic() - clock, Usage())
             raise
         except BaseException:
-            self.gates.left(provider)
+            self._breakers.left(model)
             raise
-        self.gates.succeeded(provider)
-        log.add(began, question.model, "ok")
+        self._breakers.succeeded(model)
+        log.add(began, model, "ok")
         log.usage += completion.usage
-        self._on_call(str(question.model), "ok", time.monotonic() - clock, completion.usage)
+        self._on_call(str(model), "ok", time.monotonic() - clock, completion.usage)
         return completion
 
+    def _paused(self, model: ModelRef, waiting: float) -> ModelError:
+        last = self._breakers.last_error(model)
+        code = last.code if last else "model_paused"
+        message = last.message if last else f"model {model} is paused"
+        return ModelError(message, code=code, kind=ErrorKind.RATE, retry_after=waiting)
 
-def _worse(one: ModelError | None, other: ModelError) -> ModelError:
-    """Of two failures the one that leaves more hope: it decides when to try again."""
-    if one is None:
-        return other
-    return min(one, other, key=lambda error: _RANK.index(error.blame))
+    # What tenacity asks after each failed call
+
+    def _again(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        turn: _Turn = state.args[0]
+        return self.policy.repeats(error) and self._breakers.wait(turn.question.model) <= 0
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        turn: _Turn = state.args[0]
+        late = time.monotonic() + state.upcoming_sleep >= turn.ends
+        return late or state.attempt_number >= self.policy.inner_attempts
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        after = error.retry_after if isinstance(error, ModelError) else None
+        return self.policy.inner_delay(state.attempt_number, after, random.random())

@@ -1,8 +1,8 @@
-"""Which providers may be called now: pauses they asked for, and breakers on those that fail.
+"""Which models may be called now: pauses they asked for, and breakers on those that fail.
 
-A pause (429, 401, exhausted quota) holds every call to a provider until its time. A breaker
-opens after failures in a row, of more than one request, and then lets one probe through at a
-time.
+A limit or an outage belongs to one model, a key or an account to its whole provider. A pause
+(429, 401, exhausted quota) holds every call that it concerns until its time. A breaker opens
+after failures in a row, of more than one request, and then lets one probe through at a time.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from service.errors import Blame, ModelError
-from service.llm.retry import pause
+from service.errors import ErrorKind, ModelError
+from service.flows import ModelRef
+from service.llm.retry import RetryPolicy
 
 log = logging.getLogger("emqx-gpt.model")
 
-BREAK_AFTER = 5  # passing failures in a row
-BREAK_FIRST = 2.0  # seconds
-BREAK_CAP = 60.0
+Where = ModelRef | str  # a model, or a provider by its name
 
 
 @dataclass(slots=True)
-class _Gate:
+class _Breaker:
     failures: int = 0
     who: set[str] = field(default_factory=set)  # whose failures; two are enough
     until: float = 0.0
@@ -31,104 +30,134 @@ class _Gate:
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
-    """A provider that may not be called now, for people. `ok`: it only asked to wait."""
+class BreakerState:
+    """A model or provider that may not be called now, for people. `ok`: it only asked to
+    wait."""
 
     provider: str
+    model: str | None
     code: str
     message: str
     seconds: float
     ok: bool = False
 
 
-class Gates:
-    """Gates of all providers in this process. `clock` is monotonic seconds."""
+class CircuitBreakers:
+    """The breakers of this process. `clock` is monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], policy: RetryPolicy) -> None:
         self._clock = clock
-        self._gates: dict[str, _Gate] = {}
+        self._policy = policy
+        self._breakers: dict[Where, _Breaker] = {}
 
-    def wait(self, provider: str) -> float:
-        """Seconds until this provider may be called; 0 now."""
-        gate = self._gates.get(provider)
-        if gate is None:
+    def wait(self, model: ModelRef) -> float:
+        """Seconds until this model may be called; 0 now."""
+        return max(self._wait(model), self._wait(model.provider)) if self._breakers else 0.0
+
+    def closed(self, models: Iterable[ModelRef]) -> float:
+        """Seconds until the first of these may be called; 0 when one may now."""
+        return min((self.wait(model) for model in models), default=0.0)
+
+    def last_error(self, model: ModelRef) -> ModelError | None:
+        """Why it may not be called; of model and provider what lasts longer."""
+        found = [
+            (self._wait(where), breaker.error)
+            for where in (model, model.provider)
+            if (breaker := self._breakers.get(where)) is not None
+        ]
+        return max(found, key=lambda one: one[0])[1] if found else None
+
+    def enter(self, model: ModelRef) -> None:
+        """A call begins. Behind a breaker that has had its time, it is the probe."""
+        for where in (model, model.provider):
+            breaker = self._breakers.get(where)
+            if breaker is not None and breaker.error is not None:
+                breaker.probing = True
+
+    def succeeded(self, model: ModelRef) -> None:
+        """A call got its answer."""
+        if self._breakers:
+            self._well(model)
+            self._well(model.provider)
+
+    def left(self, model: ModelRef) -> None:
+        """A call was cancelled: it says nothing about the model."""
+        for where in (model, model.provider):
+            if (breaker := self._breakers.get(where)) is not None:
+                breaker.probing = False
+
+    def failed(self, model: ModelRef, error: ModelError, who: str = "") -> None:
+        """Note a failed call: a pause, a step towards the breaker, or proof of life.
+
+        `who` is the request: one that fails by itself must not close the breaker to all others.
+        """
+        if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL):
+            self.succeeded(model)  # it answered about this question: it is well
+            return
+        where: Where = model
+        if error.kind is ErrorKind.ACCOUNT:
+            where = model.provider
+            self.left(model)
+        else:
+            self._well(model.provider)  # its key works
+        breaker = self._breakers.setdefault(where, _Breaker())
+        seconds = self._policy.pause(error)
+        if seconds is None:
+            if self._clock() < breaker.until:
+                return  # it began before the pause, and says nothing new
+            breaker.failures += 1
+            if len(breaker.who) < 2:
+                breaker.who.add(who)
+            if len(breaker.who) < 2:
+                breaker.failures = min(breaker.failures, self._policy.break_after - 1)
+            seconds = self._policy.break_for(breaker.failures)
+        breaker.probing = False
+        if seconds is None:
+            return
+        if breaker.error is None:
+            log.warning("%s is not called for %.1f s: %s", _shown(where), seconds, error.message)
+        breaker.error = error
+        breaker.until = max(breaker.until, self._clock() + seconds)
+
+    def states(self) -> list[BreakerState]:
+        """What is paused or broken, for /readyz and the page.
+
+        Once its time is over it is not listed until a call says otherwise: who gets no traffic
+        while it is red would never find out.
+        """
+        found = []
+        for where, breaker in sorted(self._breakers.items(), key=lambda item: str(item[0])):
+            wait = self._wait(where)
+            if (error := breaker.error) is not None and wait > 0:
+                provider, name = where, None
+                if isinstance(where, ModelRef):
+                    provider, name = where.provider, str(where)
+                ok = error.kind is ErrorKind.RATE
+                found.append(BreakerState(str(provider), name, error.code, error.message, wait, ok))
+        return found
+
+    def _wait(self, where: Where) -> float:
+        breaker = self._breakers.get(where)
+        if breaker is None:
             return 0.0
-        left = gate.until - self._clock()
-        if left <= 0 and gate.probing:
+        left = breaker.until - self._clock()
+        if left <= 0 and breaker.probing:
             return 0.5
         return max(0.0, left)
 
-    def enter(self, provider: str) -> None:
-        """A call begins. Behind a breaker that has had its time, it is the probe."""
-        gate = self._gates.get(provider)
-        if gate is not None and gate.error is not None:
-            gate.probing = True
-
-    def succeeded(self, provider: str) -> None:
-        """A call got its answer. One that began before a pause does not end the pause."""
-        gate = self._gates.get(provider)
-        if gate is not None and self._clock() < gate.until:
-            gate.failures = 0
-            gate.who.clear()
+    def _well(self, where: Where) -> None:
+        """A sign of life. One from a call that began before a pause does not end the pause."""
+        breaker = self._breakers.get(where)
+        if breaker is None:
             return
-        if gate is not None and gate.error is not None:
-            log.warning("provider %s answers again", provider)
-        self._gates.pop(provider, None)
-
-    def failed(self, provider: str, error: ModelError, who: str = "") -> None:
-        """Note a failed call: a pause, a step towards the breaker, or proof of life.
-
-        `who` is the request: one that fails by itself must not close the gate to all others.
-        """
-        if error.blame in (Blame.REQUEST, Blame.MODEL):
-            # It answered about this question: the provider itself is well.
-            self.succeeded(provider)
+        if self._clock() < breaker.until:
+            breaker.failures = 0
+            breaker.who.clear()
             return
-        gate = self._gates.setdefault(provider, _Gate())
-        seconds = pause(error)
-        if seconds is None:
-            if self._clock() < gate.until:
-                return  # it began before the pause, and says nothing new
-            if len(gate.who) < 2:
-                gate.who.add(who)
-            gate.failures += 1
-            if len(gate.who) < 2:
-                gate.failures = min(gate.failures, BREAK_AFTER - 1)
-            gate.probing = False
-            if gate.failures < BREAK_AFTER:
-                return
-            over = min(gate.failures - BREAK_AFTER, 10)
-            seconds = min(BREAK_CAP, BREAK_FIRST * 2**over)
-        gate.probing = False
-        if gate.error is None:
-            log.warning(
-                "provider %s is not called for %.1f s: %s", provider, seconds, error.message
-            )
-        gate.error = error
-        gate.until = max(gate.until, self._clock() + seconds)
+        if breaker.error is not None:
+            log.warning("%s answers again", _shown(where))
+        del self._breakers[where]
 
-    def left(self, provider: str) -> None:
-        """A call was cancelled: it says nothing about the provider."""
-        gate = self._gates.get(provider)
-        if gate is not None:
-            gate.probing = False
 
-    def last_error(self, provider: str) -> ModelError | None:
-        gate = self._gates.get(provider)
-        return gate.error if gate else None
-
-    def closed(self, providers: Iterable[str]) -> float:
-        """Seconds until the first of these may be called; 0 when one may now."""
-        return min((self.wait(provider) for provider in providers), default=0.0)
-
-    def states(self) -> list[GateState]:
-        """Providers that are paused or broken, for /readyz and the page.
-
-        Once its time is over a provider counts as well until a call says otherwise: who gets
-        no traffic while it is red would never find out.
-        """
-        return [
-            GateState(name, error.code, error.message, wait, error.blame is Blame.RATE)
-            for name, gate in sorted(self._gates.items())
-            if (error := gate.error) is not None and (wait := self.wait(name)) > 0
-        ]
+def _shown(where: Where) -> str:
+    return f"model {where}" if isinstance(where, ModelRef) else f"provider {where}"

@@ -1,7 +1,7 @@
-"""One call to an OpenAI-compatible model, its answer or its error in our words.
+"""Asks models over the openai SDK's HTTP client: messages in, text, deltas and tokens out.
 
-Speaks Chat Completions through the openai SDK with the SDK's own retries off. Responses are
-read raw: compatible servers vary, and building the SDK's models costs more than the parsing.
+The SDK's own `create` and `post` make each request anew, which costs more than all the rest
+that is done for it (docs/adr/0006); its transport, headers and stream decoder are used.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,9 @@ import httpx2
 import openai
 import orjson
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
-from service.llm.answers import Completion, Pieces, garbage, read
+from service.llm.answers import Completion, Pieces, read
 from service.llm.refusals import broken, refused, status_error
 
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
@@ -45,6 +45,17 @@ class Question:
     timeout: float = 60.0
 
 
+@dataclass(slots=True)
+class _Server:
+    """A provider's server: where it is asked, and what was learned of it."""
+
+    provider: Provider
+    sdk: openai.AsyncOpenAI
+    url: httpx2.URL
+    headers: httpx2.Headers
+    counts_streams: bool = True  # it knows stream_options
+
+
 class Gpt:
     """All providers behind one door. `keys` by provider name; pools fit `concurrency`."""
 
@@ -57,127 +68,129 @@ class Gpt:
             keepalive_expiry=KEEP_ALIVE,
         )
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
-        self._providers = providers
-        self._uncounted: set[str] = set()
-        self._clients = {
-            name: openai.AsyncOpenAI(
-                api_key=keys.get(name) or "none",
-                base_url=provider.base_url,
-                max_retries=0,
-                timeout=None,
-                http_client=self._http,
-            )
+        self._servers = {
+            name: self._server(provider, keys.get(name) or "none")
             for name, provider in providers.items()
         }
-        self._heads = {name: _head(client) for name, client in self._clients.items()}
+
+    def _server(self, provider: Provider, key: str) -> _Server:
+        sdk = openai.AsyncOpenAI(
+            api_key=key,
+            base_url=provider.base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=self._http,
+        )
+        found = {**sdk.default_headers, **sdk.auth_headers}
+        headers = {name: value for name, value in found.items() if isinstance(value, str)}
+        url = sdk.base_url.join("chat/completions")
+        return _Server(provider, sdk, url, httpx2.Headers(headers))
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def complete(self, question: Question) -> Completion:
-        """Ask and wait for the whole answer. Raises ModelError."""
-        # The SDK's client and its transport, but not its `create`: that walks all messages by their
-        # types and builds the same request anew each time (docs/performance.md).
-        url, headers = self._heads[question.model.provider]
-        with self._errors(question):
-            content = _json(self._body(question))
-            request = httpx2.Request("POST", url, headers=headers, content=content)
-            async with asyncio.timeout(question.timeout):
-                response = await self._http.send(request)
-            if not response.is_success:
-                raise refused(response)
-        return read(response.content, question.model)
+    async def ask(self, question: Question, on_delta: OnDelta | None = None) -> Completion:
+        """One call; with `on_delta` each piece of text is handed over as it comes.
 
-    async def stream(self, question: Question, on_delta: OnDelta) -> Completion:
-        """Ask and hand over each piece of text as it comes. Raises ModelError."""
-        pieces = Pieces(str(question.model))
-        with self._errors(question):
+        Raises ModelError.
+        """
+        server = self._servers[question.model.provider]
+        with _errors(server, question):
             async with asyncio.timeout(question.timeout):
-                stream = await self._begin(question)
-                async with stream:
-                    async for chunk in stream:
-                        try:
-                            text = pieces.add(chunk)
-                        except (AttributeError, TypeError, IndexError):
-                            raise garbage() from None
-                        if text:
+                async with self._answer(server, question, on_delta is not None) as response:
+                    if on_delta is None:
+                        return read(await response.aread(), question.model)
+                    pieces = Pieces(str(question.model))
+                    events = openai.AsyncStream(
+                        cast_to=object, response=response, client=server.sdk
+                    )
+                    async for event in events:
+                        if text := pieces.add(event):
                             await on_delta(text)
         return pieces.completion()
 
-    async def _begin(self, question: Question) -> Any:
-        """A stream that counts its tokens, or no limit would hold; where a server can, that is."""
-        provider = question.model.provider
-        create = self._clients[provider].chat.completions.create
-        # extra_body: a compatible server may know options that the SDK does not.
-        fields = self._body(question)
-        body = {
-            "model": fields.pop("model"),
-            "messages": fields.pop("messages"),
-            "extra_body": fields,
-            "stream": True,
-        }
-        if provider not in self._uncounted:
-            try:
-                return await create(**body, stream_options={"include_usage": True})
-            except openai.APIStatusError as error:
-                if error.status_code not in (400, 422) or "stream_options" not in str(error.body):
-                    raise
-                self._uncounted.add(provider)
-        return await create(**body)
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, server: _Server, question: Question, stream: bool
+    ) -> AsyncIterator[httpx2.Response]:
+        """The response to a question, its body not read yet. Raises what `_errors` takes."""
+        body = _body(server, question, stream)
+        response = await self._send(server, body)
+        if "stream_options" in body and await _unknown(response, "stream_options"):
+            server.counts_streams = False  # its tokens are not counted, but it answers
+            del body["stream_options"]
+            response = await self._send(server, body)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise refused(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _send(self, server: _Server, body: Mapping[str, Any]) -> httpx2.Response:
+        request = httpx2.Request("POST", server.url, headers=server.headers, content=_json(body))
+        return await self._http.send(request, stream=True)
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
+        server = self._servers[provider]
         question = Question(ModelRef(provider, "-"), (), timeout=10.0)
-        with self._errors(question):
+        with _errors(server, question):
             async with asyncio.timeout(question.timeout):
-                page = await self._clients[provider].models.list()
+                page = await server.sdk.models.list()
                 return [model.id for model in page.data]
 
-    @contextlib.contextmanager
-    def _errors(self, question: Question) -> Iterator[None]:
-        """The SDK's errors in our words."""
-        try:
-            yield
-        except openai.APIStatusError as error:
-            raise status_error(error, question.model) from None
-        except _BROKEN as error:
-            reason = broken(error)
-            if reason is None:
-                raise ModelError(
-                    f"the model did not answer within {question.timeout:g} s",
-                    code="model_timeout",
-                    blame=Blame.PASSING,
-                ) from None
-            url = self._clients[question.model.provider].base_url
+
+@contextlib.contextmanager
+def _errors(server: _Server, question: Question) -> Iterator[None]:
+    """The SDK's errors in our words."""
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise status_error(error, question.model) from None
+    except _BROKEN as error:
+        reason = broken(error)
+        if reason is None:
             raise ModelError(
-                f"the model's server at {url.host} can't be reached: {reason}",
-                code="model_connection",
-                blame=Blame.PASSING,
+                f"the model did not answer within {question.timeout:.3g} s",
+                code="model_timeout",
+                kind=ErrorKind.PASSING,
             ) from None
-        except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
-            raise ModelError(
-                f"the model's answer could not be read: {type(error).__name__}",
-                code="model_garbage",
-                blame=Blame.PASSING,
-            ) from None
-
-    def _body(self, question: Question) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": question.model.model,
-            "messages": question.messages,
-            **question.options,
-        }
-        if question.max_tokens is not None:
-            name = self._providers[question.model.provider].max_tokens_name
-            body[name] = question.max_tokens
-        return body
+        raise ModelError(
+            f"the model's server at {server.url.host} can't be reached: {reason}",
+            code="model_connection",
+            kind=ErrorKind.PASSING,
+        ) from None
+    except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
+        raise ModelError(
+            f"the model's answer could not be read: {type(error).__name__}",
+            code="model_garbage",
+            kind=ErrorKind.PASSING,
+        ) from None
 
 
-def _head(client: openai.AsyncOpenAI) -> tuple[httpx2.URL, httpx2.Headers]:
-    """Where this client asks, and with which headers."""
-    found = {**client.default_headers, **client.auth_headers}
-    headers = {name: value for name, value in found.items() if isinstance(value, str)}
-    return client.base_url.join("chat/completions"), httpx2.Headers(headers)
+def _body(server: _Server, question: Question, stream: bool) -> dict[str, Any]:
+    """Without usage in a stream no limit of tokens would hold; where a server can, that is."""
+    body = {
+        "model": question.model.model,
+        "messages": question.messages,
+        **question.options,
+    }
+    if question.max_tokens is not None:
+        body[server.provider.max_tokens_name] = question.max_tokens
+    if stream:
+        body["stream"] = True
+        if server.counts_streams:
+            body["stream_options"] = {"include_usage": True}
+    return body
+
+
+async def _unknown(response: httpx2.Response, name: str) -> bool:
+    """Whether the server refused the request for an option that it does not know."""
+    if response.status_code not in (400, 422):
+        return False
+    return name.encode() in await response.aread()
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

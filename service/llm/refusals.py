@@ -13,7 +13,7 @@ import httpx2
 import openai
 import orjson
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 
 
@@ -57,27 +57,27 @@ def status_error(error: openai.APIStatusError, model: ModelRef) -> ModelError:
     detail = _short(str(body.get("message") or "")) or f"HTTP {status}"
     wait = _retry_after(error.response.headers)
 
-    def made(ours: str, blame: Blame, text: str) -> ModelError:
-        return ModelError(text, code=ours, blame=blame, retry_after=wait, status=status)
+    def made(ours: str, kind: ErrorKind, text: str) -> ModelError:
+        return ModelError(text, code=ours, kind=kind, retry_after=wait, status=status)
 
     if status == 429 and "insufficient_quota" in (code, str(body.get("type"))):
         text = "the model's account is out of quota: add credit or raise its limit"
-        return made("model_quota", Blame.ACCOUNT, text)
+        return made("model_quota", ErrorKind.ACCOUNT, text)
     if status == 429:
-        return made("model_rate_limited", Blame.RATE, "the model's server asks to wait (429)")
+        return made("model_rate_limited", ErrorKind.RATE, "the model's server asks to wait (429)")
     if status == 402:
-        return made("model_quota", Blame.ACCOUNT, "the model's account is out of credit (402)")
+        return made("model_quota", ErrorKind.ACCOUNT, "the model's account is out of credit (402)")
     if status == 401:
         text = f"the model's server refused the key of provider {model.provider} (401)"
-        return made("model_unauthorized", Blame.ACCOUNT, text)
+        return made("model_unauthorized", ErrorKind.ACCOUNT, text)
     if status == 403:
-        return made("model_forbidden", Blame.MODEL, f"the key may not use model {model} (403)")
+        return made("model_forbidden", ErrorKind.MODEL, f"the key may not use model {model} (403)")
     if status == 404:
         text = f"model {model} does not exist or was shut down (404); choose another one"
-        return made("model_not_found", Blame.MODEL, text)
+        return made("model_not_found", ErrorKind.MODEL, text)
     if status in (408, 409, 425) or status >= 500:
-        return made("model_unavailable", Blame.PASSING, f"the model's server failed ({status})")
-    return made("model_refused", Blame.REQUEST, f"the model refused the request: {detail}")
+        return made("model_unavailable", ErrorKind.PASSING, f"the model's server failed ({status})")
+    return made("model_refused", ErrorKind.REQUEST, f"the model refused the request: {detail}")
 
 
 def _short(text: str) -> str:

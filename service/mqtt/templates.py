@@ -34,8 +34,6 @@ MISSING: Final = _Missing()
 class TemplateError(ConfigError):
     """A text that is no template; `position` counts its characters from 1."""
 
-    code = "template"
-
     def __init__(self, message: str, position: int, hint: str = "") -> None:
         super().__init__(f"{message} at character {position}")
         self.position = position

@@ -17,21 +17,9 @@ FIELDS = frozenset({"clientid", "username", "topic", "payload", "id", "qos"})
 
 _CAPTURE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-# EMQX gives these prefixes a meaning of their own; no device's message is seen under them.
-_SPECIAL = {
-    "$share": "leave $share/GROUP/ out: EMQX's rule already sees each message once",
-    "$queue": "leave $queue/ out: EMQX's rule already sees each message once",
-    "$exclusive": "leave $exclusive/ out: it is a word for subscribers",
-    "$delayed": "write the topic without $delayed/SECONDS/: the rule sees it when it is due",
-    "$events": "only published messages can be answered, not the broker's events",
-    "$bridges": "only published messages can be answered; let a rule republish them first",
-}
-
 
 class TopicError(ConfigError):
     """A topic pattern that can't be used; `hint` says what to do."""
-
-    code = "topic"
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -113,8 +101,6 @@ class TopicPattern:
         topic_filter = "/".join(level for level, _ in levels)
         if fault := fault_in_filter(topic_filter):
             raise TopicError(f'topic "{text}" {fault}', "wildcards stand alone: a/+/b, a/#")
-        if hint := _SPECIAL.get(levels[0][0]):
-            raise TopicError(f'topic "{text}" can\'t be a request topic', hint)
         names = tuple(name for _, name in levels if name is not None)
         for name in names:
             if name in FIELDS:

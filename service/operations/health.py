@@ -8,7 +8,7 @@ from typing import Any
 from service.emqx.publish_api import Emqx
 from service.errors import BrokerError, StoreError
 from service.inbox import Store
-from service.llm.circuit_breaker import Gates
+from service.llm.circuit_breaker import CircuitBreakers
 
 READY_CACHE = 2.0  # seconds a look at the broker counts, so that probes cost it little
 
@@ -17,10 +17,10 @@ class Health:
     """One process's health. `outage` is why the broker takes nothing now; the publisher,
     which knows it first, writes it here."""
 
-    def __init__(self, store: Store, emqx: Emqx, gates: Gates) -> None:
+    def __init__(self, store: Store, emqx: Emqx, breakers: CircuitBreakers) -> None:
         self._store = store
         self._emqx = emqx
-        self._gates = gates
+        self._breakers = breakers
         self._seen: BrokerError | None = None
         self._look_again = 0.0
         self.outage: BrokerError | None = None
@@ -29,7 +29,7 @@ class Health:
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all work, and how each is."""
         parts = {"database": await self._database(), "broker": await self._broker()}
-        closed = sorted(self._gates.states(), key=lambda one: one.ok)
+        closed = sorted(self._breakers.states(), key=lambda one: one.ok)
         parts["model"] = {"ok": all(one.ok for one in closed)}
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}

@@ -5,12 +5,13 @@ be is in `parser`, which functions there are in `functions`. It agrees with what
 5.8.9 was seen to do; where EMQX does something this subset leaves out, `SqlError` says so.
 """
 
+from service.mqtt.topics import matches
 from service.rulesql.errors import RuleException, SqlError
 from service.rulesql.guards import payload_paths_without_guard
 from service.rulesql.parser import parse, parse_where
 from service.rulesql.rule import Rule
 from service.rulesql.syntax import Expr
-from service.rulesql.terms import UNDEFINED, matches, text, to_json
+from service.rulesql.terms import UNDEFINED, text, to_json
 
 __all__ = [
     "UNDEFINED",

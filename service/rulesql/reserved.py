@@ -8,6 +8,21 @@ REPLY_TOPIC = "emqx-gpt/reply"
 # Filters of the topics that no flow may use.
 RESERVED_TOPICS = (REPLY_TOPIC,)
 
+# EMQX gives these first levels a meaning of their own; no device's message is seen under them.
+_SPECIAL = {
+    "$share": "leave $share/GROUP/ out: EMQX's rule already sees each message once",
+    "$queue": "leave $queue/ out: EMQX's rule already sees each message once",
+    "$exclusive": "leave $exclusive/ out: it is a word for subscribers",
+    "$delayed": "write the topic without $delayed/SECONDS/: the rule sees it when it is due",
+    "$events": "only published messages can be answered, not the broker's events",
+    "$bridges": "only published messages can be answered; let a rule republish them first",
+}
+
+
+def not_a_source(topic_filter: str) -> str | None:
+    """Why no rule sees messages of `topic_filter`, as what to do instead; None if it does."""
+    return _SPECIAL.get(topic_filter.split("/")[0])
+
 
 def landing(topic_filter: str) -> str:
     """Where a message ends up: EMQX publishes `$delayed/SECONDS/topic` to `topic`, later."""

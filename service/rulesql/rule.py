@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from service.mqtt.topics import matches
 from service.rulesql.errors import RuleException
 from service.rulesql.functions import FUNCTIONS
 from service.rulesql.syntax import COMPARISONS, Binary, Call, Case, Const, Expr, Field, Path, Unary
-from service.rulesql.terms import UNDEFINED, compare, from_json, is_binary, is_number, matches, raw
+from service.rulesql.terms import UNDEFINED, compare, from_json, is_binary, is_number, raw
 
 _ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float]] = {
     "+": operator.add,

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What EMQX offers to a rule on a published message.
+COLUMNS = (
+    *("id", "clientid", "username", "payload", "topic", "qos", "flags", "pub_props", "timestamp"),
+    *("publish_received_at", "peerhost", "peername", "node", "event", "client_attrs"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Const:

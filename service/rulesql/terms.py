@@ -186,16 +186,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
-
-
-def matches(topic_filter: str, topic: str) -> bool:
-    """Whether an MQTT topic filter matches a topic; wildcards leave `$` topics alone."""
-    levels, names = topic_filter.split("/"), topic.split("/")
-    if topic.startswith("$") and levels[0] in ("+", "#"):
-        return False
-    for i, level in enumerate(levels):
-        if level == "#":
-            return True
-        if i >= len(names) or level not in ("+", names[i]):
-            return False
-    return len(levels) == len(names)

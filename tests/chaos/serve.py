@@ -13,7 +13,6 @@ from service.bootstrap import Service, epoch_ms
 from service.cli import main as command
 from service.cli import serving
 from service.inbox import sqlite
-from service.inbox.prepared import Prepared
 from tests.chaos.control import Control, end_with_parent
 
 _ROOMY = 2**31 - 2
@@ -23,11 +22,12 @@ def _limit_pages(control: Control) -> None:
     """`max_page_count` counts for one connection only, so each transaction begins with it."""
     connected = sqlite.Thread._connected
 
-    def limited(thread: sqlite.Thread) -> Prepared:
-        link = connected(thread)
+    def limited(thread: sqlite.Thread) -> sqlite.Connected:
+        connection = connected(thread)
         # Below its size SQLite takes the size: not one page more.
-        link.driver.execute(f"PRAGMA max_page_count={1 if control.full else _ROOMY}")
-        return link
+        pages = 1 if control.full else _ROOMY
+        connection.driver.execute(f"PRAGMA max_page_count={pages}")
+        return connection
 
     sqlite.Thread._connected = limited  # type: ignore[method-assign]
 

@@ -26,31 +26,15 @@ T = TypeVar("T")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """MQTT 5 is for real brokers only: such tests do not exist for the stand-in."""
     if "broker_name" in metafunc.fixturenames:
-        names = brokers.named()
-        if metafunc.definition.get_closest_marker("mqtt5"):
-            names = [name for name in names if name == "real"] or ["no real broker named"]
-        metafunc.parametrize("broker_name", names, scope="session")
+        metafunc.parametrize("broker_name", brokers.named(), scope="session")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if "real" not in brokers.named():
         terminalreporter.write_line(
-            f"contract suite: on the stand-in, without MQTT 5; {', '.join(brokers.REAL)} name a "
-            "real broker"
+            f"contract suite: on the stand-in; {', '.join(brokers.REAL)} name a real broker"
         )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "mqtt5: speaks MQTT 5, which the stand-in does not")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    gone = [item for item in items if "no real broker named" in item.name]
-    if gone:
-        config.hook.pytest_deselected(items=gone)
-        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session")

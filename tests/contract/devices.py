@@ -1,4 +1,4 @@
-"""MQTT clients as devices have them: paho, in 3.1.1 and, for real brokers, 5."""
+"""MQTT clients as devices have them: paho, in 3.1.1 and in 5."""
 
 from __future__ import annotations
 

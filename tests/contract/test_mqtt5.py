@@ -1,11 +1,10 @@
-"""MQTT 5's properties, both ways. For real brokers: the stand-in speaks 3.1.1 only."""
+"""MQTT 5's properties, both ways."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 
-import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -14,7 +13,6 @@ from service.emqx.publish_api import Emqx
 from tests.contract.conftest import Setup
 from tests.contract.test_publishing import envelope
 
-pytestmark = pytest.mark.mqtt5
 CORRELATION = b"\x00\xff\xfe corr"
 
 

@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from service.demo.standin.broker import StandIn
-from tests.demo.mqtt_client import TIMEOUT, MqttClient, client
+from tests.demo.mqtt_client import TIMEOUT, client
 from tests.demo.webhook import Webhook, config, until
 
 ALL_COLUMNS = '''
@@ -146,7 +148,7 @@ async def test_retained_messages(broker: StandIn, rest: httpx.AsyncClient) -> No
         await late.publish("/state/lamp", b"", retain=True)
         assert (await late.next()).payload == b""
         assert (await rest.get(path)).status_code == 404
-        # amqtt would have sent `other` what others subscribe to
+        # nobody gets what others subscribe to
         await late.publish("something/else", b"first")
         assert (await other.next()).payload == b"first"
 
@@ -183,23 +185,33 @@ async def test_websocket(broker: StandIn, webhook: Webhook) -> None:
         assert request.json["clientid"] == "browser"
 
 
-async def test_an_mqtt_5_client_is_named_with_the_way_out(
-    broker: StandIn, webhook: Webhook, caplog: pytest.LogCaptureFixture
+async def test_an_mqtt_5_request_and_its_reply(
+    broker: StandIn, webhook: Webhook, rest: httpx.AsyncClient
 ) -> None:
-    newer = MqttClient("newer", protocol=paho.MQTTv5)
-    assert await newer.connect(broker.mqtt_port) == "Unsupported protocol version"
-    await newer.leave()
-    (record,) = [r for r in caplog.records if "MQTT 5" in r.getMessage()]
-    assert record.levelno == logging.WARNING
-    for part in ("'newer'", "127.0.0.1:", "MQTT 3.1.1", "mosquitto: -V mqttv311"):
-        assert part in record.getMessage()
-    again = MqttClient("newer", protocol=paho.MQTTv5)
-    await again.connect(broker.mqtt_port)
-    await again.leave()
-    assert caplog.text.count("MQTT 5") == 1  # it is not repeated for one that keeps trying
-    async with client(broker.mqtt_port, "older") as device:
-        await device.publish("lab/request/u", "still here")
-    assert (await webhook.wait(1))[0].json["payload"] == "still here"
+    asked = Properties(PacketTypes.PUBLISH)
+    asked.ResponseTopic = "back/here"
+    asked.CorrelationData = b"\x00\x00\x00\x01"
+    asked.MessageExpiryInterval = 60
+    asked.UserProperty = [("a", "1"), ("a", "2")]
+    async with client(broker.mqtt_port, "five", protocol=paho.MQTTv5) as device:
+        await device.subscribe("back/#")
+        info = device.paho.publish("lab/request/u", "hello", 1, properties=asked)
+        await asyncio.to_thread(info.wait_for_publish, TIMEOUT)
+        (request,) = await webhook.wait(1)
+        assert request.json["pub_props"] == {
+            "Response-Topic": "back/here",
+            "Correlation-Data": "\x00\x00\x00\x01",
+            "Message-Expiry-Interval": 60,
+            "User-Property": {"a": "2"},
+            "User-Property-Pairs": [{"key": "a", "value": "1"}, {"key": "a", "value": "2"}],
+        }
+        properties = {"correlation_data": "corr-1", "user_properties": {"request_id": "r"}}
+        message = {"topic": "back/here", "payload": "hi", "properties": properties}
+        assert (await rest.post("/publish", json=message)).status_code == 200
+        reply = await device.next()
+    assert reply.properties is not None
+    assert reply.properties.CorrelationData == b"corr-1"
+    assert reply.properties.UserProperty == [("request_id", "r")]
 
 
 async def test_a_last_will_runs_rules(broker: StandIn, webhook: Webhook) -> None:
@@ -207,7 +219,8 @@ async def test_a_last_will_runs_rules(broker: StandIn, webhook: Webhook) -> None
         connection: Any = device.paho.socket()
         connection.shutdown(socket.SHUT_RDWR)
         (request,) = await webhook.wait(1)
-    assert (request.json["payload"], request.json["clientid"]) == ("gone", "dev")
+    found = {name: request.json[name] for name in ("payload", "clientid", "peerhost")}
+    assert found == {"payload": "gone", "clientid": "dev", "peerhost": "undefined"}
 
 
 @pytest.mark.parametrize("clean", [True, False])

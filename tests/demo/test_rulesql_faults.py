@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from service.rulesql import (
     RuleException,
     SqlError,
-    matches,
     parse,
     parse_where,
     payload_paths_without_guard,
@@ -137,25 +136,3 @@ def test_comparisons_without_a_guard(condition: str, unguarded: list[str]) -> No
 )
 def test_lost_bytes(raw: bytes, expected: str) -> None:
     assert text(raw) == expected
-
-
-@pytest.mark.parametrize(
-    ("topic_filter", "topic", "answer"),
-    [
-        ("a/b", "a/b", True),
-        ("a/+", "a/b", True),
-        ("a/+", "a/b/c", False),
-        ("a/#", "a", True),
-        ("a/#", "a/b/c", True),
-        ("#", "a/b", True),
-        ("#", "$SYS/x", False),
-        ("+/x", "$SYS/x", False),
-        ("$SYS/#", "$SYS/x", True),
-        ("/xiaomi/+", "/xiaomi/chatgpt", True),
-        ("+", "/a", False),
-        ("+/+", "/a", True),
-        ("a/b/c", "a/b", False),
-    ],
-)
-def test_topic_filters(topic_filter: str, topic: str, answer: bool) -> None:
-    assert matches(topic_filter, topic) is answer

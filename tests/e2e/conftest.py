@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from service.emqx import names
-from service.llm import circuit_breaker as gates
-from service.llm import retry
+from service.llm.retry import RetryPolicy
+from tests import rig
 from tests.databases import Postgres, postgresql
 
 
@@ -49,10 +49,10 @@ def any_database(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue("shared_database"))
 
 
+QUICK = RetryPolicy(inner_first=0.01, outer_first=0.05, account_pause=0.2, break_first=0.2)
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The policy of retries with every wait a small part of what it is."""
-    monkeypatch.setattr(retry, "INNER_FIRST", 0.01)
-    monkeypatch.setattr(retry, "OUTER_FIRST", 0.05)
-    monkeypatch.setattr(retry, "ACCOUNT_PAUSE", 0.2)
-    monkeypatch.setattr(gates, "BREAK_FIRST", 0.2)
+    """Houses whose retries wait a small part of what they usually do."""
+    monkeypatch.setattr(rig, "POLICY", QUICK)

@@ -143,7 +143,7 @@ async def test_a_full_database_is_503_and_what_was_accepted_is_answered(database
         assert int(answer.headers["retry-after"]) >= 1
         writer = house.service.store._engine._database._threads[0]
         await writer.run(
-            lambda link: link.driver.execute("PRAGMA max_page_count=100000").fetchone()
+            lambda link: link.driver.execute("PRAGMA max_page_count=100000").fetchall()
         )
         heard = {(await message(client))[0] for _ in accepted}
         assert len(heard) == len(accepted)

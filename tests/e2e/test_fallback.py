@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
-from service.llm import circuit_breaker as gates
+from tests.e2e.conftest import QUICK
 from tests.fakes.model import FakeModel, delay, filtered, hang, ok, reset, status
 from tests.rig import eventually, message, rig
 
@@ -40,12 +41,12 @@ FAULTS = [
 ]
 
 
-async def test_the_next_model_answers_also_on_another_provider(any_database, quick, monkeypatch):
-    monkeypatch.setattr(gates, "BREAK_AFTER", 100)
+async def test_the_next_model_answers_also_on_another_provider(any_database, quick):
+    policy = replace(QUICK, break_after=100)
     async with FakeModel() as local:
         flows = FLOWS % local.base_url
         async with (
-            rig(any_database, flows=flows, environ=KEYS) as house,
+            rig(any_database, flows=flows, environ=KEYS, policy=policy) as house,
             house.mqtt("say/ada") as ada,
         ):
             for fault, code, calls in FAULTS:
@@ -120,17 +121,20 @@ timeout = "2s"
 """
 
 
-async def test_a_breaker_skips_what_keeps_failing_and_probes_it_again(database, quick, monkeypatch):
-    monkeypatch.setattr(gates, "BREAK_FIRST", 1.0)
+async def test_a_breaker_skips_what_keeps_failing_and_probes_it_again(database, quick):
+    policy = replace(QUICK, break_first=1.0)
     async with FakeModel() as local:
         flows = BREAKER % local.base_url
-        async with rig(database, flows=flows, environ=KEYS) as house, house.mqtt("say/+") as client:
+        async with (
+            rig(database, flows=flows, environ=KEYS, policy=policy) as house,
+            house.mqtt("say/+") as client,
+        ):
             house.model.behave(lambda body: status(500))
             for number in range(6):
                 await client.publish(f"ask/u{number}", b"hi")
                 assert (await message(client))[1] == b"echo: hi"
             tried = len(house.model.calls)
-            assert tried == gates.BREAK_AFTER  # then it was skipped
+            assert tried == QUICK.break_after  # then it was skipped
             ready = await house.http.get("/readyz")
             assert (ready.status_code, ready.json()["model"]["code"]) == (503, "model_unavailable")
             # Its time comes, and of many requests one looks whether it is well.
@@ -155,14 +159,17 @@ async def test_a_breaker_skips_what_keeps_failing_and_probes_it_again(database, 
             assert (await house.http.get("/readyz")).status_code == 200
 
 
-async def test_of_many_requests_at_once_one_probes(database, quick, monkeypatch):
-    monkeypatch.setattr(gates, "BREAK_FIRST", 1.0)
+async def test_of_many_requests_at_once_one_probes(database, quick):
+    policy = replace(QUICK, break_first=1.0)
     flows = FLOWS.partition("fallback")[0] % "http://127.0.0.1:9/v1"
-    async with rig(database, flows=flows, environ=KEYS) as house, house.mqtt("say/+") as client:
+    async with (
+        rig(database, flows=flows, environ=KEYS, policy=policy) as house,
+        house.mqtt("say/+") as client,
+    ):
         house.model.behave(lambda body: status(500))
         for number in range(3):
             await client.publish(f"ask/u{number}", b"hi")
-        await house.model.wait_for_calls(gates.BREAK_AFTER)
+        await house.model.wait_for_calls(QUICK.break_after)
 
         async def opened():
             ready = await house.http.get("/readyz")

@@ -64,7 +64,7 @@ async def test_in_publishing(database, monkeypatch):
 
 
 async def test_in_the_final_write(database, monkeypatch):
-    async with rig(database, flows=FLOW, lease=0.6) as house, house.mqtt("say/+") as client:
+    async with rig(database, flows=FLOW, lease=3.0) as house, house.mqtt("say/+") as client:
         finish = house.service.store.finish
         calls = []
 

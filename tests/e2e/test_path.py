@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.path import trace
 
 FRAMES = 8  # from the request's life to the model's HTTP client
-FILES = 25
+FILES = 41
 
 
 async def test_the_main_path_is_short(database):

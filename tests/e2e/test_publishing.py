@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from service.answering.publisher import Policy
+from service.answering.publisher import PublishPolicy
 from tests.fakes.emqx import FaultyRest, Hold, answer, each, passed, unheard
 from tests.fakes.model import ok
 from tests.rig import HASTY, eventually, message, rig
@@ -67,7 +67,7 @@ async def test_a_lone_reply_waits_for_no_company(database):
 
 async def gathered(house, rest, client, users, messages=1):
     """Let the replies to these users come together in one bulk, once the holds are opened."""
-    holds = {f"say/first{number}": Hold() for number in range(Policy().lanes)}
+    holds = {f"say/first{number}": Hold() for number in range(PublishPolicy().lanes)}
     rest.behave(lambda call: holds.get(call.messages[0]["topic"]))
     for number, hold in enumerate(holds.values()):
         await asked(house, client, f"first{number}")

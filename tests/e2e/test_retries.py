@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.llm import retry
+from tests.e2e.conftest import QUICK
 from tests.fakes.model import cut as cut_off
 from tests.fakes.model import (
     delay,
@@ -121,7 +121,7 @@ async def test_after_max_attempts_it_is_a_dead_letter_that_is_told(any_database,
         house.model.behave(lambda body: status(500))
         await ada.publish(TOPIC, b"hi")
         assert (await message(ada))[1] == b"No answer: the model's server failed (500)."
-        assert await results(house) == ["model_unavailable"] * 2 * retry.INNER_ATTEMPTS
+        assert await results(house) == ["model_unavailable"] * 2 * QUICK.inner_attempts
         (request,) = await house.requests()
         assert (request["state"], request["error"]["code"]) == ("failed", "model_unavailable")
         text = (await house.http.get("/metrics")).text
@@ -303,16 +303,18 @@ async def test_an_account_that_stays_out_expires_the_request_at_its_deadline(dat
 
 
 async def test_a_request_that_kills_its_worker_again_and_again_fails(any_database):
-    settings = {"flows": FLOW % "", "lease": 0.5}
+    settings = {"flows": FLOW % ""}
     async with rig(any_database, **settings) as house, house.mqtt("say/ada") as ada:
         house.model.behave(lambda body: hang())
         await ada.publish(TOPIC, b"kill")
         await house.model.wait_for_calls(1)
         await house.crash()
         for count in range(2, 6):
+            house.clock.ahead += int(house.lease * 1000) + 1
             async with house.replica() as other:
                 await house.model.wait_for_calls(count, timeout=10)
                 await house.crash(other)
+        house.clock.ahead += int(house.lease * 1000) + 1
         async with house.replica():
             said = (await message(ada))[1]
             assert said.startswith(b"No answer: given up after it was begun 5 times")

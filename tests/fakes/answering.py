@@ -12,6 +12,7 @@ from service.errors import BrokerError, ModelError, StoreBusy
 from service.flows import Flow, Flows, parse
 from service.llm.answers import Completion
 from service.llm.client import Question
+from service.llm.retry import USUAL
 
 FLOW = """
 [flows.x]
@@ -97,6 +98,7 @@ class FakeAsker:
 
     def __init__(self, *script: Completion | Exception) -> None:
         self.script = deque(script)
+        self.policy = USUAL
         self.asked: list[Question] = []
 
     async def ask(self, question: Question, fallback: Any, log: Any, **more: Any) -> Completion:

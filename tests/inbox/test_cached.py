@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.inbox.cached import Cached
+from service.inbox.reads import Cached
 
 
 class Look:

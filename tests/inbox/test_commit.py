@@ -10,7 +10,8 @@ import pytest
 
 from service.errors import StoreBusy, StoreError
 from service.inbox import Store
-from service.inbox.commit import MAX_ITEMS, GroupCommit, Op
+from service.inbox.commit import MAX_ITEMS, GroupCommit
+from service.inbox.transaction import Op
 from tests.inbox.make import claim, claim_one, entry, ids, play
 
 

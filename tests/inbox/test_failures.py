@@ -13,7 +13,7 @@ import pytest
 
 from service.errors import StoreBusy
 from service.inbox import Change, Store, sqlite
-from service.inbox import store as facade
+from service.inbox import inbox as facade
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import Clock, answer, claim, claim_one, entry, ids, play, turn
 
@@ -33,7 +33,7 @@ async def limit_pages(store: Store, more: int | None) -> None:
     """A disk with room for `more` pages; None: as large as can be."""
 
     def work(link: Any) -> None:
-        [pages] = link.driver.execute("PRAGMA page_count").fetchone()
+        pages = link.driver.execute("PRAGMA page_count").fetchone()[0]
         limit = 1 << 30 if more is None else pages + more
         link.driver.execute(f"PRAGMA max_page_count={limit}")
 
@@ -204,10 +204,9 @@ async def test_a_replica_that_stands_still_does_not_hold_the_others_up(
     replicated: str, clock: Clock
 ) -> None:
     """It stopped inside a transaction: the server ends that after a while."""
-    from service.inbox.url import parse, postgres_arguments
+    from service.inbox.database import parse, postgres_arguments
 
     arguments = postgres_arguments(parse(replicated))
-    arguments["server_settings"] |= {"idle_in_transaction_session_timeout": "100"}
     async with Store(replicated, now=clock) as store:
         await store.add(entry("u1"))
         stopped = await asyncpg.connect(**arguments)
@@ -216,6 +215,7 @@ async def test_a_replica_that_stands_still_does_not_hold_the_others_up(
         await stopped.execute("BEGIN")
         await stopped.execute("SELECT * FROM conversations FOR UPDATE")
         assert await claim(store) == []
+        await stopped.execute("SET idle_in_transaction_session_timeout = 100")
         await gone.wait()
         await store.add(entry("u1"))
         assert len(await claim(store)) == 1

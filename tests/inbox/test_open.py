@@ -13,22 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     Connection,
-    Text,
-    column,
-    create_engine,
     inspect,
-    table,
     text,
     update,
 )
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import StoreUnusable
-from service.inbox import Store, migrate, sqlite
-from service.inbox.tables import HEAD, VERSION_TABLE, metadata
+from service.inbox import Store, migrations, sqlite
+from service.inbox.sql_tables import version
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import entry
 
@@ -84,7 +79,7 @@ async def test_a_new_file_is_for_our_eyes_only(tmp_path: Path) -> None:
         await store.add(entry())
         assert set(modes(tmp_path).values()) == {0o600}
         assert len(modes(tmp_path)) > 1
-    assert list(modes(tmp_path)) == ["inbox.db"]  # the rest is folded in
+    assert list(modes(tmp_path)) == ["inbox.db"]  # the rest is in it
 
 
 async def test_sqlite_is_durable(tmp_path: Path) -> None:
@@ -101,10 +96,10 @@ async def test_sqlite_is_durable(tmp_path: Path) -> None:
         assert await database.write(look) == ["wal", 2, 1]
 
 
-async def test_the_log_is_folded_in_beside_the_writer(tmp_path: Path, monkeypatch: Any) -> None:
+async def test_the_log_is_checkpointed_beside_the_writer(tmp_path: Path, monkeypatch: Any) -> None:
     pragmas = [one for one in sqlite._PRAGMAS if "autocheckpoint" not in one]
     monkeypatch.setattr(sqlite, "_PRAGMAS", (*pragmas, "wal_autocheckpoint=0"))
-    monkeypatch.setattr(sqlite, "_FOLD_EVERY", 0.0)
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_EVERY", 0.0)
     path = tmp_path / "inbox.db"
     async with Store(f"sqlite:///{path}") as store:
         before = path.stat().st_size
@@ -142,7 +137,7 @@ async def test_another_programs_file_is_left_alone(tmp_path: Path, mark: int) ->
     path = tmp_path / "theirs.db"
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA application_id={mark}")
-        connection.execute(f"CREATE TABLE {'requests' if mark else VERSION_TABLE} (x)")
+        connection.execute(f"CREATE TABLE {'requests' if mark else version.name} (x)")
     connection.close()
     before = fingerprint(path)
     assert "another program" in await refusal(f"sqlite:///{path}")
@@ -160,13 +155,12 @@ async def test_another_programs_database_is_left_alone(postgres: Postgres) -> No
     await engine.dispose()
 
 
-async def set_version(url: str, version: str) -> None:
+async def set_version(url: str, name: str) -> None:
     store = Store(url)
     await store.open()
     async with asyncio.timeout(10):
-        mark = table(VERSION_TABLE, column("version_num", Text))
         await store._engine._database.write(
-            lambda link: link.run(update(mark).values(version_num=version))
+            lambda link: link.execute(update(version).values(version_num=name))
         )
     await store.close()
 
@@ -226,56 +220,13 @@ def test_processes_that_start_together(
     assert [process.returncode for process in started] == [0] * 5
 
 
-def test_head_is_the_newest_migration() -> None:
-    scripts = ScriptDirectory(str(migrate.MIGRATIONS))
-    assert scripts.get_heads() == [HEAD]
-    assert migrate.known_versions() == {r.revision for r in scripts.walk_revisions()}
-
-
-def sqlite_schema(make: Any) -> dict[str, str]:
-    engine = create_engine("sqlite://")
-    with engine.begin() as connection:
-        make(connection)
-        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql NOTNULL")
-        return {name: " ".join(sql.split()) for name, sql in rows}
-
-
-def postgres_schema(connection: Connection) -> set[Any]:
-    columns = (
-        "SELECT table_name, column_name, data_type, is_nullable, collation_name,"
-        " coalesce(column_default, '') FROM information_schema.columns"
-        " WHERE table_schema = 'public'"
-    )
-    indexes = "SELECT tablename, indexname, indexdef, '', '', '' FROM pg_indexes"
-    found = connection.execute(text(f"{columns} UNION ALL {indexes} WHERE schemaname = 'public'"))
-    return {tuple(row) for row in found if row[0] != VERSION_TABLE}
-
-
-def test_migrations_make_the_tables_we_use_in_sqlite() -> None:
-    migrated = sqlite_schema(migrate.upgrade)
-    migrated.pop(VERSION_TABLE)
-    assert migrated == sqlite_schema(metadata.create_all)
-
-
-async def test_migrations_make_the_tables_we_use_in_postgresql(postgres: Postgres) -> None:
-    schemas = []
-    for make in (migrate.upgrade, metadata.create_all):
-        url = postgres.fresh()
-        engine = create_async_engine("postgresql+asyncpg" + url.removeprefix("postgresql"))
-        async with engine.begin() as connection:
-            await connection.run_sync(make)
-            schemas.append(await connection.run_sync(postgres_schema))
-        await engine.dispose()
-    assert schemas[0] == schemas[1]
-
-
 async def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
-    def fail(connection: Connection) -> None:
+    def fail(connection: Connection, current: str | None) -> None:
         connection.execute(text("CREATE TABLE half (x int)"))
         raise OSError("no more room")
 
     url = f"sqlite:///{tmp_path / 'inbox.db'}"
-    monkeypatch.setattr(migrate, "upgrade", fail)
+    monkeypatch.setattr(migrations, "upgrade", fail)
     assert "no more room" in await refusal(url)
     monkeypatch.undo()
     async with Store(url) as store:

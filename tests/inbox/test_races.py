@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from service.domain import Claimed
-from service.inbox import Store, inbox, leases
-from service.inbox.postgres import _Link
+from service.inbox import Store, entries, leases
 from service.inbox.sql import Tx
 from tests.inbox.make import LEASE, Clock, answer, claim, claim_one, ended, entry, ids
 
@@ -24,7 +23,7 @@ async def halfway(store: Store, clock: Clock, work: Callable[[Tx], Any]) -> Asyn
     """Another replica has done this, and will commit when the block ends."""
     engine = store._engine._database._engine
     async with engine.begin() as connection:
-        await connection.run_sync(lambda c: work(Tx(_Link(c), clock())))
+        await connection.run_sync(lambda c: work(Tx(c, clock())))
         yield
 
 
@@ -53,7 +52,7 @@ async def test_what_is_added_while_a_conversation_is_freed_is_seen(
     older, active = entry(), entry()
     await store.add(active)
     claimed = await claim_one(store)
-    async with halfway(store, clock, lambda tx: inbox.add(tx, [older])):
+    async with halfway(store, clock, lambda tx: entries.add(tx, [older])):
         freeing = asyncio.ensure_future(frees(store, claimed, clock))
         await blocked(store)
     await freeing
@@ -65,7 +64,7 @@ async def test_what_is_added_while_a_request_ends_is_seen(store: Store, clock: C
     await store.add(active)
     claimed = await claim_one(store)
     await store.reply(claimed, answer())
-    async with halfway(store, clock, lambda tx: inbox.add(tx, [following])):
+    async with halfway(store, clock, lambda tx: entries.add(tx, [following])):
         finishing = asyncio.ensure_future(store.finish(claimed, delivered=True))
         await blocked(store)
     assert await finishing
@@ -80,7 +79,7 @@ async def test_what_is_added_after_a_request_has_ended_is_seen(store: Store, clo
     end = leases.Finish(claimed, True)
 
     def finish(tx: Tx) -> None:
-        leases.lock_lines(tx, [end])
+        leases.lock_queues(tx, [end])
         leases.finish(tx, [end])
 
     async with halfway(store, clock, finish):
@@ -97,7 +96,7 @@ async def test_nobody_waits_for_a_conversation_that_another_holds(
     held, free = entry("held"), entry("free")
     await store.add(held)
     await store.add(free)
-    async with halfway(store, clock, lambda tx: inbox.add(tx, [entry("held")])):
+    async with halfway(store, clock, lambda tx: entries.add(tx, [entry("held")])):
         assert ids(await claim(store)) == [free.id]
         clock.pass_(LEASE)
         assert await store.reap() == 1
@@ -108,7 +107,7 @@ async def test_nobody_waits_for_a_conversation_that_another_holds(
 async def test_the_same_message_at_the_same_time(store: Store, clock: Clock) -> None:
     first = entry()
     copy = entry(dedupe=first.dedupe)
-    async with halfway(store, clock, lambda tx: inbox.add(tx, [first])):
+    async with halfway(store, clock, lambda tx: entries.add(tx, [first])):
         adding = asyncio.ensure_future(store.add(copy))
         await blocked(store)
     added = await adding

@@ -12,6 +12,7 @@ from compose_spec import PyOptions, parse_duration
 
 from service import settings
 from service.settings import Settings
+from service.units import seconds
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
@@ -234,7 +235,7 @@ def test_every_service_stops_in_time_restarts_and_bounds_its_log():
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
         grace = service.get("environment", {}).get("GRACE")
         if grace:
-            assert parse_duration(service["stop_grace_period"]) > settings.seconds(grace) + 10
+            assert parse_duration(service["stop_grace_period"]) > seconds(grace) + 10
     assert compose()["services"]["emqx"]["healthcheck"]["test"][-2:] == ["ctl", "status"]
 
 

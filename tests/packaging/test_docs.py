@@ -4,7 +4,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
@@ -99,7 +98,7 @@ def unknown_in(call: str) -> str | None:
             options = {name for option in command.params for name in option.opts}
             if word.split("=")[0] not in options:
                 return word
-        elif isinstance(command, click.Group) or hasattr(command, "commands"):
+        elif hasattr(command, "commands"):
             if word.rstrip(",.") not in command.commands:
                 return word
             command = command.commands[word.rstrip(",.")]

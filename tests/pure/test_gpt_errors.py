@@ -1,4 +1,4 @@
-"""A model server's HTTP errors in our words, and whom they blame."""
+"""A model server's HTTP errors in our words, and whom they kind."""
 
 import email.utils
 import time
@@ -8,7 +8,7 @@ import httpx2
 import openai
 import pytest
 
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm.refusals import status_error
 
@@ -26,31 +26,31 @@ QUOTA = {"code": "insufficient_quota", "type": "insufficient_quota", "message": 
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code", "blame"),
+    ("status", "body", "code", "kind"),
     [
-        (429, {"code": "rate_limit_exceeded"}, "model_rate_limited", Blame.RATE),
-        (429, None, "model_rate_limited", Blame.RATE),
-        (429, "slow down", "model_rate_limited", Blame.RATE),
-        (429, QUOTA, "model_quota", Blame.ACCOUNT),
-        (429, {"type": "insufficient_quota"}, "model_quota", Blame.ACCOUNT),
-        (402, None, "model_quota", Blame.ACCOUNT),
-        (401, {"code": "invalid_api_key"}, "model_unauthorized", Blame.ACCOUNT),
-        (403, None, "model_forbidden", Blame.MODEL),
-        (404, {"code": "model_not_found"}, "model_not_found", Blame.MODEL),
-        (400, {"message": "bad"}, "model_refused", Blame.REQUEST),
-        (413, None, "model_refused", Blame.REQUEST),
-        (422, None, "model_refused", Blame.REQUEST),
-        (408, None, "model_unavailable", Blame.PASSING),
-        (409, None, "model_unavailable", Blame.PASSING),
-        (425, None, "model_unavailable", Blame.PASSING),
-        (500, None, "model_unavailable", Blame.PASSING),
-        (502, "<html>", "model_unavailable", Blame.PASSING),
-        (529, {"message": 5}, "model_unavailable", Blame.PASSING),
+        (429, {"code": "rate_limit_exceeded"}, "model_rate_limited", ErrorKind.RATE),
+        (429, None, "model_rate_limited", ErrorKind.RATE),
+        (429, "slow down", "model_rate_limited", ErrorKind.RATE),
+        (429, QUOTA, "model_quota", ErrorKind.ACCOUNT),
+        (429, {"type": "insufficient_quota"}, "model_quota", ErrorKind.ACCOUNT),
+        (402, None, "model_quota", ErrorKind.ACCOUNT),
+        (401, {"code": "invalid_api_key"}, "model_unauthorized", ErrorKind.ACCOUNT),
+        (403, None, "model_forbidden", ErrorKind.MODEL),
+        (404, {"code": "model_not_found"}, "model_not_found", ErrorKind.MODEL),
+        (400, {"message": "bad"}, "model_refused", ErrorKind.REQUEST),
+        (413, None, "model_refused", ErrorKind.REQUEST),
+        (422, None, "model_refused", ErrorKind.REQUEST),
+        (408, None, "model_unavailable", ErrorKind.PASSING),
+        (409, None, "model_unavailable", ErrorKind.PASSING),
+        (425, None, "model_unavailable", ErrorKind.PASSING),
+        (500, None, "model_unavailable", ErrorKind.PASSING),
+        (502, "<html>", "model_unavailable", ErrorKind.PASSING),
+        (529, {"message": 5}, "model_unavailable", ErrorKind.PASSING),
     ],
 )
-def test_whom_it_blames(status: int, body: Any, code: str, blame: Blame) -> None:
+def test_whom_it_blames(status: int, body: Any, code: str, kind: ErrorKind) -> None:
     found = made(status, body)
-    assert (found.code, found.blame, found.status) == (code, blame, status)
+    assert (found.code, found.kind, found.status) == (code, kind, status)
     assert found.message
 
 

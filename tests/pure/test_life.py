@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from service.answering.life import InHand, Life
+from service.answering.job import InHand
+from service.answering.life import Life
 from service.domain import Answer, Claimed, Publish, State, Turn
-from service.errors import Blame, ModelError
+from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
@@ -66,7 +67,7 @@ class House:
 
 
 def passing(code: str = "model_timeout") -> ModelError:
-    return ModelError("too slow", code=code, blame=Blame.PASSING)
+    return ModelError("too slow", code=code, kind=ErrorKind.PASSING)
 
 
 async def test_from_the_question_to_the_end() -> None:
@@ -146,7 +147,7 @@ async def test_the_last_failure_is_told() -> None:
 
 
 async def test_a_provider_that_asks_to_wait_costs_no_try() -> None:
-    wait = ModelError("slow down", code="rate", blame=Blame.RATE, retry_after=5)
+    wait = ModelError("slow down", code="rate", kind=ErrorKind.RATE, retry_after=5)
     house = House(FLOW, wait)
     assert await house.run(tries=2) is None
     assert house.store.later[0]["count"] is False

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.answering.publisher import Policy, Publisher
+from service.answering.publisher import Publisher, PublishPolicy
 from service.domain import Publish
 from service.errors import BrokerError
 from service.operations.health import Health
 from service.operations.metrics import Metrics
 from tests.fakes.answering import FakeEmqx, refused, unavailable, until
 
-SOON = Policy(lanes=1, bulk=3, first_pause=0.001, longest_pause=0.001)
+SOON = PublishPolicy(lanes=1, bulk=3, first_pause=0.001, longest_pause=0.001)
 
 
 def one(name: str, size: int = 1) -> Publish:
@@ -24,7 +24,7 @@ def one(name: str, size: int = 1) -> Publish:
 
 @contextlib.asynccontextmanager
 async def publishing(
-    emqx: FakeEmqx, policy: Policy = SOON
+    emqx: FakeEmqx, policy: PublishPolicy = SOON
 ) -> AsyncIterator[tuple[Publisher, Health, Metrics]]:
     health, metrics = Health(None, emqx, None), Metrics()  # type: ignore[arg-type]
     publisher = Publisher(emqx, metrics, health, policy=policy)
@@ -72,7 +72,7 @@ async def test_what_is_ready_together_goes_out_in_bulks_of_the_policy() -> None:
 
 async def test_a_bulk_is_bounded_in_bytes() -> None:
     emqx = FakeEmqx()
-    policy = Policy(lanes=1, bulk=9, bulk_bytes=100)
+    policy = PublishPolicy(lanes=1, bulk=9, bulk_bytes=100)
     async with publishing(emqx, policy) as (publisher, _, _):
         tasks = await gathered(emqx, publisher, one("a", 60), one("b", 60), one("c", 500))
         await asyncio.gather(*tasks)
@@ -175,4 +175,4 @@ async def test_an_internal_error_ends_one_message_and_no_lane() -> None:
     ("attempt", "least", "most"), [(1, 0.18, 0.32), (3, 0.7, 1.3), (99, 7, 13)]
 )
 def test_pauses_grow_to_a_bound(attempt: int, least: float, most: float) -> None:
-    assert all(least <= Policy().pause(attempt) <= most for _ in range(50))
+    assert all(least <= PublishPolicy().pause(attempt) <= most for _ in range(50))

@@ -42,12 +42,12 @@ def claimed(*, publish: bool = True, conversation: str = "ada", **fields: Any) -
 def job(made: Flow, request: Claimed) -> Job:
     captured = {"user": "ada"}
     scope = Scope(request.message, captured)
-    return Job(request, made, captured, scope, Log(request.id, lambda: 0))
+    log = Log(request.id, lambda: 0, usage=Usage(3, 4))
+    return Job(request, made, captured, scope, log)
 
 
 def said(made: Flow, request: Claimed, text: str = "hello", **more: Any) -> tuple[Publish, ...]:
-    more = {"model": "m", "usage": Usage(3, 4)} | more
-    return replies.reply(job(made, request), text, **more)
+    return replies.reply(job(made, request), text, "m", **more)
 
 
 def told(made: Flow, request: Claimed) -> tuple[Publish, ...]:

@@ -1,7 +1,7 @@
 """The broker's stand-in: EMQX 5.8.9 as recorded, as far as this project needs it.
 
-MQTT 3.1.1 over TCP and WebSocket, rules with HTTP actions and republishing, and the REST calls
-that the service and its tools make. For the demo and the tests; it keeps nothing on disk.
+MQTT 3.1.1 and 5 over TCP and WebSocket, rules with HTTP actions and republishing, and the REST
+calls that the service and its tools make. For the demo and the tests; it keeps nothing on disk.
 `python -m service.demo.standin.broker --help` runs it alone.
 """
 
@@ -20,7 +20,8 @@ from types import TracebackType
 import uvicorn
 
 from service.demo.standin.message import Message
-from service.demo.standin.mqtt import MqttBroker, port_error
+from service.demo.standin.mqtt_broker.core import MqttBroker
+from service.demo.standin.mqtt_broker.listeners import port_error
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest import RestApi
 from service.demo.standin.schema import Invalid

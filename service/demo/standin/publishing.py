@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import orjson
 
 from service.demo.standin.message import Message, new_id
-from service.demo.standin.packets import MAX_PACKET_SIZE
+from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE
 from service.demo.standin.schema import Invalid
 
 if TYPE_CHECKING:
-    from service.demo.standin.mqtt import MqttBroker
+    from service.demo.standin.mqtt_broker.core import MqttBroker
 
 CLIENT_ID = "http_api"
 _PROPERTIES = {

@@ -22,7 +22,7 @@ from service.demo.standin.resources import Missing, Refused
 from service.demo.standin.schema import Invalid
 
 if TYPE_CHECKING:
-    from service.demo.standin.mqtt import MqttBroker
+    from service.demo.standin.mqtt_broker.core import MqttBroker
     from service.demo.standin.resources import Resources
 
 VERSION = "5.8.9"

@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.inbox import claims, counters, inbox, leases, memory, notices, purge, reaper
-from service.inbox.commit import Op
-from service.inbox.sql import Link, Tx
-from service.inbox.values import Change
+from service.inbox import claims, counters, entries, leases, memory, notices, purge
+from service.inbox.rows import Change
+from service.inbox.sql import SqlConnection, Tx
+
+Work = Callable[[Tx, Sequence[Any]], Sequence[Any]]
+"""Does one kind of thing for many items; as many results, in the same order."""
 
 # Writes of lease holders come before what they may set free, and claims see it all.
-_ORDER: tuple[Callable[..., Any], ...] = (
+_ORDER: tuple[Work, ...] = (
     leases.heartbeat,
     leases.reply,
-    leases.step,
-    leases.again,
+    leases.save_steps,
+    leases.snooze,
     leases.finish,
     leases.release,
     memory.forget,
     counters.reserve,
     counters.settle,
-    inbox.add,
-    inbox.adopt,
-    inbox.retry,
+    entries.add,
+    entries.adopt,
+    entries.requeue,
     purge.purge,
-    reaper.reap,
+    leases.reap,
     claims.claim,
 )
-_PLACE = {step: place for place, step in enumerate(_ORDER)}
+_PLACE = {work: place for place, work in enumerate(_ORDER)}
 _LEASE_WRITES = frozenset(_ORDER[:6])
-_NEED_NOT_LAST = frozenset((leases.heartbeat, reaper.reap, claims.claim))
+_NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, claims.claim))
 """Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 
 
+@dataclass(slots=True, eq=False)
+class Op:
+    """One caller's part of a batch. `work` does one kind of thing for many items."""
+
+    work: Work
+    item: Any
+    weight: int
+    future: asyncio.Future[Any]
+
+
 @dataclass(frozen=True, slots=True)
-class Applied:
+class Executed:
     """Results in the order of the ops, and what to tell after the commit."""
 
     results: Sequence[Any]
@@ -60,24 +73,24 @@ def _rounds(ops: Sequence[Op], places: Sequence[int]) -> list[list[int]]:
 
 def must_last(ops: Sequence[Op]) -> bool:
     """Whether anything here is worth waiting for the disk."""
-    return not all(op.step in _NEED_NOT_LAST for op in ops)
+    return not all(op.work in _NEED_NOT_LAST for op in ops)
 
 
-def apply(link: Link, ops: Sequence[Op], now: int, origin: str) -> Applied:
-    tx = Tx(link, now)
+def execute(connection: SqlConnection, ops: Sequence[Op], now: int, origin: str) -> Executed:
+    tx = Tx(connection, now)
     results: list[Any] = [None] * len(ops)
-    kinds: dict[Any, list[int]] = {}
+    kinds: dict[Work, list[int]] = {}
     for at, op in enumerate(ops):
-        kinds.setdefault(op.step, []).append(at)
+        kinds.setdefault(op.work, []).append(at)
     if tx.pg:
-        leases.lock_lines(tx, [op.item for op in ops if op.step in _LEASE_WRITES])
-    for step in sorted(kinds, key=_PLACE.__getitem__):
-        for places in _rounds(ops, kinds[step]) if step in _LEASE_WRITES else [kinds[step]]:
-            done = step(tx, [ops[at].item for at in places])
+        leases.lock_queues(tx, [op.item for op in ops if op.work in _LEASE_WRITES])
+    for work in sorted(kinds, key=_PLACE.__getitem__):
+        for places in _rounds(ops, kinds[work]) if work in _LEASE_WRITES else [kinds[work]]:
+            done = work(tx, [ops[at].item for at in places])
             for at, result in zip(places, done, strict=True):
                 results[at] = result
     if tx.pg:
         notices.send(tx, origin)
     elif claims.claim in kinds:
         tx.wake = False  # it saw all of this
-    return Applied(results, tx.changes, tx.wake, tx.opened)
+    return Executed(results, tx.changes, tx.wake, tx.opened)

@@ -1,4 +1,4 @@
-"""The lines of requests that wait in order: one row of `conversations` for each.
+"""The ordered queues: one row of `conversations` for each.
 
 That row is also the lock: who changes what is queued or active in a conversation holds it
 first, so two processes never see two different heads.
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, literal_column, select, update
 
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
-from service.inbox.tables import conversations, in_line, requests
+from service.inbox.sql_tables import conversations, ordered_queue, requests
 
 _c = conversations.c
 _r = requests.c
@@ -24,7 +24,7 @@ def _head(column: Any, flow: Any, conversation: Any) -> Any:
     """`column` of the request that is next in this conversation."""
     return (
         select(column)
-        .where(in_line, _r.flow == flow, _r.conversation == conversation)
+        .where(ordered_queue, _r.flow == flow, _r.conversation == conversation)
         .order_by(_r.order_at, _r.order_id, _r.seq)
         .limit(1)
         .scalar_subquery()
@@ -50,7 +50,7 @@ def lock(tx: Tx, wanted: Iterable[Pair], *, skip: bool = False) -> list[Any]:
 
 
 @cache
-def _join(pg: bool) -> Any:
+def _enqueue(pg: bool) -> Any:
     statement = insert(pg, conversations).values(
         flow=bindparam("b_flow"),
         conversation=bindparam("b_conversation"),
@@ -64,12 +64,12 @@ def _join(pg: bool) -> Any:
     )
 
 
-def join(tx: Tx, wanted: Iterable[Pair]) -> None:
+def enqueue(tx: Tx, wanted: Iterable[Pair]) -> None:
     """Something is about to be queued here. The claim finds out whether its head is due."""
     listed = sorted(set(wanted))
     if listed:
         tx.run(
-            _join(tx.pg),
+            _enqueue(tx.pg),
             [{"b_flow": f, "b_conversation": c, "b_now": tx.now} for f, c in listed],
         )
 
@@ -110,23 +110,23 @@ def heads(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, int | None]:
 
 
 @cache
-def _due(fresh: bool) -> Any:
+def _due(delayed: bool) -> Any:
     statement = select(_c.conversation).where(_c.flow == bindparam("b_flow", type_=Text))
-    if fresh:
-        statement = statement.where(_c.next_at == ZERO).order_by(_c.since)
-    else:
+    if delayed:
         statement = statement.where(
             _c.next_at > ZERO, _c.next_at <= bindparam("b_now", type_=BigInteger)
         ).order_by(_c.next_at)
+    else:
+        statement = statement.where(_c.next_at == ZERO).order_by(_c.since)
     return statement.limit(bindparam("b_limit")).with_for_update(skip_locked=True)
 
 
-def take_due(tx: Tx, flow: str, limit: int, *, fresh: bool) -> list[Pair]:
+def take_due(tx: Tx, flow: str, limit: int, *, delayed: bool) -> list[Pair]:
     """Lock conversations of a flow whose head may be due, the longest waiting first."""
     values = {"b_flow": flow, "b_limit": limit}
-    if not fresh:
+    if delayed:
         values["b_now"] = tx.now
-    return [(flow, row.conversation) for row in tx.run(_due(fresh), values)]
+    return [(flow, row.conversation) for row in tx.run(_due(delayed), values)]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The schema, one for both databases. What it looked like over time is in `migrations`.
+"""The schema, one for both databases. How older ones come to it: `migrations`.
 
 Keys that come from devices pass through `codec.key` first, so that no index ever meets
 a text it refuses. Partial indexes hold what the hot statements need, and nothing else:
@@ -6,6 +6,8 @@ a claim reads the front of a queue, however long the queue is.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -16,6 +18,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     UniqueConstraint,
@@ -24,19 +28,30 @@ from sqlalchemy import (
     not_,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
 
-HEAD = "0001"
-"""The newest migration; a database that already has it is opened without Alembic."""
-
-VERSION_TABLE = "emqx_gpt_version"
 APPLICATION_ID = 0x65677074
 """Marks a SQLite file as ours ("egpt")."""
 
 metadata = MetaData()
 
+version = Table(
+    "emqx_gpt_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="emqx_gpt_version_pkc"),
+)
+"""One row: the newest step of `migrations` that this database has."""
+
 # PostgreSQL would sort by the locale of its database; order must not depend on that.
 Key = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 Seq = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _answer(name: str, kind: type[TypeEngine[Any]]) -> Column[Any]:
+    """A column that says how a request was answered; empty again when it is requeued."""
+    return Column(name, kind, info={"answer": True})
+
 
 requests = Table(
     "requests",
@@ -65,22 +80,24 @@ requests = Table(
     Column("payload", LargeBinary, nullable=False),
     Column("message", LargeBinary, nullable=False),
     Column("attempts", LargeBinary),
-    Column("steps", LargeBinary),
-    Column("outbox", LargeBinary),
-    Column("outcome", Text),
-    Column("reply", LargeBinary),
-    Column("model", Text),
-    Column("prompt_tokens", BigInteger),
-    Column("completion_tokens", BigInteger),
-    Column("error_code", Text),
-    Column("error_message", Text),
-    Column("delivered", Boolean),
-    Column("answered_at", BigInteger),
-    Column("ended_at", BigInteger),
+    _answer("steps", LargeBinary),
+    _answer("outbox", LargeBinary),
+    _answer("outcome", Text),
+    _answer("reply", LargeBinary),
+    _answer("model", Text),
+    _answer("prompt_tokens", BigInteger),
+    _answer("completion_tokens", BigInteger),
+    _answer("error_code", Text),
+    _answer("error_message", Text),
+    _answer("delivered", Boolean),
+    _answer("answered_at", BigInteger),
+    _answer("ended_at", BigInteger),
     UniqueConstraint("id", name="requests_id"),
     UniqueConstraint("scope", "dedupe", name="requests_dedupe"),
     sqlite_autoincrement=True,  # a purged seq must not come back: (seq, fence) is a lease
 )
+
+ANSWER_COLUMNS = tuple(column.name for column in requests.c if "answer" in column.info)
 
 _r = requests.c
 
@@ -91,8 +108,8 @@ def state_is(state: str) -> ColumnElement[bool]:
 
 
 queued = state_is("queued")
-in_line: ColumnElement[bool] = and_(queued, _r.ordered)
-loose: ColumnElement[bool] = and_(queued, not_(_r.ordered))
+ordered_queue: ColumnElement[bool] = and_(queued, _r.ordered)
+unordered_queue: ColumnElement[bool] = and_(queued, not_(_r.ordered))
 unresolved: ColumnElement[bool] = and_(queued, _r.flow == literal_column("''"))
 open_: ColumnElement[bool] = _r.ended_at.is_(None)
 ended: ColumnElement[bool] = _r.ended_at.is_not(None)
@@ -103,8 +120,8 @@ def _partial(name: str, where: ColumnElement[bool], *columns: Column[object]) ->
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
-_partial("requests_line", in_line, _r.flow, _r.conversation, _r.order_at, _r.order_id, _r.seq)
-_partial("requests_loose", loose, _r.flow, _r.not_before, _r.seq)
+_partial("requests_line", ordered_queue, _r.flow, _r.conversation, _r.order_at, _r.order_id, _r.seq)
+_partial("requests_loose", unordered_queue, _r.flow, _r.not_before, _r.seq)
 _partial("requests_unresolved", unresolved, _r.scope, _r.seq)
 _partial("requests_deadline", queued, _r.deadline, _r.seq)
 _partial("requests_leased", leased, _r.state, _r.lease_until)

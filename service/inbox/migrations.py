@@ -1,22 +1,45 @@
 """Bring the schema up to date at start; refuse what is not ours, or newer than we are.
 
 Nothing is changed before it is clear that the database is ours or empty. Processes that
-start together wait for the first one.
+start together wait for the first one. A new database is made from `sql_tables`; an older one
+takes the steps that it lacks, all in one transaction. A test compares the two.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Text, column, select, table, text
+from sqlalchemy import Column, Connection, Engine, MetaData, Table, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.schema import CreateColumn
 
 from service.errors import StoreUnusable
-from service.inbox.tables import APPLICATION_ID, HEAD, VERSION_TABLE, metadata
+from service.inbox.sql_tables import APPLICATION_ID, metadata, version
 
-MIGRATIONS = Path(__file__).parent / "migrations"
+Step = Callable[[Connection], object]
+
+
+def add_columns(table: str, *columns: Column[Any]) -> Step:
+    """They may be NULL: neither database rewrites a row, and older replicas go on meanwhile."""
+
+    def step(connection: Connection) -> None:
+        Table(table, MetaData(), *columns)  # a column says its type only as part of a table
+        for column in columns:
+            made = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))
+
+    return step
+
+
+VERSIONS: dict[str, tuple[Step, ...]] = {
+    "0001": (),
+}
+"""What each version adds to the one before, never edited once it was released. As in
+"0002": (add_columns("requests", Column("cost", BigInteger)),)"""
+
 _LOCK = 0x656D7178
 _PATIENCE = 30.0
 
@@ -30,13 +53,13 @@ def sqlite(engine: Engine, path: Path) -> None:
         except DBAPIError as error:
             raise StoreUnusable(f"{path} is not a SQLite database") from error
         _wal(connection)
-        if current == HEAD:
+        if current == newest():
             return
         connection.exec_driver_sql("BEGIN EXCLUSIVE")
         try:
             current = _sqlite_version(connection, path)  # another process may have been first
-            if current != HEAD:
-                upgrade(connection)
+            if current != newest():
+                upgrade(connection, current)
                 connection.exec_driver_sql(f"PRAGMA application_id={APPLICATION_ID}")
             connection.exec_driver_sql("COMMIT")
         except BaseException:
@@ -49,7 +72,7 @@ def _sqlite_version(connection: Connection, path: Path) -> str | None:
     names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
     if mark not in (0, APPLICATION_ID) or (names and mark != APPLICATION_ID):
         raise StoreUnusable(f"{path} is the database of another program; name another file")
-    return _version(connection, VERSION_TABLE in names, str(path))
+    return _version(connection, version.name in names, str(path))
 
 
 def _wal(connection: Connection) -> None:
@@ -70,12 +93,13 @@ def postgres(connection: Connection, place: str) -> None:
     encoding = connection.execute(text("SHOW server_encoding")).scalar()
     if encoding != "UTF8":
         raise StoreUnusable(f"{place} has the encoding {encoding}; create it with UTF8")
-    if _postgres_version(connection, place) == HEAD:
+    if _postgres_version(connection, place) == newest():
         return
     connection.execute(text(f"SET LOCAL lock_timeout = '{int(_PATIENCE)}s'"))
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-    if _postgres_version(connection, place) != HEAD:
-        upgrade(connection)
+    current = _postgres_version(connection, place)
+    if current != newest():
+        upgrade(connection, current)
 
 
 _OWN_TABLES = text(
@@ -87,47 +111,49 @@ _OWN_TABLES = text(
 
 def _postgres_version(connection: Connection, place: str) -> str | None:
     names = connection.execute(_OWN_TABLES).scalars().all()
-    if names and VERSION_TABLE not in names:
+    if names and version.name not in names:
         raise StoreUnusable(
             f"{place} holds the tables of another program; give emqx-gpt a database of its own"
         )
-    return _version(connection, VERSION_TABLE in names, place)
+    return _version(connection, version.name in names, place)
 
 
 def _version(connection: Connection, exists: bool, place: str) -> str | None:
-    if not exists:
-        return None
-    newest = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
-    found = connection.execute(newest).scalar()
-    if found is not None and found not in known_versions():
+    found = connection.execute(select(version.c.version_num)).scalar() if exists else None
+    if found is not None and found not in VERSIONS:
         raise StoreUnusable(
-            f"{place} was made by a newer emqx-gpt (schema {found}, this program knows {HEAD});"
-            " use that version"
+            f"{place} was made by a newer emqx-gpt (schema {found}, this program knows"
+            f" {newest()}); use that version"
         )
     return found
 
 
-def known_versions() -> set[str]:
-    """From the file names: `0001_inbox.py` is 0001."""
-    return {path.name.split("_", 1)[0] for path in (MIGRATIONS / "versions").glob("0*_*.py")}
+def newest() -> str:
+    return list(VERSIONS)[-1]
 
 
-def upgrade(connection: Connection, target: str = "head") -> None:
-    """Run the missing migrations on this connection, in its transaction."""
-    from alembic.config import Config
-    from alembic.runtime.environment import EnvironmentContext
-    from alembic.script import ScriptDirectory
+def upgrade(connection: Connection, current: str | None = None) -> None:
+    """In the transaction of this connection; `current` None: there is nothing yet."""
+    if current is None:
+        _create(connection)
+        return
+    known = list(VERSIONS)
+    for name in known[known.index(current) + 1 :]:
+        for step in VERSIONS[name]:
+            step(connection)
+    connection.execute(update(version).values(version_num=newest()))
 
-    scripts = ScriptDirectory(str(MIGRATIONS))
 
-    def steps(revision: Any, context: Any) -> Any:
-        return scripts._upgrade_revs(target, revision)
-
-    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-        environment.configure(
-            connection=connection,
-            target_metadata=metadata,
-            version_table=VERSION_TABLE,
-            transaction_per_migration=False,
-        )
-        environment.run_migrations()
+def _create(connection: Connection) -> None:
+    metadata.create_all(connection)
+    connection.execute(insert(version).values(version_num=newest()))
+    if connection.dialect.name == "postgresql":
+        # Rows change state several times a second; the fronts of the indexes stay short.
+        for table in ("requests", "conversations", "turns"):
+            connection.execute(
+                text(
+                    f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02,"
+                    " autovacuum_vacuum_insert_scale_factor = 0.1,"
+                    " autovacuum_analyze_scale_factor = 0.05)"
+                )
+            )

@@ -1,0 +1,152 @@
+"""A model's Markdown → what a loudspeaker says: plain sentences in one line. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+_BEFORE = (
+    (re.compile(r"(?<=\d) ?\* ?(?=\d)"), " × "),  # 2*3*4 is no emphasis
+    (re.compile(r"^(\s*)>(?=\s*[\d.,]*\d)", re.MULTILINE), r"\1\\>"),  # "> 40 °C" is no quotation
+    (re.compile(r"^(\s*)[•●▪◦‣·]\s*", re.MULTILINE), r"\1- "),
+    (re.compile(r"【[^】]*】|\[\^?\d+\](?!\()"), ""),  # notes and citations
+    (re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+)\[[ xX]\]\s+", re.MULTILINE), r"\1"),  # task lists
+)
+_EMOJI = re.compile(
+    "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u23e9-\u23fa\u231a\u231b\u2934\u2935"
+    "\u25aa\u25ab\u25b6\u25c0\u25fb-\u25fe\u3030\u303d\u3297\u3299\ufe0e\ufe0f\u200d\u20e3"
+    "\U000e0020-\U000e007f\u203c\u2049\u2122\u2139\u00a9\u00ae]+"
+)
+_SHORTCODE = re.compile(r"(?<!\S):[a-z][a-z0-9_+-]*:(?!\S)")
+_URL = re.compile(
+    r"<?(?:https?://|www\.)(?:www\.)?([^\s<>()/?#:，。；）]+)(?:[^\s<>()，。；）]*[^\s<>()，。；）.,!?;:])?>?",
+    re.I,
+)
+_HASHTAG = re.compile(r"(?<!\w)#+(?=[^\W\d_])")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
+_CJK = re.compile(r"[\u3001-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef]")
+# What CommonMark leaves, as of "**天气：**晴" or of marks without their end.
+_LEFT = re.compile(r"\*{2,}|`+|~~+|(?<!\w)__|__(?!\w)|(?<!\s)\*|\*(?!\s)")
+_ENDS = ".!?:;,…。！？：；，、)）\"”’'»"
+
+
+def spoken(text: str) -> str:
+    """The text without Markdown, emoji, links and tables; numbers and units stay."""
+    for pattern, instead in _BEFORE:
+        text = pattern.sub(instead, text)
+    sentences = [_clean(sentence) for sentence in _blocks(_MARKDOWN.parse(text))]
+    return _joined([sentence for sentence in sentences if sentence])
+
+
+def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
+    """The sentences of a document, block by block."""
+    at = 0
+    while at < len(tokens):
+        token = tokens[at]
+        if token.type == "table_open":
+            end = next(i for i in range(at, len(tokens)) if tokens[i].type == "table_close")
+            yield from _table(tokens[at:end])
+            at = end
+        elif token.type == "inline":
+            block = tokens[at - 1]
+            listed = _number(tokens, at - 2) if block.type == "paragraph_open" else ""
+            words = _inline(token.children or ())
+            # The last line of plain text ends as its writer ended it.
+            more = block.type == "heading_open" or token.level > 1 or at + 2 < len(tokens)
+            yield listed + (_ended(words) if more else words)
+        elif token.type in ("fence", "code_block"):
+            yield from (_ended(line.strip()) for line in token.content.splitlines() if line.strip())
+        elif token.type == "html_block":
+            yield _TAG.sub(" ", token.content)
+        at += 1
+
+
+def _number(tokens: Sequence[Token], at: int) -> str:
+    """The number of a list's item, where it is more than its place: "24. Dezember"."""
+    item = tokens[at] if at >= 0 else None
+    if item is None or item.type != "list_item_open" or not item.info:
+        return ""
+    level = item.level
+    opened = next(i for i in range(at, -1, -1) if _is_list(tokens[i], level, "ordered_list_open"))
+    closed = next(
+        i for i in range(at, len(tokens)) if _is_list(tokens[i], level, "ordered_list_close")
+    )
+    numbers = [
+        token.info
+        for token in tokens[opened:closed]
+        if token.type == "list_item_open" and token.level == level
+    ]
+    counted = len(numbers) > 1 and numbers == [str(n + 1) for n in range(len(numbers))]
+    return "" if counted else f"{item.info}{item.markup} "
+
+
+def _is_list(token: Token, level: int, kind: str) -> bool:
+    return token.type == kind and token.level == level - 1
+
+
+def _inline(tokens: Sequence[Token]) -> str:
+    words = []
+    for token in tokens:
+        match token.type:
+            case "text" | "code_inline":
+                words.append(token.content)
+            case "softbreak" | "hardbreak":
+                words.append("\n")
+            case "image":
+                words.append(token.content)
+            case "html_inline" if token.content.lower().startswith("<br"):
+                words.append("\n")
+    lines = [line.strip() for line in "".join(words).split("\n")]
+    return _joined([line for line in lines if line])
+
+
+def _table(tokens: Sequence[Token]) -> Iterator[str]:
+    """Each row as one sentence: "Kitchen: 21 °C", or with the names of its columns."""
+    rows: list[list[str]] = []
+    for token in tokens:
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "inline":
+            rows[-1].append(_inline(token.children or ()))
+    head, *body = rows or [[]]
+    for row in body or [head]:
+        cells = [cell for cell in row if cell]
+        if len(row) > 2 and body:
+            named = zip(head[1:], row[1:], strict=False)
+            cells = [f"{name} {cell}".strip() for name, cell in named if cell]
+            yield _ended(f"{row[0]}: {', '.join(cells)}")
+        elif cells:
+            yield _ended(": ".join(cells))
+
+
+def _clean(text: str) -> str:
+    text = _URL.sub(lambda found: found[1], text)
+    text = _LEFT.sub("", text)
+    text = _HASHTAG.sub("", _SHORTCODE.sub("", _EMOJI.sub("", text)))
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r" +([,.!?;:。，！？；：](?!\w))", r"\1", text)
+    text = re.sub(r"\(\s*\)|\[\s*\]", "", text)
+    return text.strip() if re.search(r"\w", text) else ""
+
+
+def _ended(text: str) -> str:
+    """With a full stop, in the script of the sentence, unless it has an end already."""
+    text = _EMOJI.sub("", text).strip()
+    if not text or text[-1] in _ENDS:
+        return text
+    return text + ("。" if _CJK.match(text[-1]) else ".")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One line; between Chinese or Japanese characters stands no space."""
+    line = ""
+    for part in parts:
+        close = (
+            line and _CJK.match(line[-1]) and (_CJK.match(part[0]) or line[-1] in "。！？：，；")
+        )
+        line += part if close or not line else f" {part}"
+    return line

@@ -1,1 +1,0 @@
-"""The schema over time. `service.inbox.migrate` runs what a database still lacks."""
