@@ -12,12 +12,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, MetaData, Table, insert, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    MetaData,
+    Table,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
 from service.errors import StoreUnusable
-from service.inbox.sql_tables import APPLICATION_ID, metadata, version
+from service.inbox.sql_tables import APPLICATION_ID, metadata, requests_held, version
 
 Step = Callable[[Connection], object]
 
@@ -25,8 +36,9 @@ Step = Callable[[Connection], object]
 def add_columns(table: str, *columns: Column[Any]) -> Step:
     """They may be NULL: neither database rewrites a row, and older replicas go on meanwhile."""
 
+    Table(table, MetaData(), *columns)  # a column says its type only as part of a table
+
     def step(connection: Connection) -> None:
-        Table(table, MetaData(), *columns)  # a column says its type only as part of a table
         for column in columns:
             made = CreateColumn(column).compile(dialect=connection.dialect)
             connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))
@@ -36,9 +48,12 @@ def add_columns(table: str, *columns: Column[Any]) -> Step:
 
 VERSIONS: dict[str, tuple[Step, ...]] = {
     "0001": (),
+    "0002": (
+        add_columns("requests", Column("held_at", BigInteger), Column("held_until", BigInteger)),
+        requests_held.create,
+    ),
 }
-"""What each version adds to the one before, never edited once it was released. As in
-"0002": (add_columns("requests", Column("cost", BigInteger)),)"""
+"""What each version adds to the one before, never edited once it was released."""
 
 _LOCK = 0x656D7178
 _PATIENCE = 30.0
