@@ -25,6 +25,16 @@ class Health:
         self._look_again = 0.0
         self.outage: BrokerError | None = None
         self.closing = False  # the process shuts down
+        self._back_at: float | None = None  # when the last outage was over
+
+    def back(self) -> None:
+        """The outage is over."""
+        self.outage = None
+        self._back_at = time.monotonic()
+
+    def back_within(self, seconds: float) -> bool:
+        """Whether an outage is over for less than this."""
+        return self._back_at is not None and time.monotonic() - self._back_at < seconds
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all work, and how each is."""

@@ -26,4 +26,6 @@ def test_nothing_is_lost_and_every_conversation_keeps_its_order(plan: Plan, tmp_
     assert figures["lost"] == 0
     assert figures["requests"] >= plan.requests
     assert figures["kills survived (SIGKILL)"] >= plan.kills
+    if plan.restarts_in_order and not plan.kills:
+        assert figures["replies out of EMQX's order"] == 0
     assert figures["orderly restarts (SIGTERM)"] >= plan.restarts_in_order

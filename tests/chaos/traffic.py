@@ -21,7 +21,7 @@ CONNECTIONS = 8
 WINDOW = 100  # messages of a worker that are out at once (inflight_window)
 RESUME = 2.0  # seconds before a worker tries a message again (health_check_interval)
 STRAGGLERS = 0.2  # of those it tries again it sends later than younger ones
-LATE = (1.0, 3.5)  # seconds by which they are later
+LATE = (0.5, 2.0)  # seconds by which they are later
 _AGAIN = (429, 503)  # what EMQX tries again; any other status than 2xx drops the message
 _DONE = frozenset({State.DONE})
 _LATE = frozenset({State.DONE, State.EXPIRED, State.FAILED})
@@ -53,6 +53,11 @@ class Message:
     @property
     def ordered(self) -> bool:
         return self.flow == "chat"
+
+    @property
+    def wanders(self) -> bool:
+        """Its client reconnects all the time, each time to another buffer worker."""
+        return self.name.endswith(("3", "8"))
 
     @property
     def reply_topic(self) -> str:
@@ -157,10 +162,9 @@ class Feed:
 
     def publish(self, message: Message) -> None:
         """A client keeps to one worker; one that reconnects all the time (every fifth) does not."""
-        wanders = message.name.endswith(("3", "8"))
         for copy in range(message.copies):
             at = zlib.crc32(message.name.encode()) % WORKERS
-            if wanders or copy:
+            if message.wanders or copy:
                 at = self._rng.randrange(WORKERS)
             self._workers[at].queue.put_nowait(message)
 

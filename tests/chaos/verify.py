@@ -16,6 +16,7 @@ from tests.chaos.broker import Published, has_subscriber
 from tests.chaos.evidence import Call, Evidence
 from tests.chaos.traffic import Message
 
+CLAIMED = 2.0  # seconds from a claim to the model, at most, on a busy machine
 TURNS = 3  # of flows.toml: history = { messages = 6 }
 
 
@@ -149,7 +150,7 @@ def _in_turn(line: list[Story]) -> Iterator[str]:
     for at, late in enumerate(line):
         began = min((call.at for call in late.calls), default=late.copies[0][1].at)
         for early in line[:at]:
-            if early.message.taken_at >= began:
+            if early.message.taken_at >= began - CLAIMED:
                 continue  # EMQX brought it too late
             first = early.copies[0]
             if first[0] > late.copies[0][0]:
@@ -159,11 +160,13 @@ def _in_turn(line: list[Story]) -> Iterator[str]:
 
 
 def inversions(stories: list[Story]) -> int:
-    """Replies of a conversation that came before one of a message that EMQX received earlier."""
+    """Replies of a conversation that came before one of a message that EMQX received earlier,
+    of clients that keep to their buffer worker."""
     return sum(
         one.copies[0][0] > after.copies[0][0]
         for line in _conversations(stories)
         for one, after in pairwise(line)
+        if not one.message.wanders
     )
 
 
