@@ -73,7 +73,13 @@ class Service:
         self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
-        self.emqx = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+        self.emqx = Emqx(
+            settings.emqx_url,
+            settings.emqx_key,
+            admin=settings.emqx_admin,
+            prefix=settings.emqx_prefix,
+            tokens=settings.webhook_tokens,
+        )
         self.health = Health(self.store, self.emqx, self.breakers)
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)

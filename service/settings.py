@@ -33,11 +33,20 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _rest_url(value: str) -> str:
+    if value.endswith("/api/v5"):
+        raise ValueError(f"leave /api/v5 out: {value.removesuffix('/api/v5')}")
+    if "@" in value.partition("://")[2].partition("/")[0]:
+        raise ValueError("leave the user name out: it goes into EMQX_API_KEY, EMQX_API_SECRET")
+    return value
+
+
 def _text(parse: Callable[[str], object]) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
 Url = Annotated[str, AfterValidator(_url)]
+RestUrl = Annotated[Url, AfterValidator(_rest_url)]
 Seconds = Annotated[float, _text(seconds)]
 Bytes = Annotated[int, _text(size)]
 
@@ -58,13 +67,16 @@ class Settings(BaseSettings):
         "https://api.openai.com/v1", description="Any OpenAI-compatible server"
     )
     openai_model: str | None = Field(None, description="Model, over the default of flows.toml")
-    emqx_url: Url = Field("http://127.0.0.1:18083", description="EMQX's REST API")
+    emqx_url: RestUrl = Field("http://127.0.0.1:18083", description="EMQX's REST API")
     emqx_api_key: SecretStr | None = Field(None, description="API key for publishing")
     emqx_api_secret: SecretStr | None = Field(None, description="Its secret")
     emqx_admin_key: SecretStr | None = Field(
         None, description="API key for apply and retained messages; default EMQX_API_KEY"
     )
     emqx_admin_secret: SecretStr | None = Field(None, description="Its secret")
+    emqx_prefix: str = Field(
+        "emqx_gpt", description="How our resources in EMQX are called; each installation its own"
+    )
     database_url: SecretStr = Field(
         SecretStr("sqlite:///emqx-gpt.db"), description="sqlite:///FILE or postgresql://…"
     )

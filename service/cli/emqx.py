@@ -24,7 +24,17 @@ from service import settings as environment
 from service.cli.common import console, say_error
 from service.cli.emqx_view import show_finding, show_plan
 from service.emqx import names
-from service.emqx.apply import ApplyError, apply, compare, ours, read, remove, waiting_messages
+from service.emqx.apply import (
+    ApplyError,
+    apply,
+    compare,
+    connected,
+    ours,
+    read,
+    remove,
+    suited,
+    waiting_messages,
+)
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.render import render, render_filled
 from service.emqx.resources import Desired, build, target
@@ -52,7 +62,9 @@ EXIT = {
 emqx_app = typer.Typer(
     help="The broker's half: connector, action and rules in EMQX.", no_args_is_help=True
 )
-Prefix = Annotated[str, typer.Option(help="How our resources in EMQX are called.")]
+Prefix = Annotated[
+    str | None, typer.Option(help="How our resources in EMQX are called; default EMQX_PREFIX.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
@@ -63,18 +75,19 @@ def render_command(
     filled: Annotated[
         bool, typer.Option("--filled", help="Print it ready to load, token included.")
     ] = False,
-    prefix: Prefix = names.PREFIX,
+    prefix: Prefix = None,
 ) -> None:
     """Write emqx/ from flows.toml; with --filled print it for curl or `emqx ctl`."""
 
     async def work() -> None:
         loaded, found = _load()
+        named = prefix or loaded.emqx_prefix
         if filled:
-            text = render_filled(found, loaded.webhook_url, _token(loaded), prefix=prefix)
+            text = render_filled(found, loaded.webhook_url, *loaded.webhook_tokens, prefix=named)
             typer.echo(text, nl=False)
             return
         tls = loaded.webhook_url.startswith("https:")
-        for name, text in render(found, prefix=prefix, tls=tls).items():
+        for name, text in render(found, prefix=named, tls=tls).items():
             _write(out / name, text)
             typer.echo(f"wrote {out / name}")
 
@@ -82,13 +95,13 @@ def render_command(
 
 
 @emqx_app.command()
-def diff(as_json: AsJson = False, prefix: Prefix = names.PREFIX) -> None:
+def diff(as_json: AsJson = False, prefix: Prefix = None) -> None:
     """Compare EMQX with flows.toml: exit 0 when in step, 2 when not."""
 
     async def work() -> None:
         loaded, found = _load()
         async with _admin(loaded) as admin:
-            plan = await compare(admin, _desired(loaded, found, prefix))
+            plan = await compare(admin, _desired(loaded, found, prefix or loaded.emqx_prefix))
         if as_json:
             typer.echo(json.dumps(plan.as_json(), indent=2, ensure_ascii=False))
         else:
@@ -107,19 +120,25 @@ def apply_command(
         str | None, typer.Option(help="The service as seen from here, if not PUBLIC_URL.")
     ] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds for EMQX to connect.")] = 30.0,
-    prefix: Prefix = names.PREFIX,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put in again what EMQX masks: the token.")
+    ] = False,
+    prefix: Prefix = None,
 ) -> None:
     """Bring EMQX in step with flows.toml; asks first."""
 
     async def work() -> None:
         loaded, found = _load()
-        desired = build(found, prefix=prefix, to=target(loaded.webhook_url, _token(loaded)))
+        to = target(loaded.webhook_url, *loaded.webhook_tokens)
+        desired = build(found, prefix=prefix or loaded.emqx_prefix, to=to)
         async with _admin(loaded) as admin:
-            plan = await compare(admin, desired, sure=True)
+            plan = await compare(admin, desired, force=force)
             plan.refuse_taken()
-            show_plan(console(), plan)
             if plan.in_step:
+                await connected(admin, await suited(admin, desired), wait)
+                typer.echo("EMQX is in step, and connected.")
                 return
+            show_plan(console(), plan)
             if waiting := await waiting_messages(admin, plan):
                 typer.echo(f"Note: {waiting} messages wait in EMQX, and this may lose them.")
             _confirm(yes, "Carry this out?")
@@ -129,6 +148,7 @@ def apply_command(
                 probe_url=webhook_url,
                 check_webhook=probe,
                 wait=wait,
+                force=force,
                 tell=typer.echo,
             )
         typer.echo("Done: EMQX is in step.")
@@ -137,20 +157,21 @@ def apply_command(
 
 
 @emqx_app.command("remove")
-def remove_command(yes: Yes = False, prefix: Prefix = names.PREFIX) -> None:
+def remove_command(yes: Yes = False, prefix: Prefix = None) -> None:
     """Delete what is ours from EMQX, and nothing else; asks first."""
 
     async def work() -> None:
-        names.check_prefix(prefix)
-        async with _admin(environment.load()) as admin:
-            steps = ours(prefix, await read(admin, prefix))
+        loaded = environment.load()
+        named = names.check_prefix(prefix or loaded.emqx_prefix)
+        async with _admin(loaded) as admin:
+            steps = ours(named, await read(admin, named))
             if not steps:
                 typer.echo("Nothing of ours is there.")
                 return
             for step in steps:
                 typer.echo(f"- delete {step}")
             _confirm(yes, "Delete these?")
-            await remove(admin, prefix, tell=typer.echo)
+            await remove(admin, named, tell=typer.echo)
 
     _run(work())
 
@@ -163,7 +184,7 @@ def doctor(
         str | None, typer.Option(help="The service as seen from here, if not PUBLIC_URL.")
     ] = None,
     as_json: AsJson = False,
-    prefix: Prefix = names.PREFIX,
+    prefix: Prefix = None,
 ) -> None:
     """Walk the chain from EMQX to the reply; exit 1 where it is broken."""
     from service.cli.emqx_doctor import examination
@@ -174,9 +195,16 @@ def doctor(
             raise ConfigError(f"there is no flow {flow!r}; there are: {', '.join(found.flows)}")
         seen = []
         async with _admin(loaded) as admin:
-            desired = _desired(loaded, found, prefix)
+            desired = _desired(loaded, found, prefix or loaded.emqx_prefix)
             async for finding in examination(
-                loaded, found, admin, desired, webhook_url=webhook_url, send=send, flow=flow
+                loaded,
+                found,
+                admin,
+                desired,
+                webhook_url=webhook_url,
+                send=send,
+                flow=flow,
+                tell=lambda said: typer.echo(f"     {said}", err=True),
             ):
                 seen.append(finding)
                 if not as_json:
@@ -194,10 +222,6 @@ def _load() -> tuple[Settings, Flows]:
     return loaded, flows_file.load(loaded.flows, model=loaded.openai_model)
 
 
-def _token(loaded: Settings) -> str:
-    return loaded.webhook_tokens[0] if loaded.webhook_tokens else ""
-
-
 def _admin(loaded: Settings) -> EmqxAdmin:
     key = loaded.emqx_admin
     if not all(key):
@@ -210,11 +234,12 @@ def _admin(loaded: Settings) -> EmqxAdmin:
 
 def _desired(loaded: Settings, found: Flows, prefix: str) -> Desired:
     """With no token here everything else can still be compared."""
-    if token := _token(loaded):
-        return build(found, prefix=prefix, to=target(loaded.webhook_url, token))
+    if tokens := loaded.webhook_tokens:
+        return build(found, prefix=prefix, to=target(loaded.webhook_url, *tokens))
     url = target(loaded.webhook_url, "-").url
     desired = build(found, prefix=prefix, tls=url.startswith("https:"))
-    return replace(desired, connector={**desired.connector, "url": url})
+    connectors = {ident: {**body, "url": url} for ident, body in desired.connectors.items()}
+    return replace(desired, connectors=connectors)
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from service.bootstrap import model_servers
 from service.emqx.doctor import Doctor
@@ -27,12 +27,19 @@ async def examination(
     webhook_url: str | None,
     send: bool,
     flow: str | None,
+    tell: Callable[[str], None],
 ) -> AsyncIterator[Finding]:
     """All findings, as they are made."""
-    publisher = Emqx(settings.emqx_url, settings.emqx_key, admin=settings.emqx_admin)
+    publisher = Emqx(
+        settings.emqx_url,
+        settings.emqx_key,
+        admin=settings.emqx_admin,
+        prefix=desired.prefix,
+        tokens=settings.webhook_tokens,
+    )
     token = settings.operator_tokens[0] if settings.operator_tokens else ""
     url = (webhook_url or settings.webhook_url).rstrip("/")
-    loop = Loop(publisher, suitable(flows, flow), url, token) if send else None
+    loop = Loop(publisher, suitable(flows, flow), url, token, tell=tell) if send else None
 
     async def models() -> Sequence[Finding]:
         return await ask_models(settings, flows)
@@ -72,8 +79,13 @@ async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
             return skip(title, "its server has no list of models (GET /models)")
         hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
         return fail(title, error.message, hint)
+    except Exception as error:  # whatever answers there, the other findings come
+        said = f"its GET /models is no list of models ({type(error).__name__})"
+        return warn(title, said, "is /v1 missing at the end of its base URL?")
     # Ollama lists llama3.2:latest for what is asked for as llama3.2.
+    # Gemini lists models/NAME.
     listed = {name for full in known for name in (full, full.removesuffix(":latest"))}
+    listed |= {full.removeprefix("models/") for full in known}
     if missing := [model for model in wanted if model not in listed]:
         said = (
             f"it does not list {', '.join(missing)}: shut down, misspelt, or hidden from this key"

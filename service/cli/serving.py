@@ -61,8 +61,8 @@ async def run_service(
     found = flows.load(settings.flows, model=settings.openai_model)
     desired = None
     if apply:
-        token = next(iter(settings.webhook_tokens), "")
-        desired = build(found, to=target(settings.webhook_url, token))
+        to = target(settings.webhook_url, *settings.webhook_tokens)
+        desired = build(found, prefix=settings.emqx_prefix, to=to)
     service = Service(settings, found)
     # Opened here, not in the lifespan: an unusable database is one line, before we listen.
     await service.open()

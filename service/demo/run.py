@@ -22,6 +22,7 @@ from service.bootstrap import Service
 from service.demo.offline_model.model import OfflineModel
 from service.demo.play import play
 from service.demo.standin.broker import StandIn
+from service.emqx import names, reply_rule
 from service.errors import ConfigError, Fault
 from service.server import bind, make_server
 from service.settings import Settings
@@ -96,6 +97,7 @@ async def running(console: Console, settings: Settings) -> AsyncIterator[Demo]:
             "emqx_api_secret": SecretStr(secret),
             "emqx_admin_key": None,
             "emqx_admin_secret": None,
+            "emqx_prefix": names.PREFIX,
             "webhook_token": SecretStr(token),
             "operator_token": None,
             "database_url": SecretStr(f"sqlite:///{folder / 'demo.db'}"),
@@ -128,7 +130,14 @@ def broker_half(folder: Path, url: str, token: str) -> str:
         fault = Fault(str(folder), "has no files with the broker's half", hint=hint)
         raise ConfigError(str(fault), (fault,))
     text = "\n".join(path.read_text("utf-8") for path in files)
-    return text.replace("${WEBHOOK_TOKEN}", f'"{token}"').replace("${PUBLIC_URL}", f'"{url}"')
+    key = reply_rule.key(token, names.PREFIX)
+    for placeholder, value in (
+        ("${WEBHOOK_TOKEN}", f'"{token}"'),
+        ("${PUBLIC_URL}", f'"{url}"'),
+        (reply_rule.KEY_HOLE, f"'{key}'"),
+    ):
+        text = text.replace(placeholder, value)
+    return text
 
 
 async def _stop(server: Any, serving: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.emqx import names
+from service.emqx.reply_rule import KEY_HOLE, without_keys
 from service.emqx.resources import Hole
 
 MASK = "******"
@@ -31,24 +32,38 @@ class Field:
 
 
 def differences(
-    want: Mapping[str, Any], have: Mapping[str, Any], *, sure: bool = False
+    want: Mapping[str, Any], have: Mapping[str, Any], *, force: bool = False
 ) -> tuple[Field, ...]:
     """What keeps `have` (as read back) from being `want`, in the order of `want`.
 
-    A masked token is compared by its fingerprint. One that was loaded by hand has none: then
-    it is no difference, unless one has to be `sure`.
+    A masked token is compared by its fingerprint; one that was loaded by hand has none, and
+    is no difference. With `force` the token is one in any case.
     """
     fields = list(_walk(want, have, ""))
     wanted = names.fingerprint_in(str(want.get("description", "")))
     found = names.fingerprint_in(str(have.get("description", "")))
-    if wanted and found != wanted and (found or sure) and not _has_secret(fields):
+    if wanted and (force or found not in (None, wanted)) and not _has_secret(fields):
         token = "another token" if found else "a token loaded by hand"
-        fields.append(Field(_SECRET, token, "the current token"))
-    parameters = have.get("parameters")
-    if isinstance(parameters, Mapping) and parameters.get("body"):
-        # A body template is not escaped: the first quote in a payload makes it invalid JSON.
-        fields.append(Field("parameters.body", parameters["body"], None))
+        fields.append(Field(_SECRET, token if found != wanted else MASK, "the current token"))
+    fields += [Field(path, value, None) for path, value in unwanted(have)]
+    options = have.get("resource_opts")
+    if isinstance(options, Mapping) and options.get("dispatch_strategy") == "random":
+        # EMQX 6.2.1 and later: one client's messages would go to any buffer worker.
+        fields.append(Field("resource_opts.dispatch_strategy", "random", "per_clientid"))
     return tuple(fields)
+
+
+def unwanted(have: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings of an action that break ours, by path."""
+    parameters = have.get("parameters")
+    if not isinstance(parameters, Mapping):
+        return
+    if parameters.get("body"):
+        # A body template is not escaped: the first quote in a payload makes it invalid JSON.
+        yield "parameters.body", parameters["body"]
+    for name in parameters.get("headers") or {}:
+        if name.lower() == "authorization":  # it goes before the connector's
+            yield f"parameters.headers.{name}", MASK
 
 
 def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator[Field]:
@@ -61,7 +76,7 @@ def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator
             if field := _secret(wanted, found):
                 yield field
         elif not _same(key, wanted, found):
-            yield Field(path, found, wanted)
+            yield _keyless(found, wanted) if key == "sql" else Field(path, found, wanted)
 
 
 def _same(key: str, want: Any, have: Any) -> bool:
@@ -71,6 +86,10 @@ def _same(key: str, want: Any, have: Any) -> bool:
         return False
     if isinstance(want, Mapping):
         return isinstance(have, Mapping) and not list(_walk(want, have, ""))
+    if key == "fallback_actions":  # somebody may have set more of them
+        return isinstance(have, list) and all(
+            any(_same("", one, other) for other in have) for one in want
+        )
     if isinstance(want, list):
         return (
             isinstance(have, list)
@@ -80,12 +99,22 @@ def _same(key: str, want: Any, have: Any) -> bool:
     if key.endswith(_SPANS):
         return milliseconds(want) == milliseconds(have)
     if key == "sql":
+        if KEY_HOLE in want:
+            have = without_keys(str(have))
         return squeezed(str(want)) == squeezed(str(have))
     if key == "url":
         return str(want).rstrip("/") == str(have).rstrip("/")
     if key == "description":
-        return _bare(str(want)) == _bare(str(have))
+        return names.without_fingerprint(str(want)) == names.without_fingerprint(str(have))
     return _plain(want) == _plain(have)
+
+
+def _keyless(have: Any, want: Any) -> Field:
+    """A difference in SQL; keys of the reply rule are not shown."""
+    shown = without_keys(str(have)), without_keys(str(want))
+    if squeezed(shown[0]) == squeezed(shown[1]):
+        return Field("sql", "another REPLY_KEY", "the current REPLY_KEY")
+    return Field("sql", *shown)
 
 
 def _secret(want: Any, have: Any) -> Field | None:
@@ -98,10 +127,6 @@ def _secret(want: Any, have: Any) -> Field | None:
 
 def _has_secret(fields: list[Field]) -> bool:
     return any(field.path == _SECRET for field in fields)
-
-
-def _bare(description: str) -> str:
-    return re.sub(r" \(token [0-9a-f]{8}\)\Z", "", description)
 
 
 def _plain(value: Any) -> str:

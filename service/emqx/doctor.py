@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from service.emqx import findings, names
-from service.emqx.apply import check_version, read
+from service.emqx import findings
+from service.emqx.apply import check_version, read, suited
 from service.emqx.findings import Finding, fail, ok, skip, warn
 from service.emqx.loop import Loop
 from service.emqx.management_api import EmqxAdmin
-from service.emqx.plan import Actual, Do, Plan, plan
+from service.emqx.plan import Actual, Do, Plan, plan, uses
 from service.emqx.probe import probe
 from service.emqx.publish_api import Emqx
 from service.emqx.resources import Desired
@@ -56,10 +56,12 @@ class Doctor:
         async for finding in self._webhook():
             chain = chain and finding.level is not findings.Level.FAIL
             yield finding
+        answering = True
         if self.models is not None:
             for finding in await self.models():
+                answering = answering and finding.level is not findings.Level.FAIL
                 yield finding
-        async for finding in self._loop(chain):
+        async for finding in self._loop(chain, answering):
             yield finding
 
     async def _broker(self) -> AsyncIterator[Finding]:
@@ -79,7 +81,7 @@ class Doctor:
             }.get(error.code, "")
             yield fail("EMQX's API key", error.message, hint)
             return
-        yield ok("EMQX reachable, key valid", f"EMQX {version} at {self.admin.url}")
+        yield ok("EMQX reachable, key valid", f"EMQX {version.text} at {self.admin.url}")
         if self.publisher is not None:
             try:
                 await self.publisher.ping()
@@ -88,24 +90,33 @@ class Doctor:
                 yield fail("key for publishing", error.message, "EMQX_API_KEY, EMQX_API_SECRET")
 
     async def _configured(self) -> AsyncIterator[Finding]:
-        actual = await read(self.admin, self.desired.prefix)
-        todo = plan(self.desired, actual)
-        for finding in self._plan(todo):
+        desired = await suited(self.admin, self.desired)
+        actual = await read(self.admin, desired.prefix)
+        todo = plan(desired, actual)
+        for finding in (*self._plan(todo), *findings.open_relays(actual.rules)):
             yield finding
-        if actual.connector is None or actual.action is None or todo.doing(Do.TAKEN):
+        if todo.doing(Do.TAKEN):
             return
-        url = str(actual.connector.get("url", ""))
-        yield findings.status("connector", actual.connector, url)
-        yield findings.status("action", actual.action, url)
-        for finding in findings.settings(actual.connector, actual.action):
+        for ident, connector in desired.connectors.items():
+            if (found := actual.get("connector", ident)) is not None:
+                url = str(found.get("url", ""))
+                yield findings.status("connector", ident, found, url)
+                for finding in findings.pool(connector, found):
+                    yield finding
+        before = {}
+        for ident in desired.actions:
+            if (action := actual.get("action", ident)) is not None:
+                connector = actual.get("connector", f"http:{action.get('connector')}") or {}
+                url = str(connector.get("url", ""))
+                yield findings.status("action", ident, action, url)
+                for finding in findings.settings(ident, connector, action):
+                    yield finding
+                before[ident] = await self.admin.metrics("action", ident)
+        async for finding in self._rules(desired, actual):
             yield finding
-        async for finding in self._rules(actual):
-            yield finding
-        ident = names.action_id(self.desired.prefix)
-        before = await self.admin.metrics("action", ident)
-        if before.get("queuing") or before.get("inflight"):
+        if any(map(findings.outstanding, before.values())):
             await asyncio.sleep(self.pause)
-        after = await self.admin.metrics("action", ident)
+        after = {ident: await self.admin.metrics("action", ident) for ident in before}
         for finding in findings.action_counters(before, after):
             yield finding
 
@@ -113,15 +124,16 @@ class Doctor:
         if taken := todo.doing(Do.TAKEN):
             listed = ", ".join(str(step) for step in taken)
             return [fail("our names", f"{listed}: somebody else's", "rename it, or use --prefix")]
-        steps = {step.kind: step for step in todo.pending if step.kind != "rule"}
-        for kind in ("connector", "action"):
-            if kind in steps and steps[kind].do is Do.CREATE:
-                return [fail(kind, "EMQX has none of ours", _APPLY)]
         found = []
-        if "connector" in steps and any(
-            "authorization" in f.path for f in steps["connector"].fields
-        ):
+        if any(step.kind != "rule" for step in todo.doing(Do.CREATE)):
+            missing = [str(step) for step in todo.doing(Do.CREATE) if step.kind != "rule"]
+            found.append(fail("connectors and actions", f"missing: {', '.join(missing)}", _APPLY))
+        differing = [(step, field.path) for step in todo.doing(Do.CHANGE) for field in step.fields]
+        if any(path == "headers.authorization" for _, path in differing):
             found.append(fail("token equal", "EMQX sends another token than ours", _APPLY))
+        if any(path.startswith("parameters.headers.") for _, path in differing):
+            said = "an action has an authorization header of its own, which goes before ours"
+            found.append(fail("token equal", said, _APPLY))
         if todo.pending:
             said = f"{len(todo.pending)} resources differ from flows.toml and settings"
             found.append(warn("in step", said, "emqx-gpt emqx diff shows them, apply mends them"))
@@ -129,20 +141,18 @@ class Doctor:
             found.append(ok("in step with flows.toml", *todo.notes[:1]))
         return found
 
-    async def _rules(self, actual: Actual) -> AsyncIterator[Finding]:
+    async def _rules(self, desired: Desired, actual: Actual) -> AsyncIterator[Finding]:
         fine = 0
-        for ident in self.desired.rules:
-            is_reply = ident == names.reply_id(self.desired.prefix)
-            conf = actual.rule(ident)
-            action = None if is_reply else names.action_id(self.desired.prefix)
-            if broken := findings.rule(ident, conf, action):
+        for ident, wanted in desired.rules.items():
+            conf = actual.get("rule", ident)
+            if broken := findings.rule(ident, conf, uses(wanted)):
                 yield broken
                 continue
             fine += 1
             for finding in findings.rule_counters(ident, await self.admin.metrics("rule", ident)):
                 yield finding
         if fine:
-            yield ok("rules enabled", f"{fine} of {len(self.desired.rules)}")
+            yield ok("rules enabled", f"{fine} of {len(desired.rules)}")
 
     async def _webhook(self) -> AsyncIterator[Finding]:
         title = "webhook here, token equal"
@@ -157,16 +167,20 @@ class Doctor:
                 hint = "only EMQX has to reach PUBLIC_URL; --webhook-url names it as seen from here"
                 yield warn(title, error.message, hint)
             else:
-                yield fail(title, error.message)
+                hint = "restart it with this token, or set its token here"
+                yield fail(title, error.message, hint if error.code == "webhook_token" else "")
         else:
             yield ok(title, url)
 
-    async def _loop(self, chain: bool) -> AsyncIterator[Finding]:
+    async def _loop(self, chain: bool, answering: bool) -> AsyncIterator[Finding]:
         title = "a message through the whole loop"
         if self.loop is None:
             return
         if not chain:
             yield skip(title, "not sent: the chain is broken before it")
+            return
+        if not answering:
+            yield skip(title, "not sent: the model can't answer, as said above")
             return
         try:
             yield await self.loop.run()

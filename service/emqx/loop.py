@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 import urllib.parse
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,7 @@ class Loop:
     token: str
     arrives: float = 10.0
     ends: float = 90.0
+    tell: Callable[[str], None] = lambda _: None
 
     async def run(self) -> Finding:
         """Raises EmqxGptError if broker or service can't be asked."""
@@ -68,6 +70,13 @@ class Loop:
         topic = self._topic(self.flow)
         headers = {"authorization": f"Bearer {self.token}"}
         async with httpx.AsyncClient(base_url=self.url, headers=headers, timeout=10) as http:
+            if not await self._known(http, self.flow.name):
+                return fail(
+                    TITLE,
+                    f"the process at {self.url} does not know flow {self.flow.name}: it was "
+                    "started with another flows.toml",
+                    "restart the service",
+                )
             last = await self._newest(http)
             begun = time.monotonic()
             await self.emqx.publish(Publish(topic=topic, payload=_TEXT.encode()))
@@ -102,6 +111,10 @@ class Loop:
         levels = flow.request[0].filter.split("/")
         return "/".join(own if level in ("+", "#") else level for level in levels)
 
+    async def _known(self, http: httpx.AsyncClient, flow: str) -> bool:
+        answer = await self._ask(http, "GET", f"/conversations/{flow}/doctor")
+        return answer.status_code != 404
+
     async def _newest(self, http: httpx.AsyncClient) -> int:
         rows = await self._rows(http, 1)
         return int(rows[0]["seq"]) if rows else 0
@@ -109,8 +122,11 @@ class Loop:
     async def _until(
         self, http: httpx.AsyncClient, topic: str, last: int, deadline: float, *, ended: bool
     ) -> dict[str, Any] | None:
-        found = None
-        while time.monotonic() < deadline:
+        found, told = None, time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            if now >= told + 5:
+                told = now
+                self.tell(f"waiting, {deadline - now:.0f} s more at most")
             for row in await self._rows(http, 50):
                 if row["topic"] == topic and int(row["seq"]) > last:
                     found = row
@@ -120,9 +136,7 @@ class Loop:
         return found
 
     async def _rows(self, http: httpx.AsyncClient, limit: int) -> list[dict[str, Any]]:
-        assert self.flow is not None
-        query = {"flow": self.flow.name, "limit": str(limit)}
-        answer = await self._ask(http, "GET", "/requests", query)
+        answer = await self._ask(http, "GET", "/requests", {"limit": str(limit)})
         try:
             rows = answer.json()["requests"]
         except (ValueError, KeyError, TypeError):

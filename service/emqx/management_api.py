@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import orjson
 
 from service.emqx.reasons import reason
+from service.emqx.resources import Kind
 from service.errors import BrokerError
 
 Json = dict[str, Any]
-Kind = Literal["connector", "action", "rule"]
 _PAGE = 500
+SCOPES = "data_integration and cluster_operations"
 _COLLECTION = {"connector": "/connectors", "action": "/actions", "rule": "/rules"}
 
 
@@ -31,7 +32,7 @@ class Version:
 
     major: int
     minor: int
-    text: str = ""
+    text: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Version:
@@ -103,16 +104,29 @@ class EmqxAdmin:
         return _object(self._checked(answer, ident))
 
     async def rules(self) -> list[Json]:
-        """All rules, everybody's."""
+        """All rules, everybody's, but not those of a namespace (EMQX 6.1 and later)."""
         found: list[Json] = []
         for page in range(1, 1000):
-            answer = await self._get("/rules", {"limit": _PAGE, "page": page})
+            answer = await self._get(
+                "/rules", {"limit": _PAGE, "page": page, "only_global": "true"}
+            )
             data = answer.get("data") if isinstance(answer, dict) else answer
             rows = [row for row in (data if isinstance(data, list) else []) if "id" in row]
             found += rows
             if len(rows) < _PAGE:
                 break
         return found
+
+    async def try_connector(self, ident: str, body: Mapping[str, Any]) -> str | None:
+        """Let EMQX connect once, without making anything; why it can't, or None."""
+        resource_type, _, name = ident.partition(":")
+        named = {"type": resource_type, "name": name}
+        answer = await self._send("POST", "/connectors_probe", {**named, **body})
+        fields = _json(answer)
+        if isinstance(fields, dict) and fields.get("code") == "TEST_FAILED":
+            return self._said(fields) or "no reason given"
+        self._checked(answer, f"connector {ident}")
+        return None
 
     async def create(self, kind: Kind, ident: str, body: Mapping[str, Any]) -> None:
         """Make a resource; broker_refused also where there is one of that name."""
@@ -152,7 +166,7 @@ class EmqxAdmin:
             if isinstance(value, int | float)
         }
 
-    async def _get(self, path: str, query: Mapping[str, int] | None = None) -> Any:
+    async def _get(self, path: str, query: Mapping[str, int | str] | None = None) -> Any:
         return self._checked(await self._send("GET", path, query=query), path)
 
     async def _send(
@@ -161,7 +175,7 @@ class EmqxAdmin:
         path: str,
         body: Json | None = None,
         *,
-        query: Mapping[str, int] | None = None,
+        query: Mapping[str, int | str] | None = None,
         auth: Any = httpx.USE_CLIENT_DEFAULT,
     ) -> httpx.Response:
         try:
@@ -186,18 +200,25 @@ class EmqxAdmin:
             return _json(answer)
         raise self._error(answer, what)
 
-    def _error(self, answer: httpx.Response, what: str) -> BrokerError:
-        status = answer.status_code
-        fields = _json(answer)
+    def _said(self, fields: Any) -> str:
         said = reason(fields)
         for secret in self._hide:
             said = said.replace(secret, "******")
+        return said
+
+    def _error(self, answer: httpx.Response, what: str) -> BrokerError:
+        status = answer.status_code
+        fields = _json(answer)
+        said = self._said(fields)
         forbidden = isinstance(fields, dict) and fields.get("code") == "API_KEY_NOT_ALLOW"
         if status == 401 and not forbidden:
-            message = "EMQX does not know the API key, or its secret is wrong"
+            message = "EMQX does not know the API key, its secret is wrong, or it is disabled"
             return BrokerError(message, code="broker_unauthorized", status=status)
         if status in (401, 403):
-            message = "the API key may not do this: it needs the role administrator"
+            message = (
+                "the API key may not do this: it needs the role administrator and, where keys have "
+                f"scopes (EMQX 6.2.1 and later), {SCOPES}"
+            )
             return BrokerError(message, code="broker_forbidden", status=status)
         if status == 404:
             code, message = "broker_not_found", f"EMQX has no {what}: {said}"

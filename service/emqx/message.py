@@ -16,6 +16,9 @@ import orjson
 from service.domain import Message
 from service.errors import BadRequest
 
+# The User-Agent of whoever only tries the webhook: no reason for a warning.
+PROBE = "emqx-gpt-probe"
+
 _MISSING = "undefined"
 _INT64 = 2**63 - 1
 

@@ -6,6 +6,7 @@ our mark: a resource of somebody else that happens to have the same name stays u
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 
@@ -14,16 +15,17 @@ from service.errors import ConfigError
 PREFIX = "emqx_gpt"
 MARK = "emqx-gpt:"
 CONNECTOR_SAYS = f"{MARK} the service's webhook"
-ACTION_SAYS = f"{MARK} messages of all flows"
+ORDERED_CONNECTOR_SAYS = f"{MARK} the service's webhook, in order"
+ACTION_SAYS = f"{MARK} messages of flows without order"
+ORDERED_SAYS = f"{MARK} messages of flows with order"
+AGAIN_SAYS = f"{MARK} once more what the other action gave up"
 REPLY_SAYS = f"{MARK} replies with binary Correlation-Data"
 _FLOW_SAYS = f"{MARK} flow "
-
-# Who tries the webhook while the broker's half is brought in step says so in its User-Agent.
-PROBE = "emqx-gpt-probe"
 
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _HASHED = re.compile(r"_[0-9a-f]{8}\Z")
+_ORDERED, _AGAIN = "_ordered", "_again"
 _RESERVED = frozenset({"reply"})
 _TOKEN = re.compile(r" \(token ([0-9a-f]{8})\)\Z")
 
@@ -34,6 +36,8 @@ def check_prefix(prefix: str) -> str:
         raise ConfigError(
             f"the prefix {prefix!r} can't be used: a letter, then up to 63 letters, digits and _"
         )
+    if prefix.endswith((_ORDERED, _AGAIN)):
+        raise ConfigError(f"the prefix {prefix!r} can't be used: choose another ending")
     return prefix
 
 
@@ -54,9 +58,19 @@ def reply_id(prefix: str) -> str:
     return f"{prefix}_reply"
 
 
-def action_id(prefix: str) -> str:
+def action_id(prefix: str, *, ordered: bool = False) -> str:
     """The action as rules and the REST API name it; the connector has the same id."""
-    return f"http:{prefix}"
+    return f"http:{prefix}{_ORDERED if ordered else ''}"
+
+
+def again_id(action: str) -> str:
+    """The action that EMQX 5.9 and later hand what `action` gave up."""
+    return f"{action}{_AGAIN}"
+
+
+def bare(ident: str) -> str:
+    """A connector's or action's name without its type."""
+    return ident.removeprefix("http:")
 
 
 def flow_says(flow: str) -> str:
@@ -78,12 +92,18 @@ def with_fingerprint(description: str, fingerprint: str) -> str:
     return f"{description} (token {fingerprint})"
 
 
+def without_fingerprint(description: str) -> str:
+    """The description before `with_fingerprint`."""
+    return _TOKEN.sub("", description)
+
+
 def fingerprint_in(description: str) -> str | None:
     """The fingerprint that `with_fingerprint` put there; None where nobody did."""
     found = _TOKEN.search(description)
     return found[1] if found else None
 
 
+@functools.cache
 def fingerprint(token: str, prefix: str = PREFIX) -> str:
     """Eight hex digits by which a rotated token is noticed.
 

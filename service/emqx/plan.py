@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from service.emqx import names
+from service.emqx import names, reply_rule
 from service.emqx.compare import Field, differences
-from service.emqx.management_api import Json, Kind
-from service.emqx.resources import Desired, Hole
+from service.emqx.management_api import Json
+from service.emqx.resources import Desired, Hole, Kind
 from service.errors import BrokerError
-from service.rulesql.reserved import REPLY_TOPIC
 
 
 class Do(StrEnum):
@@ -31,14 +30,15 @@ PENDING = frozenset({Do.CREATE, Do.CHANGE, Do.DELETE})
 
 @dataclass(frozen=True, slots=True)
 class Actual:
-    """What the broker has: our connector and action by name, and everybody's rules."""
+    """What the broker has: our connectors and actions by kind and id, and everybody's rules."""
 
-    connector: Json | None = None
-    action: Json | None = None
+    found: Mapping[tuple[Kind, str], Json] = field(default_factory=dict)
     rules: tuple[Json, ...] = ()
 
-    def rule(self, ident: str) -> Json | None:
-        return next((rule for rule in self.rules if rule["id"] == ident), None)
+    def get(self, kind: Kind, ident: str) -> Json | None:
+        if kind == "rule":
+            return next((rule for rule in self.rules if rule["id"] == ident), None)
+        return self.found.get((kind, ident))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,29 +102,29 @@ class Plan:
         }
 
 
-def plan(desired: Desired, actual: Actual, *, sure: bool = False) -> Plan:
+def plan(desired: Desired, actual: Actual, *, force: bool = False) -> Plan:
     """Compare everything. Nothing is refused here: see `Plan.refuse_taken`.
 
-    `sure`: a token that can't be compared is put in again (`differences`).
+    `force`: what EMQX masks is put in again.
     """
-    ident = names.action_id(desired.prefix)
     steps = [
-        step(desired, "connector", ident, actual.connector, sure=sure),
-        step(desired, "action", ident, actual.action),
-        *(step(desired, "rule", rule, actual.rule(rule)) for rule in desired.rules),
+        *(step(desired, kind, i, actual.get(kind, i), force=force) for kind, i, _ in desired),
         *_others(desired, actual),
     ]
     notes = []
-    if actual.connector is not None and steps[0].do is not Do.TAKEN:
-        if desired.target is None:
-            notes.append("WEBHOOK_TOKEN is not set here, so the token is not compared")
-        elif steps[0].do is Do.LEAVE and not _marked(actual.connector):
-            notes.append("the token is not compared: EMQX masks it, and it was loaded by hand")
+    left = [each.ident for each in steps if each.kind == "connector" and each.do is Do.LEAVE]
+    if desired.target is None and actual.found:
+        notes.append("WEBHOOK_TOKEN is not set here, so it and REPLY_KEY are not compared")
+    elif any(_by_hand(actual.get("connector", ident)) for ident in left):
+        notes.append(
+            "the token is not compared: EMQX masks it, and it was loaded by hand "
+            "(apply --force puts it in again)"
+        )
     return Plan(tuple(steps), tuple(notes))
 
 
-def _marked(connector: Mapping[str, Any]) -> bool:
-    return names.fingerprint_in(str(connector.get("description", ""))) is not None
+def _by_hand(connector: Json | None) -> bool:
+    return connector is not None and not names.fingerprint_in(str(connector.get("description")))
 
 
 def step(
@@ -133,7 +133,7 @@ def step(
     ident: str,
     have: Mapping[str, Any] | None,
     *,
-    sure: bool = False,
+    force: bool = False,
 ) -> Step:
     """What to do about one resource that we want."""
     if have is None:
@@ -145,32 +145,31 @@ def step(
         ours = description.startswith(names.MARK)
     if not ours:
         return Step(Do.TAKEN, kind, ident, note="somebody else's resource has this name")
-    fields = differences(wanted(desired, kind, ident), have, sure=sure)
+    fields = differences(wanted(desired, kind, ident), have, force=force)
     return Step(Do.CHANGE if fields else Do.LEAVE, kind, ident, fields)
 
 
 def wanted(desired: Desired, kind: Kind, ident: str) -> Mapping[str, Any]:
     """The configuration that we want a resource to have."""
-    if kind == "rule":
-        return desired.rules[ident]
-    body = desired.connector if kind == "connector" else desired.action
-    if kind == "connector" and isinstance(body["url"], Hole):
+    body = desired.body(kind, ident)
+    if isinstance(body.get("url"), Hole):
         return {key: value for key, value in body.items() if key != "url"}
     return body
 
 
 def _others(desired: Desired, actual: Actual) -> Iterator[Step]:
     """Rules of ours whose flow is gone, and rules of others that touch what is ours."""
+    internal = reply_rule.topic(desired.prefix)
     for rule in actual.rules:
         ident = str(rule["id"])
         if ident in desired.rules:
             continue
         if names.is_ours(desired.prefix, ident, str(rule.get("description", ""))):
             yield Step(Do.DELETE, "rule", ident, note="its flow is gone")
-        elif names.action_id(desired.prefix) in uses(rule):
+        elif any(action in desired.actions for action in uses(rule)):
             yield Step(Do.FOREIGN, "rule", ident, note="sends to our action; it stays")
-        elif REPLY_TOPIC in rule.get("from", ()):
-            yield Step(Do.FOREIGN, "rule", ident, note=f"reads {REPLY_TOPIC}; it stays")
+        elif internal in rule.get("from", ()):
+            yield Step(Do.FOREIGN, "rule", ident, note=f"reads {internal}; it stays")
 
 
 def uses(rule: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import secrets
 
 import httpx
 
-from service.emqx.names import PROBE
+from service.emqx.message import PROBE
 from service.emqx.resources import WEBHOOK_PATH
 from service.errors import BrokerError
 

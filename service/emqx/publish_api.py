@@ -1,12 +1,15 @@
 """Publishing through EMQX's REST API (`/api/v5/publish`, `/publish/bulk`) with httpx.
 
 What the broker answers is recorded in the test samples: 200 delivered, 202 nobody
-subscribed, 400 this message is refused, 401/403 key, 503 could not dispatch.
+subscribed, 400 this message is refused, 401/403 key, 503 could not dispatch. Whatever else
+answers with 200 or 202 has published nothing.
 """
 
 from __future__ import annotations
 
 import base64
+import email.utils
+import time
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any
@@ -15,19 +18,27 @@ import httpx
 import orjson
 
 from service.domain import Publish
+from service.emqx import names, reply_rule
 from service.errors import BrokerError
-from service.rulesql.reserved import REPLY_TOPIC
 
 NO_SUBSCRIBERS = 16
 Delivered = bool | None  # None: unknown, it went through the reply rule
 Result = Delivered | BrokerError
 _ONE, _BULK = "/publish", "/publish/bulk"
 _NO_AUTH = httpx.Auth()  # not None: then a user name in the URL would replace our header
-_REFUSED = {144: "topic_name_invalid", 151: "packet_too_large"}
+# What a refused message is told with: never in EMQX's words, which repeat what was refused.
+_REFUSED = {
+    144: "the topic is not one that can be published to",
+    151: "the message is larger than EMQX takes (mqtt.max_packet_size)",
+}
+_KEY = "check EMQX_API_KEY and EMQX_API_SECRET, and that the key is enabled and not expired"
 
 
 class Emqx:
-    """EMQX's REST API for publishing. `timeout` in seconds for each call."""
+    """EMQX's REST API for publishing. `timeout` in seconds for each call.
+
+    `prefix` and `tokens` (WEBHOOK_TOKEN) say which reply rule is ours, and what it obeys.
+    """
 
     def __init__(
         self,
@@ -35,6 +46,8 @@ class Emqx:
         key: tuple[str, str],
         *,
         admin: tuple[str, str] | None = None,
+        prefix: str = names.PREFIX,
+        tokens: Sequence[str] = (),
         connections: int = 4,
         timeout: float = 10.0,
     ) -> None:
@@ -47,6 +60,9 @@ class Emqx:
         # Made once: httpx takes longer to make a request than to send it.
         self._head = self._headers(key)
         self._admin_head = self._headers(admin or key)
+        self._reply_topic = reply_rule.topic(prefix)
+        self._reply_keys = [reply_rule.key(token, prefix) for token in tokens]
+        self._clock: float | None = None  # EMQX's minus time.monotonic(), in seconds
         self._urls = {path: httpx.URL(f"{url}/api/v5{path}") for path in (_ONE, _BULK)}
 
     def _headers(self, key: tuple[str, str]) -> httpx.Headers:
@@ -60,9 +76,12 @@ class Emqx:
 
     async def publish(self, message: Publish) -> Delivered:
         """Publish one message; False: nobody is subscribed. Raises BrokerError."""
-        answer = await self._publish(_ONE, _written(body(message)))
+        await self._know_clock((message,))
+        answer = await self._publish(_ONE, _written(self.body(message)))
         if answer.status_code in (200, 202):
-            return _delivered(message, _json(answer))
+            result = _result(message, _json(answer))
+            if not isinstance(result, BrokerError):
+                return result
         raise _error(answer)
 
     async def publish_bulk(self, messages: Sequence[Publish]) -> list[Result]:
@@ -71,11 +90,12 @@ class Emqx:
         Raises BrokerError for the list as a whole; with `poison` one of them is refused
         and nothing was published.
         """
-        answer = await self._publish(_BULK, _written([body(message) for message in messages]))
+        await self._know_clock(messages)
+        answer = await self._publish(_BULK, _written([self.body(message) for message in messages]))
         results = _json(answer)
-        if not isinstance(results, list) or len(results) != len(messages):
+        if answer.status_code not in (200, 202, 503) or not isinstance(results, list):
             raise _error(answer)
-        if answer.status_code not in (200, 202, 503):
+        if len(results) != len(messages):
             raise _error(answer)
         return [_result(message, item) for message, item in zip(messages, results, strict=True)]
 
@@ -83,18 +103,26 @@ class Emqx:
         """The retained message of a topic, None where there is none. Raises BrokerError."""
         url = f"{self.url}/api/v5/mqtt/retainer/message/{urllib.parse.quote(topic, safe='')}"
         answer = await self._send("GET", url, self._admin_head)
-        if answer.status_code == 404:
+        fields = _json(answer)
+        if answer.status_code == 404 and isinstance(fields, dict):
             return None
-        if answer.status_code != 200:
+        if answer.status_code == 403:
+            raise BrokerError(
+                "the API key may not read retained messages: set EMQX_ADMIN_KEY to one with the "
+                "role administrator and, where keys have scopes, the scope connections",
+                code="broker_forbidden",
+                status=403,
+            )
+        if answer.status_code != 200 or not isinstance(fields, dict):
             raise _error(answer)
-        return base64.b64decode(_json(answer).get("payload", ""))
+        return base64.b64decode(fields.get("payload", ""))
 
     async def ping(self) -> None:
         """Raises BrokerError unless the API is up and takes the key."""
         # An empty topic is refused with 400 by a broker that took the key; nothing is published.
         probe = orjson.dumps({"topic": "", "payload": ""})
         answer = await self._publish(_ONE, probe)
-        if answer.status_code != 400:
+        if answer.status_code != 400 or not isinstance(_json(answer), dict):
             raise _error(answer)
 
     async def _publish(self, path: str, content: bytes) -> httpx.Response:
@@ -107,7 +135,7 @@ class Emqx:
             request = httpx.Request(
                 method, url, headers=headers, content=content, extensions=self._timeout
             )
-            return await self._http.send(request, auth=_NO_AUTH)
+            answer = await self._http.send(request, auth=_NO_AUTH)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -115,6 +143,39 @@ class Emqx:
                 f"EMQX at {self.url} can't be reached: {type(error).__name__}",
                 code="broker_unreachable",
             ) from None
+        if (date := email.utils.parsedate_tz(answer.headers.get("date"))) is not None:
+            self._clock = email.utils.mktime_tz(date) - time.monotonic()
+        return answer
+
+    async def _know_clock(self, messages: Sequence[Publish]) -> None:
+        """An envelope's time limit is by EMQX's clock, which each of its answers tells."""
+        if self._clock is None and any(reply_rule.needed(message) for message in messages):
+            await self.ping()
+
+    def body(self, message: Publish) -> dict[str, Any]:
+        """A publish as the API takes it. Payloads go as base64: text must be printable."""
+        if reply_rule.needed(message):
+            return self._envelope(message)
+        return {
+            "topic": message.topic,
+            "qos": message.qos,
+            "retain": message.retain,
+            "payload": base64.b64encode(message.payload).decode(),
+            "payload_encoding": "base64",
+            "properties": _properties(message),
+        }
+
+    def _envelope(self, message: Publish) -> dict[str, Any]:
+        if not self._reply_keys:
+            raise BrokerError(
+                "the Correlation-Data or the topic is binary, and WEBHOOK_TOKEN is not set: only "
+                "the reply rule can give it back, and it obeys only what is signed with the token",
+                code="publish_refused",
+                poison=True,
+            )
+        now = time.time() if self._clock is None else time.monotonic() + self._clock
+        envelope = reply_rule.envelope(message, self._reply_keys, now).decode()
+        return {"topic": self._reply_topic, "qos": 1, "payload": envelope}
 
 
 def _written(document: Any) -> bytes:
@@ -124,35 +185,6 @@ def _written(document: Any) -> bytes:
         raise BrokerError(
             "a message can't be written as JSON", code="publish_refused", poison=True
         ) from None
-
-
-def body(message: Publish) -> dict[str, Any]:
-    """A publish as EMQX's API takes it; binary Correlation-Data goes through the reply rule."""
-    if _needs_rule(message):
-        return _envelope(message)
-    fields: dict[str, Any] = {
-        "topic": message.topic,
-        "qos": message.qos,
-        "retain": message.retain,
-        "properties": _properties(message),
-    }
-    if _is_text(message.payload):
-        return {**fields, "payload": message.payload.decode()}
-    encoded = base64.b64encode(message.payload).decode()
-    return {**fields, "payload": encoded, "payload_encoding": "base64"}
-
-
-def _envelope(message: Publish) -> dict[str, Any]:
-    envelope = {
-        "topic": message.topic,
-        "payload": message.payload.decode("utf-8", "replace"),
-        "qos": message.qos,
-        "retain": message.retain,
-        "correlation": base64.b64encode(message.correlation or b"").decode(),
-        "content_type": message.content_type or "text/plain",
-        "user": dict(message.user_properties),
-    }
-    return {"topic": REPLY_TOPIC, "qos": 1, "payload": orjson.dumps(envelope).decode()}
 
 
 def _properties(message: Publish) -> dict[str, Any]:
@@ -168,32 +200,14 @@ def _properties(message: Publish) -> dict[str, Any]:
     return properties
 
 
-def _needs_rule(message: Publish) -> bool:
-    return message.correlation is not None and not _is_text(message.correlation)
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _delivered(message: Publish, item: Any) -> Delivered:
-    if _needs_rule(message):
-        return None
-    return isinstance(item, dict) and "id" in item
-
-
 def _result(message: Publish, item: Any) -> Result:
     code = item.get("reason_code") if isinstance(item, dict) else None
-    if code is None or code == NO_SUBSCRIBERS:
-        return _delivered(message, item)
-    reason = _REFUSED.get(code, str(item.get("message")))
-    return BrokerError(
-        f"EMQX did not publish: {reason}", code="publish_refused", poison=code in _REFUSED
-    )
+    published = code == NO_SUBSCRIBERS or (isinstance(item, dict) and "id" in item)
+    if published:
+        return None if reply_rule.needed(message) else code is None
+    if code in _REFUSED:
+        return BrokerError(_REFUSED[code], code="publish_refused", poison=True)
+    return BrokerError("EMQX did not publish a message", code="publish_failed")
 
 
 def _json(answer: httpx.Response) -> Any:
@@ -206,18 +220,23 @@ def _json(answer: httpx.Response) -> Any:
 def _error(answer: httpx.Response) -> BrokerError:
     status = answer.status_code
     fields = _json(answer)
-    reason = str(fields.get("message", "")) if isinstance(fields, dict) else ""
-    reason = " ".join(reason.split())[:200]
-    if status == 400:
-        return BrokerError(
-            f"EMQX refused a message: {reason}", code="publish_refused", poison=True, status=status
-        )
+    if status == 413:  # a proxy's
+        return BrokerError(_REFUSED[151], code="publish_refused", poison=True, status=status)
+    if status == 400 and isinstance(fields, dict):
+        said = _REFUSED.get(fields.get("reason_code", 0), "EMQX does not take this message")
+        return BrokerError(said, code="publish_refused", poison=True, status=status)
     if status in (401, 403):
         return BrokerError(
-            f"EMQX refused the API key ({status}): check EMQX_API_KEY and EMQX_API_SECRET",
+            f"EMQX refused the API key ({status}): {_KEY}",
             code="broker_unauthorized",
             status=status,
         )
+    if status >= 500:
+        said = f"EMQX's API answered {status}"
+        return BrokerError(said, code="broker_unavailable", status=status)
     return BrokerError(
-        f"EMQX's API answered {status} {reason}".rstrip(), code="broker_unavailable", status=status
+        f"what answers at EMQX_URL ({status}) is not EMQX's API: is it the address of the REST "
+        "API (port 18083), without /api/v5?",
+        code="broker_unavailable",
+        status=status,
     )

@@ -13,20 +13,29 @@ from service.errors import ConfigError
 from service.flows import Flows
 
 FILE = "emqx-gpt.hocon"
+_ROOTS = {"connector": "connectors", "action": "actions", "rule": "rule_engine.rules"}
 
 _HEAD = """\
-# EMQX's half of emqx-gpt: a connector, an action, a rule for each flow.
+# EMQX's half of emqx-gpt: connectors, actions, a rule for each flow.
 # `emqx-gpt emqx render` writes this file from flows.toml: change that one, not this.
 """
 _HOLES = """\
-# Fill in the unquoted placeholders, quotes included, before loading: see README.md here.
+# Fill in the placeholders, quotes included, before loading: see README.md here.
 """
 _FILLED = """\
 # Ready to load, with the token in it: keep it out of version control.
 """
-_CONNECTOR = "The way to the service: its address and the token that it asks for."
-_ACTION = "What the rules hand on becomes one POST each; kept and sent again while it is away."
-_REPLY = "Gives binary Correlation-Data back. Nobody but EMQX's own REST API can use it."
+_COMMENTS = {
+    names.CONNECTOR_SAYS: "The way to the service: its address and the token that it asks for.",
+    names.ORDERED_CONNECTOR_SAYS: "The same; each buffer worker keeps to one connection.",
+    names.ACTION_SAYS: (
+        "What the rules hand on becomes one POST each; kept and sent again while it is away."
+    ),
+    names.ORDERED_SAYS: "The same for flows in which a conversation keeps its order.",
+    names.REPLY_SAYS: (
+        "Publishes replies that EMQX's API can't carry. It obeys only what the service signed."
+    ),
+}
 
 
 def render(flows: Flows, *, prefix: str = names.PREFIX, tls: bool = False) -> dict[str, str]:
@@ -37,25 +46,21 @@ def render(flows: Flows, *, prefix: str = names.PREFIX, tls: bool = False) -> di
     return {FILE: to_hocon(build(flows, prefix=prefix, tls=tls))}
 
 
-def render_filled(flows: Flows, url: str, token: str, *, prefix: str = names.PREFIX) -> str:
+def render_filled(flows: Flows, url: str, *tokens: str, prefix: str = names.PREFIX) -> str:
     """The same, ready for `curl` or `emqx ctl conf load`; it holds the token.
 
     Raises ConfigError for a URL or token that EMQX can't be given.
     """
-    return to_hocon(build(flows, prefix=prefix, to=target(url, token)))
+    return to_hocon(build(flows, prefix=prefix, to=target(url, *tokens)))
 
 
 def to_hocon(desired: Desired) -> str:
     """One text with all resources."""
-    prefix = desired.prefix
-    parts = [
-        _HEAD + (_HOLES if desired.target is None else _FILLED),
-        _block(f"connectors.http.{prefix}", desired.connector, _CONNECTOR),
-        _block(f"actions.http.{prefix}", desired.action, _ACTION),
-    ]
-    for ident, rule in desired.rules.items():
-        comment = _REPLY if ident == names.reply_id(prefix) else ""
-        parts.append(_block(f"rule_engine.rules.{ident}", rule, comment))
+    parts = [_HEAD + (_HOLES if desired.target is None else _FILLED)]
+    for kind, ident, body in desired:
+        path = f"{_ROOTS[kind]}.{ident.replace(':', '.')}"
+        comment = _COMMENTS.get(names.without_fingerprint(str(body["description"])), "")
+        parts.append(_block(path, body, comment))
     return "\n".join(parts)
 
 

@@ -1,23 +1,25 @@
-"""What the flows want of EMQX: a connector, an action, a rule per flow, the reply rule. Pure.
+"""What the flows want of EMQX: connectors, actions, a rule per flow, the reply rule. Pure.
 
 The values are those of EMQX's configuration. What is secret or differs from place to place
-is a `Hole` until it is filled in.
+is a `Hole` until it is filled in. Flows without order share one action. Flows with order have
+another one, whose connector lets each buffer worker keep to one connection.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from service.emqx import names
+from service.emqx import names, reply_rule
 from service.errors import ConfigError
 from service.flows import Flow, Flows
-from service.rulesql.reserved import REPLY_TOPIC
 
+Kind = Literal["connector", "action", "rule"]
+Body = Mapping[str, Any]
 WEBHOOK_PATH = "/webhook"
 HEALTH_CHECK = "2s"
 # Seconds that EMQX keeps a message: as long as a flow would still answer it. A day at most: the
@@ -35,25 +37,57 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where EMQX posts to, and the token it sends; made by `target`."""
+    """Where EMQX posts to, and the token it sends; made by `target`.
+
+    `tokens`: all that the service takes, the one that EMQX sends first.
+    """
 
     url: str
-    token: str
+    tokens: tuple[str, ...]
+
+    @property
+    def token(self) -> str:
+        return self.tokens[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """The resources; `rules` by id. `topics`: a topic that each rule matches, for tests."""
+    """The resources by id, in the order in which they are made.
+
+    `topics`: a topic that each flow's rule matches, for tests.
+    """
 
     prefix: str
-    connector: Mapping[str, Any]
-    action: Mapping[str, Any]
-    rules: Mapping[str, Mapping[str, Any]]
+    connectors: Mapping[str, Body]
+    actions: Mapping[str, Body]
+    rules: Mapping[str, Body]
     topics: Mapping[str, str]
     target: Target | None = None
 
+    def __iter__(self) -> Iterator[tuple[Kind, str, Body]]:
+        for ident, body in self.connectors.items():
+            yield "connector", ident, body
+        for ident, body in self.actions.items():
+            yield "action", ident, body
+        for ident, body in self.rules.items():
+            yield "rule", ident, body
 
-def target(url: str, token: str) -> Target:
+    def body(self, kind: Kind, ident: str) -> Body:
+        """The configuration that a resource of ours should have."""
+        return next(body for each, name, body in self if (each, name) == (kind, ident))
+
+    def with_fallback(self) -> Desired:
+        """For EMQX 5.9 and later: a second action takes what the first one gives up."""
+        actions: dict[str, Body] = {}
+        for ident, body in self.actions.items():
+            again = names.again_id(ident)
+            reference = {"kind": "reference", "type": "http", "name": names.bare(again)}
+            actions[again] = {**body, "description": names.AGAIN_SAYS}
+            actions[ident] = {**body, "fallback_actions": [reference]}
+        return replace(self, actions=actions)
+
+
+def target(url: str, *tokens: str) -> Target:
     """Check what EMQX is to be told; raises ConfigError with one line."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -62,45 +96,59 @@ def target(url: str, token: str) -> Target:
         raise ConfigError("PUBLIC_URL may hold scheme, host, port and path, and nothing else")
     if "${" in url or not re.fullmatch(r"[!-~]+", url) or '"' in url or "\\" in url:
         raise ConfigError("PUBLIC_URL has a character that EMQX does not take: percent-encode it")
-    if not token:
+    if not tokens or not tokens[0]:
         raise ConfigError("WEBHOOK_TOKEN is not set; make one with: openssl rand -hex 24")
-    if not re.fullmatch(r"[ -~]+", token) or token != token.strip():
+    if not re.fullmatch(r"[ -~]+", tokens[0]) or tokens[0] != tokens[0].strip():
         raise ConfigError(
             "WEBHOOK_TOKEN can't go into an HTTP header: use printable ASCII characters only, "
             "no line break, no space at its ends"
         )
-    if "${" in token:
+    if "${" in tokens[0]:
         raise ConfigError("WEBHOOK_TOKEN holds ${, which EMQX would replace: choose another one")
-    return Target(url.rstrip("/"), token)
+    return Target(url.rstrip("/"), tokens)
 
 
 def build(
-    flows: Flows,
-    *,
-    prefix: str = names.PREFIX,
-    to: Target | None = None,
-    tls: bool = False,
-    reply_topic: str = REPLY_TOPIC,
+    flows: Flows, *, prefix: str = names.PREFIX, to: Target | None = None, tls: bool = False
 ) -> Desired:
     """The resources for `flows`. Without `to` they have holes; `tls` then says https.
 
-    The service publishes to REPLY_TOPIC and nowhere else: another one is for trying things out
-    beside a service that runs. Raises ConfigError for what can't be written as rule SQL.
+    Raises ConfigError for what can't be written as rule SQL.
     """
     names.check_prefix(prefix)
-    rules: dict[str, Mapping[str, Any]] = {}
+    plain, ordered = names.action_id(prefix), names.action_id(prefix, ordered=True)
+    rules: dict[str, Body] = {}
     topics: dict[str, str] = {}
     for flow in flows.flows.values():
         ident = names.rule_id(prefix, flow.name)
         if ident in rules:  # two digests of 32 bits that agree
             raise ConfigError(f"flow {flow.name!r}: rename it, its rule id {ident} is taken")
-        rules[ident] = _rule(flow_sql(flow), [names.action_id(prefix)], names.flow_says(flow.name))
+        action = ordered if flow.ordered else plain
+        rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
         topics[ident] = sample_topic(flow)
     if any(_replies(flow) for flow in flows.flows.values()):
-        reply = _rule(reply_sql(reply_topic), [REPLY_ACTION], names.REPLY_SAYS)
-        rules[names.reply_id(prefix)] = reply
-        topics[names.reply_id(prefix)] = reply_topic
-    return Desired(prefix, _connector(prefix, to, tls), _action(prefix, flows), rules, topics, to)
+        keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
+        sql = reply_rule.sql(prefix, keys)
+        rules[names.reply_id(prefix)] = _rule(sql, [reply_rule.ACTION], names.REPLY_SAYS)
+    connector = _connector(prefix, to, tls)
+    hashed = {"description": names.ORDERED_CONNECTOR_SAYS, "pool_type": "hash"}
+    if to is not None:
+        hashed["description"] = _with_fingerprint(names.ORDERED_CONNECTOR_SAYS, prefix, to)
+    return Desired(
+        prefix,
+        {plain: connector, ordered: {**connector, **hashed}},
+        {
+            plain: _action(plain, flows, names.ACTION_SAYS),
+            ordered: _action(ordered, flows, names.ORDERED_SAYS),
+        },
+        rules,
+        topics,
+        to,
+    )
+
+
+def _with_fingerprint(description: str, prefix: str, to: Target) -> str:
+    return names.with_fingerprint(description, names.fingerprint(to.token, prefix))
 
 
 def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
@@ -110,29 +158,30 @@ def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
     if to is not None:
         tls = to.url.startswith("https:")
         url, authorization = to.url, f"Bearer {to.token}"
-        description = names.with_fingerprint(description, names.fingerprint(to.token, prefix))
+        description = _with_fingerprint(description, prefix, to)
     return {
         "description": description,
         "enable": True,
         "url": url,
         "headers": {"authorization": authorization, "content-type": "application/json"},
         "pool_size": 8,
+        "pool_type": "random",
         "enable_pipelining": 100,
         "resource_opts": {"health_check_interval": HEALTH_CHECK},
         **({"ssl": {"enable": True}} if tls else {}),
     }
 
 
-def _action(prefix: str, flows: Flows) -> dict[str, Any]:
+def _action(ident: str, flows: Flows, description: str) -> dict[str, Any]:
     least, most = _REQUEST_TTL
     longest = max((flow.deadline for flow in flows.flows.values()), default=least)
     return {
-        "description": names.ACTION_SAYS,
+        "description": description,
         "enable": True,
-        "connector": prefix,
+        "connector": names.bare(ident),
         "parameters": {"method": "post", "path": WEBHOOK_PATH},
         "resource_opts": {
-            "inflight_window": 1,
+            "inflight_window": 100,
             "request_ttl": _duration(min(max(least, longest), most)),
             "health_check_interval": HEALTH_CHECK,
         },
@@ -201,32 +250,3 @@ def sample_topic(flow: Flow) -> str:
     """A topic that the flow's first filter matches."""
     levels = flow.request[0].filter.split("/")
     return "/".join("test" if level in ("+", "#") else level for level in levels)
-
-
-def reply_sql(topic: str = REPLY_TOPIC) -> str:
-    """The SQL of the rule that gives binary Correlation-Data back.
-
-    Publishing over REST can't carry it, a rule can: so such a reply goes to `topic` as JSON
-    (`service.emqx.publish_api`) and is published from there. Only what came over REST has no
-    peerhost, so no device can publish anywhere through this rule.
-    """
-    return "\n".join(
-        (
-            "SELECT json_decode(payload) AS p, base64_decode(p.correlation) AS corr",
-            f'FROM "{topic}"',
-            "WHERE clientid = 'http_api' and is_null(peerhost)",
-        )
-    )
-
-
-REPLY_ACTION: Mapping[str, Any] = {
-    "function": "republish",
-    "args": {
-        "topic": "${p.topic}",
-        "payload": "${p.payload}",
-        "qos": "${p.qos}",
-        "retain": "${p.retain}",
-        "mqtt_properties": {"Correlation-Data": "${corr}", "Content-Type": "${p.content_type}"},
-        "user_properties": "${p.user}",
-    },
-}

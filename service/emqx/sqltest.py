@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 
-from service.emqx import names
+from service.domain import Publish
+from service.emqx import names, reply_rule
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired
 from service.errors import BrokerError
 
+_LATER = 2**33  # seconds: whatever EMQX's clock says
 # EMQX answers 400 too when the SQL is fine and only raises on the sample, as a comparison does
 # on a field that the sample has not. These words tell a text that is no SQL, and a function
 # that it does not have.
 _REFUSED = re.compile(
-    r"syntax error|illegal|parse_error|not_supported|\bundef\b|not_allowed|not_loaded|"
+    r"syntax error|lex_error|illegal|parse_error|not_supported|\bundef\b|not_allowed|not_loaded|"
     r"bad_sql_function_reference"
 )
 
@@ -23,23 +25,33 @@ async def test_sql(admin: EmqxAdmin, desired: Desired, ident: str) -> None:
 
     The sample's payload is an empty object; a WHERE that does not match it is fine.
     """
+    is_reply = ident == names.reply_id(desired.prefix)
     context = {
         "event_type": "message_publish",
-        "topic": desired.topics[ident],
-        "payload": "{}",
+        "topic": reply_rule.topic(desired.prefix) if is_reply else desired.topics[ident],
+        "payload": _envelope(desired) if is_reply else "{}",
         "clientid": "emqx-gpt-test",
         "username": "emqx-gpt-test",
         "qos": 1,
     }
-    if ident == names.reply_id(desired.prefix):
-        context["payload"] = '{"topic":"t","payload":"","correlation":"AA==","user":{}}'
     try:
-        await admin.test_sql(str(desired.rules[ident]["sql"]), context)
+        output = await admin.test_sql(str(desired.rules[ident]["sql"]), context)
+        if is_reply and output is None:
+            why = "it does not accept what the service signs"
+            raise BrokerError(f"EMQX tried rule {ident}: {why}", code="sql_refused")
     except BrokerError as error:
         if error.code != "broker_refused":
             raise
-        if _REFUSED.search(error.message):
+        if is_reply or _REFUSED.search(error.message):
             raise sql_refused(ident, error) from None
+
+
+def _envelope(desired: Desired) -> str:
+    """One that the reply rule has to obey; signed for a moment at which it does no harm."""
+    assert desired.target is not None
+    keys = [reply_rule.key(token, desired.prefix) for token in desired.target.tokens]
+    nothing = Publish(topic="emqx-gpt/test", payload=b"", correlation=b"\0")
+    return reply_rule.envelope(nothing, keys, _LATER).decode()
 
 
 def sql_refused(ident: str, error: BrokerError) -> BrokerError:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.emqx.management_api import EmqxAdmin, Kind
+from service.emqx.compare import unwanted
+from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do, step, wanted
-from service.emqx.resources import Desired
+from service.emqx.resources import Desired, Kind
 from service.emqx.sqltest import sql_refused
 from service.errors import BrokerError
 
@@ -25,14 +26,16 @@ _CONFIGURATION: Mapping[Kind, tuple[str, ...]] = {
 }
 
 
-async def ensure(admin: EmqxAdmin, desired: Desired, kind: Kind, ident: str) -> None:
+async def ensure(
+    admin: EmqxAdmin, desired: Desired, kind: Kind, ident: str, force: bool = False
+) -> None:
     """Create or change it, unless it is right. Raises BrokerError.
 
     Another replica may be faster: then this one reads again and finds nothing left to do.
     """
     for last in (False, False, True):
         have = await admin.get(kind, ident)
-        todo = step(desired, kind, ident, have, sure=True)
+        todo = step(desired, kind, ident, have, force=force)
         want = wanted(desired, kind, ident)
         if todo.do is Do.LEAVE:
             return
@@ -58,12 +61,24 @@ async def ensure(admin: EmqxAdmin, desired: Desired, kind: Kind, ident: str) -> 
 def changed(kind: Kind, have: Mapping[str, Any], want: Mapping[str, Any]) -> dict[str, Any]:
     """What is there, with what we want laid over it: a PUT replaces everything.
 
-    Settings that we don't name stay as somebody set them, but for a body template.
+    Settings that we don't name stay as somebody set them, but for those that break ours.
     """
     kept = {key: value for key, value in have.items() if key in _CONFIGURATION[kind]}
     merged = _over(kept, want)
     if kind == "action":
-        merged["parameters"].pop("body", None)
+        parameters = merged["parameters"]
+        for path, _ in unwanted(have):
+            *_, group, name = path.split(".")
+            inner = parameters if group == "parameters" else dict(parameters[group])
+            inner.pop(name)
+            if group != "parameters":
+                parameters[group] = inner
+        if merged["resource_opts"].get("dispatch_strategy") == "random":
+            merged["resource_opts"]["dispatch_strategy"] = "per_clientid"
+        ours = list(want.get("fallback_actions", ()))
+        theirs = have.get("fallback_actions") or []
+        if ours or theirs:
+            merged["fallback_actions"] = [*theirs, *(one for one in ours if one not in theirs)]
     return merged
 
 

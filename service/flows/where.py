@@ -8,6 +8,7 @@ from service.flows.lines import Path
 from service.flows.report import Report, suggest
 from service.rulesql import SqlError, parse_where, payload_paths_without_guard
 from service.rulesql import syntax as sql
+from service.rulesql.functions import FUNCTIONS, OTHERS
 from service.rulesql.syntax import COLUMNS
 
 
@@ -20,12 +21,28 @@ def check_where(path: Path, where: str, report: Report) -> None:
     try:
         condition = parse_where(where)
     except SqlError as error:
-        said = f"is not understood here: {error.message} at line {error.line}, {error.column}"
-        hint = error.hint or "outside the subset of docs/flows.md"
-        report.warn(path, said, f"{hint}; EMQX itself tests it when it is applied")
+        said = f"{error.message} at line {error.line}, {error.column}"
+        if "outside the subset" in f"{error.message} {error.hint}":
+            hint = f"{error.hint or 'see docs/flows.md'}; EMQX itself tests it when it is applied"
+            report.warn(path, f"is not understood here: {said}", hint)
+        else:
+            report.add(path, f"EMQX refuses this: {said}", error.hint)
         return
-    for root in sorted({str(found.keys[0]) for found in _paths(condition)} - set(COLUMNS)):
+    for bare in _bare(condition):
+        said, hint = "a bare value is no condition: every message would end in an exception", ""
+        if isinstance(bare, sql.Path):
+            hint = f"write {bare} = true, or is_not_null({bare})"
+        report.add(path, said, hint or "compare it with something")
+    for called in (each.name for each in sql.walk(condition) if isinstance(each, sql.Call)):
+        if called not in FUNCTIONS and called not in OTHERS:
+            hint = suggest(called, FUNCTIONS) or "names of functions are written in lower case"
+            said = f"EMQX has no function {called}, as far as is known here"
+            report.warn(path, said, f"{hint}; EMQX itself tests it when it is applied")
+    paths = {str(each.keys[0]) for each in sql.walk(condition) if isinstance(each, sql.Path)}
+    for root in sorted(paths - set(COLUMNS)):
         hint = suggest(root, COLUMNS) or f"a value of the payload is payload.{root}"
+        if root in ("null", "undefined"):
+            hint = "write is_null_var(…): true for what is missing and for a JSON null"
         report.warn(path, f"{root} is no field of a message, so it is always undefined", hint)
     if unguarded := payload_paths_without_guard(condition):
         hint = f'write "is_num({unguarded[0]}) and …" before each comparison'
@@ -39,21 +56,15 @@ def check_where(path: Path, where: str, report: Report) -> None:
         )
 
 
-def _paths(expr: sql.Expr) -> Iterator[sql.Path]:
+def _bare(expr: sql.Expr) -> Iterator[sql.Expr]:
+    """Values that stand where a condition has to: EMQX raises on them, whatever they are."""
     match expr:
-        case sql.Path():
+        case sql.Binary("and" | "or", left, right):
+            yield from _bare(left)
+            yield from _bare(right)
+        case sql.Path() | sql.List() | sql.Unary("-" | "+"):
             yield expr
-        case sql.Unary(_, operand):
-            yield from _paths(operand)
-        case sql.Binary(_, left, right):
-            yield from _paths(left)
-            yield from _paths(right)
-        case sql.Call(_, args):
-            for arg in args:
-                yield from _paths(arg)
-        case sql.Case(whens, otherwise):
-            for condition, value in whens:
-                yield from _paths(condition)
-                yield from _paths(value)
-            if otherwise is not None:
-                yield from _paths(otherwise)
+        case sql.Const(value) if not isinstance(value, bool):
+            yield expr
+        case sql.Binary(op) if op in (*sql.ARITHMETIC, "as"):
+            yield expr

@@ -91,4 +91,8 @@ class Metrics:
             self.backlog.set(stats.open)
             oldest = stats.oldest_at
             self.backlog_age.set(0.0 if oldest is None else max(0.0, (now - oldest) / 1000))
+        return self.text()
+
+    def text(self) -> bytes:
+        """The same, the backlog as it was last seen."""
         return generate_latest(self.registry)

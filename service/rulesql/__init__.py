@@ -1,8 +1,9 @@
 """A subset of EMQX's rule SQL: parsed, checked and evaluated without any I/O.
 
-`SELECT expr [AS name], ..., * FROM "topic/filter", ... [WHERE expr]`; what an expression may
-be is in `parser`, which functions there are in `functions`. It agrees with what a real EMQX
-5.8.9 was seen to do; where EMQX does something this subset leaves out, `SqlError` says so.
+`SELECT value [AS name], ..., * FROM "topic/filter", ... [WHERE condition]`; what may stand where
+is in `parser`, which functions there are in `functions`. It agrees with what a real EMQX 5.8.9
+was seen to do (`tests/demo/test_rulesql_recordings.py`); FOREACH, ranges and rarer functions are
+left out, and say so.
 """
 
 from service.mqtt.topics import matches

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
+
 
 class SqlError(ValueError):
-    """A text that is no SQL of this subset; `line` and `column` count from 1.
+    """A text that EMQX refuses, or that is outside this subset; `line` and `column` from 1.
 
-    `emqx` is the short form in which EMQX itself would name a syntax error.
+    `emqx` is how EMQX itself words it.
     """
 
     def __init__(
@@ -22,4 +26,17 @@ class SqlError(ValueError):
 
 
 class RuleException(Exception):
-    """The rule raised on this message; EMQX counts it as `failed.exception` and goes on."""
+    """The rule raised on this message; EMQX counts it as `failed.exception` and goes on.
+
+    `reason` is EMQX's, text or JSON; `phase` says where, once it is known.
+    """
+
+    def __init__(self, reason: Any, phase: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.phase = phase
+
+    def __str__(self) -> str:
+        if self.phase:
+            return orjson.dumps({self.phase: self.reason}).decode()
+        return self.reason if isinstance(self.reason, str) else orjson.dumps(self.reason).decode()

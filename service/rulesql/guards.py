@@ -7,7 +7,17 @@ after it would be too late, since `and` looks at its left side first.
 
 from __future__ import annotations
 
-from service.rulesql.syntax import ARITHMETIC, ORDERED, Binary, Call, Case, Expr, Path, Unary
+from service.rulesql.syntax import (
+    ARITHMETIC,
+    ORDERED,
+    Binary,
+    Call,
+    Case,
+    Expr,
+    List,
+    Path,
+    Unary,
+)
 
 _GUARDS = ("is_num", "is_int", "is_float")
 _Paths = frozenset[Path]
@@ -31,7 +41,7 @@ def _unguarded(expr: Expr, known: _Paths) -> list[Path]:
             return _unguarded(left, known) + _unguarded(right, known)
         case Unary(_, operand):
             return _unguarded(operand, known)
-        case Call(_, args):
+        case Call(_, args) | List(args):
             return [path for arg in args for path in _unguarded(arg, known)]
         case Case(whens, otherwise):
             found: list[Path] = []

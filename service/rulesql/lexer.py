@@ -7,40 +7,62 @@ from dataclasses import dataclass
 
 from service.rulesql.errors import SqlError
 
+_WORDS = """
+and as case if else elsif from in not or select when then foreach incase end do where
+"""
+_KEYWORDS = frozenset(_WORDS.split())
+# The longest match wins in EMQX, the first one here: so comments stand before the minus, and a
+# float before an integer. A comment needs its line break: without one it is two minuses.
 _TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
-      | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
-      | (?P<string>'[^']*')
-      | (?P<source>"[^"]*")
-      | (?P<op><>|!=|>=|<=|[-+*/=<>(),.\[\]])""",
-    re.VERBOSE | re.DOTALL,
+    r"""(?P<space>\s+ | --[^\n]*\n)
+      | (?P<float>[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)? | [0-9]{2,}[eE][+-]?[0-9]+)
+      | (?P<integer>[0-9]+)
+      | (?P<name>[A-Za-z][A-Za-z0-9_$@~]*)
+      | (?P<string>'(?:[^']|'')*')
+      | (?P<quoted>"(?:[^"]|"")*")
+      | (?P<comparison>=~|~=|!=|<>|<=|>=|=|<|>)
+      | (?P<op>[-+*/(),.\[\]])""",
+    re.VERBOSE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`kind` is number, name, string, source, op or end; `text` as written."""
+    """`kind` is name, keyword, string, quoted, integer, float, comparison, op or end."""
 
     kind: str
     text: str
     at: int
 
-    def word(self) -> str:
-        """A name in lower case: keywords are matched without case."""
-        return self.text.lower() if self.kind == "name" else ""
+    def keyword(self) -> str:
+        """A keyword in lower case, or div and mod, which stand between numbers."""
+        if self.kind == "keyword":
+            return self.text.lower()
+        return self.text if self.kind == "name" and self.text in ("div", "mod") else ""
+
+    def emqx(self) -> str:
+        """How EMQX writes it in an error."""
+        if self.kind == "end":
+            return ""
+        if self.kind in ("op", "comparison", "keyword"):
+            return f"'{self.text.upper()}'"
+        return '"' + self.text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def tokens(sql: str) -> list[Token]:
-    """All tokens and one of kind `end`. Raises SqlError on a character outside the subset."""
+    """All tokens and one of kind `end`. Raises SqlError on a character that EMQX does not know."""
     found: list[Token] = []
     at = 0
     while at < len(sql):
         match = _TOKEN.match(sql, at)
         if match is None:
-            raise error(sql, at, f"unexpected {sql[at]!r}", hint=_hint(sql[at]))
-        if match.lastgroup != "space":
-            found.append(Token(match.lastgroup or "", match.group(), at))
+            emqx = '{"lex_error":"sql_lex"}'
+            raise error(sql, at, f"unexpected {sql[at]!r}", hint=_hint(sql[at]), emqx=emqx)
+        kind = match.lastgroup or ""
+        if kind == "name" and match.group().lower() in _KEYWORDS:
+            kind = "keyword"
+        if kind != "space":
+            found.append(Token(kind, match.group(), at))
         at = match.end()
     found.append(Token("end", "", at))
     return found
@@ -54,8 +76,10 @@ def error(sql: str, at: int, message: str, *, hint: str = "", emqx: str = "") ->
 
 
 def _hint(character: str) -> str:
-    if character == "'":
-        return "a text that is not closed"
-    if character == '"':
-        return "a topic filter that is not closed"
-    return "outside the subset of EMQX's SQL that is understood here"
+    return {
+        "'": "a text that is not closed; EMQX knows no \\ before a quote",
+        '"': "a name that is not closed",
+        ";": "leave the semicolon out",
+        "`": "a key with other characters stands in single quotes: payload.'my key'",
+        "_": "a name begins with a letter; a key like this stands in single quotes",
+    }.get(character, "EMQX's SQL knows no such character outside of quotes")

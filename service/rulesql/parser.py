@@ -1,8 +1,9 @@
-"""Rule SQL and `where` conditions as trees.
+"""Rule SQL and `where` conditions as trees, by the grammar of EMQX's own parser.
 
-Expressions: 'text' (without a quote in it), numbers, true, false; columns and paths
-(`payload.temperature`, `pub_props.'Correlation-Data'`, `payload.list[1]`); = != <> < <= > >=;
-and, or, not; + - * / div mod; CASE WHEN ... THEN ... ELSE ... END; the calls of `functions`.
+A condition joins predicates by and, or, not; a predicate is a value, a comparison of two
+values, or `x in (…)`. A value is 'text', a number, true, false, a column or path
+(`payload.temperature`, `pub_props.'Correlation-Data'`, `payload.list[1]`), a list, arithmetic
+(+ - * / div mod) or a call. CASE stands in SELECT and among arguments, never in a condition.
 """
 
 from __future__ import annotations
@@ -10,29 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from service.rulesql import functions
 from service.rulesql.errors import SqlError
 from service.rulesql.lexer import Token, error, tokens
 from service.rulesql.rule import Rule
-from service.rulesql.syntax import COMPARISONS, Binary, Call, Case, Const, Expr, Field, Path, Unary
+from service.rulesql.syntax import (
+    COMPARISONS,
+    Binary,
+    Call,
+    Case,
+    Const,
+    Expr,
+    Field,
+    List,
+    Path,
+    Unary,
+)
 
 _T = TypeVar("_T")
-_RESERVED = """
-select from where as and or not div mod case when then else end foreach do incase in
-"""
-_KEYWORDS = frozenset(_RESERVED.split())
-_NO_LITERALS = ("null", "undefined")  # what EMQX takes them for is not known
+_NO_CASE = "EMQX knows CASE in SELECT and among arguments only; write and, or, not"
 _SUBSET = "outside the subset of EMQX's SQL that is understood here"
 
 
 def parse(sql: str) -> Rule:
     """A rule's whole SQL. Raises SqlError with its place."""
+    if not sql:
+        raise SqlError("syntax error before the end", emqx="invalid_string")
     return _parsed(sql, _Parser.statement)
 
 
 def parse_where(condition: str) -> Expr:
     """A condition alone, as `where` in flows.toml. Raises SqlError with its place."""
-    return _parsed(condition, _Parser.condition)
+    # It is rendered in parentheses, so a line break can follow a comment.
+    return _parsed(condition + "\n", _Parser.whole_condition)
 
 
 def _parsed(sql: str, goal: Callable[[_Parser], _T]) -> _T:
@@ -53,22 +63,18 @@ class _Parser:
     # goals
 
     def statement(self) -> Rule:
-        if self.token.word() == "foreach":
+        if self.token.keyword() == "foreach":
             raise self.unexpected(hint=f"FOREACH is {_SUBSET}")
         self.expect("select")
-        fields = [self.field()]
-        while self.accept(","):
-            fields.append(self.field())
+        fields = self.several(self.field)
         self.expect("from")
-        sources = [self.source()]
-        while self.accept(","):
-            sources.append(self.source())
-        where = self.disjunction() if self.accept("where") else None
+        sources = self.several(self.source)
+        where = self.condition() if self.accept("where") else None
         self.end()
         return Rule(self.sql, tuple(fields), tuple(sources), where)
 
-    def condition(self) -> Expr:
-        found = self.disjunction()
+    def whole_condition(self) -> Expr:
+        found = self.condition()
         self.end()
         return found
 
@@ -77,22 +83,24 @@ class _Parser:
     def field(self) -> Field:
         if self.accept("*"):
             return Field(None)
-        expr = self.disjunction()
-        if not self.accept("as"):
-            return Field(expr)
-        alias = [self.key()]
-        while self.accept("."):
-            alias.append(self.key())
-        return Field(expr, tuple(alias))
+        expr = self.case_or(self.comparison)
+        named = self.accept("as")
+        if named or self.names():
+            return Field(expr, self.alias())
+        return Field(expr)
+
+    def alias(self) -> tuple[str, ...]:
+        found = self.path(self.name())
+        return tuple(str(key) for key in found.keys)
 
     def source(self) -> str:
-        if self.token.kind != "source":
+        if self.token.kind not in ("quoted", "string", "name"):
             raise self.unexpected(hint='FROM takes topic filters in double quotes, "a/+"')
-        return self.take().text[1:-1]
+        return _unquoted(self.take().text)
 
-    # expressions, loosest first
+    # conditions
 
-    def disjunction(self) -> Expr:
+    def condition(self) -> Expr:
         left = self.conjunction()
         while self.accept("or"):
             left = Binary("or", left, self.conjunction())
@@ -107,118 +115,157 @@ class _Parser:
     def negation(self) -> Expr:
         if self.accept("not"):
             return Unary("not", self.negation())
-        return self.comparison()
+        return self.predicate()
+
+    def predicate(self) -> Expr:
+        left = self.sum(self.condition)
+        if self.token.kind == "comparison":
+            return self.compared(left)
+        negated = self.token.keyword() == "not" and self.tokens[self.next + 1].keyword() == "in"
+        if negated:
+            self.take()
+        if self.accept("in"):
+            self.expect("(")
+            inside = Binary("in", left, List(tuple(self.several(self.comparison))))
+            self.expect(")")
+            return Unary("not", inside) if negated else inside
+        if self.accept("as") or self.names():
+            self.alias()
+            return Binary("as", left, Const(None))
+        return left
 
     def comparison(self) -> Expr:
-        left = self.sum()
-        if self.token.text in COMPARISONS:
-            return Binary(self.take().text, left, self.sum())
-        if self.token.word() == "in":
-            raise self.unexpected(hint=f"IN is {_SUBSET}; write = ... or = ...")
+        """A value, or two compared."""
+        left = self.sum(self.comparison)
+        return self.compared(left) if self.token.kind == "comparison" else left
+
+    def compared(self, left: Expr) -> Expr:
+        op = self.take()
+        if op.text not in COMPARISONS:
+            raise error(self.sql, op.at, f"{op.text} is {_SUBSET}")
+        return Binary(op.text, left, self.sum(self.comparison))
+
+    # values, loosest first; `inside` is what parentheses may hold
+
+    def sum(self, inside: Callable[[], Expr]) -> Expr:
+        left = self.product(inside)
+        while self.token.kind == "op" and self.token.text in ("+", "-"):
+            left = Binary(self.take().text, left, self.product(inside))
         return left
 
-    def sum(self) -> Expr:
-        left = self.product()
-        while self.token.text in ("+", "-"):
-            left = Binary(self.take().text, left, self.product())
+    def product(self, inside: Callable[[], Expr]) -> Expr:
+        left = self.sign(inside)
+        while self.token.text in ("*", "/") or self.token.keyword() in ("div", "mod"):
+            left = Binary(self.take().text, left, self.sign(inside))
         return left
 
-    def product(self) -> Expr:
-        left = self.sign()
-        while self.token.text in ("*", "/") or self.token.word() in ("div", "mod"):
-            left = Binary(self.take().text.lower(), left, self.sign())
-        return left
+    def sign(self, inside: Callable[[], Expr]) -> Expr:
+        for op in ("-", "+"):
+            if self.accept(op):
+                return Unary(op, self.sign(inside))
+        return self.primary(inside)
 
-    def sign(self) -> Expr:
-        if self.accept("-"):
-            return Unary("-", self.sign())
-        if self.accept("+"):
-            return self.sign()
-        return self.primary()
-
-    def primary(self) -> Expr:
+    def primary(self, inside: Callable[[], Expr]) -> Expr:
         token = self.token
-        if token.kind == "number":
-            self.take()
-            return Const(float(token.text) if set(token.text) & set(".eE") else int(token.text))
+        if token.kind == "integer":
+            return Const(int(self.take().text))
+        if token.kind == "float":
+            return Const(float(self.take().text))
         if token.kind == "string":
-            return Const(self.quoted())
-        if token.kind == "source":
-            raise self.unexpected(hint="a text stands in single quotes")
+            return Const(_unquoted(self.take().text))
         if self.accept("("):
-            inner = self.disjunction()
+            found = inside()
             self.expect(")")
-            return inner
-        if self.accept("case"):
-            return self.case()
-        if token.word() in ("true", "false"):
-            return Const(self.take().word() == "true")
-        if token.word() in _NO_LITERALS:
-            raise self.unexpected(hint="write is_null(...) or is_not_null(...)")
-        if token.kind != "name" or token.word() in _KEYWORDS:
-            raise self.unexpected()
+            return found
+        if self.accept("["):
+            items = [] if self.token.text == "]" else self.several(self.element)
+            self.expect("]")
+            return List(tuple(items))
+        if token.kind not in ("name", "quoted"):
+            raise self.unexpected(hint=_NO_CASE if token.keyword() == "case" else "")
         self.take()
         if self.token.text == "(":
             return self.call(token)
-        return self.path(token)
+        found = self.path(token)
+        return Const(found.keys[0] == "true") if found.keys in (("true",), ("false",)) else found
+
+    def element(self) -> Expr:
+        return self.sum(self.comparison)
+
+    def case_or(self, otherwise: Callable[[], Expr]) -> Expr:
+        if self.token.keyword() == "case":
+            return self.case()
+        if self.token.text == "(" and self.tokens[self.next + 1].keyword() == "case":
+            self.take()
+            found = self.case()
+            self.expect(")")
+            return found
+        return otherwise()
 
     def case(self) -> Expr:
-        if self.token.word() != "when":
+        self.expect("case")
+        if self.token.keyword() != "when":
             raise self.unexpected(hint=f"CASE with a value is {_SUBSET}; write CASE WHEN")
         whens = []
         while self.accept("when"):
-            condition = self.disjunction()
+            condition = self.condition()
             self.expect("then")
-            whens.append((condition, self.disjunction()))
-        otherwise = self.disjunction() if self.accept("else") else None
+            whens.append((condition, self.comparison()))
+        otherwise = self.comparison() if self.accept("else") else None
         self.expect("end")
         return Case(tuple(whens), otherwise)
 
     def call(self, name: Token) -> Expr:
-        known = functions.FUNCTIONS.get(name.text)
-        if known is None:
-            message = f"unknown function {name.text}"
-            hint = "not one of EMQX's functions understood here: " + ", ".join(functions.FUNCTIONS)
-            raise error(self.sql, name.at, message, hint=hint)
         self.expect("(")
         args: list[Expr] = []
-        while not self.accept(")"):
-            if args:
-                self.expect(",")
-            args.append(self.disjunction())
-        if len(args) != known.arity:
-            message = f"{name.text} takes {known.arity} argument(s), not {len(args)}"
-            raise error(self.sql, name.at, message)
+        if self.token.text != ")":
+            args = self.several(lambda: self.case_or(self.comparison))
+        self.expect(")")
         return Call(name.text, tuple(args))
 
-    def path(self, name: Token) -> Expr:
-        keys: list[str | int] = [name.text]
+    def path(self, name: Token) -> Path:
+        keys: list[str | int] = [_unquoted(name.text)]
         while True:
             if self.accept("."):
                 keys.append(self.key())
-            elif self.accept("["):
-                if self.token.kind != "number" or not self.token.text.isdigit():
+            elif self.token.text == "[" and self.token.kind == "op":
+                self.take()
+                negative = self.accept("-")
+                if self.token.kind != "integer":
                     raise self.unexpected(hint="a position in a list, counted from 1")
-                keys.append(int(self.take().text))
+                keys.append(int(self.take().text) * (-1 if negative else 1))
                 self.expect("]")
             else:
                 return Path(tuple(keys))
 
     def key(self) -> str:
-        if self.token.kind == "string":
-            return self.quoted()
-        if self.token.kind != "name":
-            raise self.unexpected(hint="a name, or a text in single quotes")
-        return self.take().text
-
-    def quoted(self) -> str:
-        return self.take().text[1:-1]
+        if self.token.kind not in ("name", "quoted", "string", "integer"):
+            hint = "a name, or a text in single quotes"
+            if self.token.kind == "keyword":
+                hint = f"a word of SQL; write '{self.token.text}' in single quotes"
+            raise self.unexpected(hint=hint)
+        return _unquoted(self.take().text)
 
     # tokens
 
     @property
     def token(self) -> Token:
         return self.tokens[self.next]
+
+    def names(self) -> bool:
+        """Whether a name follows where EMQX takes one without AS."""
+        return self.token.kind in ("name", "quoted") and not self.token.keyword()
+
+    def name(self) -> Token:
+        if self.token.kind not in ("name", "quoted"):
+            raise self.unexpected(hint="a name")
+        return self.take()
+
+    def several(self, one: Callable[[], _T]) -> list[_T]:
+        found = [one()]
+        while self.accept(","):
+            found.append(one())
+        return found
 
     def take(self) -> Token:
         self.next += 1
@@ -227,10 +274,7 @@ class _Parser:
     def accept(self, what: str) -> bool:
         """Takes a keyword (in lower case) or an operator if it is next."""
         token = self.token
-        if (token.word() if token.kind == "name" else token.text) != what or token.kind in (
-            "string",
-            "source",
-        ):
+        if what != (token.text if token.kind == "op" else token.keyword()):
             return False
         self.next += 1
         return True
@@ -246,6 +290,14 @@ class _Parser:
     def unexpected(self, *, hint: str = "") -> SqlError:
         token = self.token
         shown = f'"{token.text}"' if token.kind != "end" else "the end"
-        # EMQX numbers a syntax error by the length of the token that it stumbled over
-        emqx = f'{len(token.text)}: syntax error before: "{token.text}"'
+        # EMQX numbers it by the line, but by the length of a name.
+        number = len(token.text) if token.kind == "name" else self.sql.count("\n", 0, token.at) + 1
+        if token.kind == "end":
+            number = self.sql.strip().count("\n") + 1
+        emqx = f"{number}: syntax error before: {token.emqx()}"
         return error(self.sql, token.at, f"syntax error before {shown}", hint=hint, emqx=emqx)
+
+
+def _unquoted(text: str) -> str:
+    """As EMQX does it: all quotes at both ends go, doubled ones inside stay."""
+    return text.strip("'").strip('"')

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-# The internal topic on which binary Correlation-Data reaches the broker's reply rule.
+# Under it each installation has the topic of its reply rule (`service.emqx.reply_rule`).
 REPLY_TOPIC = "emqx-gpt/reply"
 
 # Filters of the topics that no flow may use.
-RESERVED_TOPICS = (REPLY_TOPIC,)
+RESERVED_TOPICS = (f"{REPLY_TOPIC}/#",)
 
 # EMQX gives these first levels a meaning of their own; no device's message is seen under them.
 _SPECIAL = {

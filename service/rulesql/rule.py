@@ -5,13 +5,32 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from service.mqtt.topics import matches
+from service.rulesql import functions
 from service.rulesql.errors import RuleException
-from service.rulesql.functions import FUNCTIONS
-from service.rulesql.syntax import COMPARISONS, Binary, Call, Case, Const, Expr, Field, Path, Unary
-from service.rulesql.terms import UNDEFINED, compare, from_json, is_binary, is_number, raw
+from service.rulesql.syntax import (
+    COMPARISONS,
+    Binary,
+    Call,
+    Case,
+    Const,
+    Expr,
+    Field,
+    List,
+    Path,
+    Unary,
+)
+from service.rulesql.terms import (
+    UNDEFINED,
+    compare,
+    from_json,
+    is_binary,
+    is_number,
+    raw,
+)
 
 _ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float]] = {
     "+": operator.add,
@@ -32,7 +51,8 @@ class Rule:
 
     def matches(self, topic: str) -> bool:
         """Whether FROM covers this topic."""
-        return any(matches(source, topic) for source in self.sources)
+        sources = (source for source in self.sources if "#/" not in source)
+        return any(matches(source, topic) for source in sources)
 
     def run(self, event: Mapping[str, object]) -> dict[str, object] | None:
         """The rule's output for the columns `event`; None when WHERE is false.
@@ -41,23 +61,30 @@ class Rule:
         makes of it what EMQX posts. Raises RuleException where EMQX would raise: SELECT is
         evaluated before WHERE, so its exceptions count even where WHERE is false.
         """
-        columns: dict[str, object] = dict(event)
-        output: dict[str, object] = {}
+        phase = "select_and_transform_error"
         try:
-            for field in self.fields:
-                if field.expr is None:
-                    output.update(columns)
-                    continue
-                value = evaluate(field.expr, columns)
-                alias = field.alias or _named(field.expr)
-                if field.alias is None and alias[0] == "payload" and len(alias) > 1:
-                    columns["payload"] = _decoded(columns.get("payload", UNDEFINED))
-                _put(columns, alias, value)
-                _put(output, alias, value)
-            if self.where is not None and not holds(self.where, columns):
+            output = self._select(event)
+            phase = "match_conditions_error"
+            if self.where is not None and not holds(self.where, {**event, **output}):
                 return None
+        except RuleException as error:
+            raise RuleException(error.reason, phase) from None
         except RecursionError:
-            raise RuleException("nested too deeply") from None
+            raise RuleException("nested too deeply", phase) from None
+        return output
+
+    def _select(self, event: Mapping[str, object]) -> dict[str, object]:
+        columns, output = dict(event), dict[str, object]()
+        for field in self.fields:
+            if field.expr is None:
+                output.update(event)
+                continue
+            value = evaluate(field.expr, columns)
+            alias = field.alias or _named(field.expr)
+            if field.alias is None and alias[0] == "payload" and len(alias) > 1:
+                columns["payload"] = _decoded(columns.get("payload", UNDEFINED))
+            _put(columns, alias, value)
+            _put(output, alias, value)
         return output
 
 
@@ -68,57 +95,87 @@ def evaluate(expr: Expr, columns: Mapping[str, object]) -> object:
             return value
         case Path(keys):
             return _read(keys, columns)
+        case List(items):
+            return [evaluate(item, columns) for item in items]
         case Call(name, args):
-            return FUNCTIONS[name].apply(*(evaluate(arg, columns) for arg in args))
+            return functions.call(name, [evaluate(arg, columns) for arg in args])
         case Case(whens, otherwise):
             for condition, value in whens:
-                if _true(condition, columns):
+                if holds(condition, columns):
                     return evaluate(value, columns)
             return UNDEFINED if otherwise is None else evaluate(otherwise, columns)
         case Unary("-", operand):
             negated = evaluate(operand, columns)
             if not is_number(negated):
-                raise RuleException("arithmetic on something that is no number")
+                raise RuleException("badarith")
             return -negated  # type: ignore[operator]
-        case Unary():
-            return evaluate(expr.operand, columns) is False
+        case Unary("+", operand):
+            return evaluate(operand, columns)
+        case Binary(op, left, right) if op in COMPARISONS:
+            return _compared(op, evaluate(left, columns), evaluate(right, columns))
+        case Binary(op, left, right) if op in ("+", "-", "*", "/", "div", "mod"):
+            return calculate(op, evaluate(left, columns), evaluate(right, columns))
+    # EMQX has and, or, not, in for conditions only, and can't take `not (a and b)`.
+    raise RuleException("function_clause")
+
+
+def holds(condition: Expr, columns: Mapping[str, object]) -> bool:
+    """A condition's truth. Raises RuleException for what is no condition, as a bare value."""
+    match condition:
         case Binary("and", left, right):
             return holds(left, columns) and holds(right, columns)
         case Binary("or", left, right):
             return holds(left, columns) or holds(right, columns)
-        case Binary(op, left, right) if op in COMPARISONS:
-            return compare(op, evaluate(left, columns), evaluate(right, columns))
-    return _calculate(expr.op, evaluate(expr.left, columns), evaluate(expr.right, columns))
+        case Unary("not", operand):
+            return evaluate(operand, columns) is False
+        case Binary("in", left, List(items)):
+            found = evaluate(left, columns)
+            values = [evaluate(item, columns) for item in items]
+            return any(functions.same(found, value) for value in values)
+        case Binary(op) if op in COMPARISONS:
+            return bool(evaluate(condition, columns))
+        case Const(bool(value)):
+            return value
+        case Call():
+            answer = evaluate(condition, columns)
+            if isinstance(answer, bool):
+                return answer
+            raise RuleException("case_clause")
+    raise RuleException("function_clause")
 
 
-def holds(condition: Expr, columns: Mapping[str, object]) -> bool:
-    """A condition's truth. Raises RuleException when it is neither true nor false."""
-    value = evaluate(condition, columns)
-    if not isinstance(value, bool):
-        raise RuleException("a condition is neither true nor false")
-    return value
+def _compared(op: str, left: object, right: object) -> bool:
+    if op == "=~":
+        if not is_binary(left) or not is_binary(right):
+            raise RuleException("function_clause")
+        return matches(raw(right).decode("utf-8", "replace"), raw(left).decode("utf-8", "replace"))
+    return compare(op, left, right)
 
 
-def _true(condition: Expr, columns: Mapping[str, object]) -> bool:
-    return evaluate(condition, columns) is True
-
-
-def _calculate(op: str, left: object, right: object) -> object:
-    if op == "+" and is_binary(left) and is_binary(right):
-        return raw(left) + raw(right)
+def calculate(op: str, left: object, right: object) -> object:
+    """Arithmetic; + joins texts. Raises RuleException."""
+    if op == "+" and (is_binary(left) or is_binary(right)):
+        return functions.joined(left, right)
+    wrong = RuleException(
+        {
+            "reason": "bad_sql_function_argument",
+            "function_name": op,
+            "arguments": [functions.shown(left), functions.shown(right)],
+        }
+    )
     if not is_number(left) or not is_number(right):
-        raise RuleException("arithmetic on something that is no number")
+        raise wrong
     assert isinstance(left, int | float)
     assert isinstance(right, int | float)
     try:
         if op in _ARITHMETIC:
             return _ARITHMETIC[op](left, right)
         if not isinstance(left, int) or not isinstance(right, int):
-            raise RuleException(f"{op} wants whole numbers")
+            raise wrong
         quotient = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
         return quotient if op == "div" else left - quotient * right  # Erlang truncates
-    except (ZeroDivisionError, OverflowError) as exc:
-        raise RuleException(f"badarith: {exc}") from None
+    except (ZeroDivisionError, OverflowError):
+        raise RuleException("badarith") from None
 
 
 def _read(keys: tuple[str | int, ...], columns: Mapping[str, object]) -> object:
@@ -126,9 +183,12 @@ def _read(keys: tuple[str | int, ...], columns: Mapping[str, object]) -> object:
     if keys[0] == "payload" and len(keys) > 1:
         value = _decoded(value)
     for key in keys[1:]:
+        if is_binary(value):  # a text that holds JSON can be gone into as well
+            text, value = value, UNDEFINED
+            with suppress(RuleException):
+                value = from_json(raw(text))
         if isinstance(key, int):
-            inside = isinstance(value, list) and 1 <= key <= len(value)
-            value = value[key - 1] if inside else UNDEFINED  # type: ignore[index]
+            value = functions.nth(key, value) if isinstance(value, list) else UNDEFINED
         else:
             value = value.get(key, UNDEFINED) if isinstance(value, Mapping) else UNDEFINED
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 # What EMQX offers to a rule on a published message.
@@ -20,7 +21,7 @@ class Const:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A column, or a way into it: keys, and positions counted from 1."""
+    """A column, or a way into it: keys, and positions counted from 1, or from -1 at the end."""
 
     keys: tuple[str | int, ...]
 
@@ -35,8 +36,15 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
+class List:
+    """`[a, 1, 'x']`."""
+
+    items: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
-    """A function of `functions` and its arguments."""
+    """A function and its arguments; EMQX looks for it when the rule runs."""
 
     name: str
     args: tuple[Expr, ...]
@@ -44,7 +52,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Unary:
-    """`not x` or `-x`."""
+    """`not x`, `-x` or `+x`."""
 
     op: str
     operand: Expr
@@ -52,7 +60,7 @@ class Unary:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """`left op right`: and, or, comparisons, arithmetic."""
+    """`left op right`: and, or, in, comparisons, arithmetic; `as` gives a name to no purpose."""
 
     op: str
     left: Expr
@@ -67,10 +75,10 @@ class Case:
     otherwise: Expr | None
 
 
-Expr = Const | Path | Call | Unary | Binary | Case
+Expr = Const | Path | List | Call | Unary | Binary | Case
 
 ORDERED = ("<", "<=", ">", ">=")
-COMPARISONS = ("=", "!=", "<>", *ORDERED)
+COMPARISONS = ("=", "!=", "<>", "=~", *ORDERED)
 ARITHMETIC = ("+", "-", "*", "/", "div", "mod")
 
 
@@ -80,3 +88,22 @@ class Field:
 
     expr: Expr | None
     alias: tuple[str, ...] | None = None
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """An expression and all that it is made of."""
+    yield expr
+    match expr:
+        case List(items) | Call(_, items):
+            inner: tuple[Expr, ...] = items
+        case Unary(_, operand):
+            inner = (operand,)
+        case Binary(_, left, right):
+            inner = (left, right)
+        case Case(whens, otherwise):
+            inner = tuple(one for pair in whens for one in pair)
+            inner += () if otherwise is None else (otherwise,)
+        case _:
+            inner = ()
+    for one in inner:
+        yield from walk(one)

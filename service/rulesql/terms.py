@@ -95,7 +95,7 @@ def number(value: object) -> int | float:
         return int(spelt)
     if _FLOAT.fullmatch(spelt):
         return float(spelt)
-    raise RuleException("text compared with a number does not spell a number")
+    raise RuleException("badarg")
 
 
 def compare(op: str, left: object, right: object) -> bool:

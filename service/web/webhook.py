@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake
 from service.emqx import message as webhook
-from service.emqx.names import PROBE
 from service.errors import ApiError, BadRequest, TooLarge, Unavailable
 from service.operations.metrics import Metrics
 from service.web.http import JSON, Tokens, error_response, find, read_body
@@ -98,7 +97,7 @@ class Webhook:
         self._metrics.refused.labels(error.code).inc()
         now = time.monotonic()
         # One line a minute for each reason: a full backlog would flood the log otherwise.
-        if find(headers, b"user-agent") == PROBE.encode():
+        if find(headers, b"user-agent") == webhook.PROBE.encode():
             log.debug("a probe of the broker's half was answered %d", error.status)
         elif now - self._warned.get(error.code, -60.0) >= 60:
             self._warned[error.code] = now

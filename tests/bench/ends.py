@@ -17,6 +17,7 @@ import orjson
 import uvloop
 
 from tests.bench.lean import Connection, response, serve
+from tests.fakes.payload import payload_of
 
 _PIECES = 8  # of a streamed reply
 _BETWEEN = 0.05  # seconds between them
@@ -131,11 +132,11 @@ class Emqx:
             messages = orjson.loads(body)
             to.json([{"id": "0006"} for _ in messages])
             for message in messages:
-                self._notes.setdefault(message["payload"], now)
+                self._notes.setdefault(payload_of(message), now)
         else:
             self._calls["publish"] += 1
             to.answer(b'{"id":"0006"}')
-            self._notes.setdefault(orjson.loads(body)["payload"], now)
+            self._notes.setdefault(payload_of(orjson.loads(body)), now)
         if self._waiting is not None and len(self._notes) >= self._waiting[0]:
             self._waiting[1].json(len(self._notes))
             self._waiting = None

@@ -16,6 +16,7 @@ import httptools
 import orjson
 
 from tests.chaos.wire import RESET
+from tests.fakes.payload import payload_of
 
 SECRET = "secret"
 NOBODY = {"message": "no_matching_subscribers", "reason_code": 16}
@@ -144,7 +145,7 @@ class Broker:
                 Published(
                     now,
                     message["topic"],
-                    message["payload"],
+                    payload_of(message),
                     user.get("request_id"),
                     user.get("error"),
                 )

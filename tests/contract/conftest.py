@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from service.emqx.apply import apply, remove
-from service.emqx.management_api import EmqxAdmin, Kind
-from service.emqx.resources import Desired, Target, build, target
+from service.emqx.management_api import EmqxAdmin
+from service.emqx.resources import Desired, Kind, Target, build, target
 from service.flows import parse
 from tests.contract import brokers
 from tests.contract.brokers import Broker
@@ -97,6 +97,11 @@ class Setup:
     def rule(self, flow: str) -> str:
         return f"{self.desired.prefix}_{flow}"
 
+    def action(self, flow: str) -> str:
+        """The action that a flow's rule hands its messages to."""
+        (found,) = self.desired.rules[self.rule(flow)]["actions"]
+        return str(found)
+
     def device(self, name: str, *, version: int = 4) -> AbstractContextManager[Device]:
         """A connected client; `version` 4 is MQTT 3.1.1."""
         return device(self.broker, self.client_id(name), version=version)
@@ -113,6 +118,7 @@ FLOWS = """
 [flows.chat]
 request = "ROOT/chat/${user}/ask"
 reply = "ROOT/chat/${user}/say"
+history = { messages = 4 }
 allow_response_topics = ["ROOT/answers/#"]
 
 [flows.alarm]
@@ -138,9 +144,7 @@ def build_for(run_id: str, to: Target | None) -> Desired:
     """What `FLOWS` want, under names of this test's own; without `to` with placeholders."""
     flows, faults = parse(FLOWS.replace("ROOT", f"emqxgpt-test/{run_id}"))
     assert flows is not None, faults
-    # A reply topic of our own: on a broker in use the service's replies are none of ours.
-    reply = f"emqxgpt-test/{run_id}/reply"
-    return build(flows, prefix=f"emqxgpt_test_{run_id}", to=to, reply_topic=reply)
+    return build(flows, prefix=f"emqxgpt_test_{run_id}", to=to)
 
 
 @contextmanager

@@ -11,9 +11,7 @@ from paho.mqtt.properties import Properties
 from service.domain import Publish
 from service.emqx.publish_api import Emqx
 from tests.contract.conftest import Setup
-from tests.contract.test_publishing import envelope
-
-CORRELATION = b"\x00\xff\xfe corr"
+from tests.contract.test_publishing import CORRELATION, answer, publishing
 
 
 def properties(**wanted: object) -> Properties:
@@ -61,9 +59,10 @@ def test_binary_correlation_comes_back_through_the_reply_rule(setup: Setup) -> N
     topic = f"{setup.root}/answers/five"
     with setup.device("five", version=5) as device:
         device.subscribe(topic)
-        assert setup.rest("POST", "/publish", envelope(setup, topic)).is_success
+        assert publishing(setup, lambda emqx: emqx.publish(answer(topic))) is None
         (heard,) = device.wait(lambda heard: len(heard) == 1)
-    assert heard.payload.decode() == "Grüße"
+    assert heard.payload.decode() == "Grüße\x00"
+    assert 0 < heard.properties["MessageExpiryInterval"] <= 60
     assert heard.properties["CorrelationData"] == CORRELATION
     assert heard.properties["ContentType"] == "text/plain"
     assert ("request_id", "r-1") in [tuple(pair) for pair in heard.properties["UserProperty"]]

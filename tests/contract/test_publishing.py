@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
 
 from service.domain import Publish
-from service.emqx.publish_api import Emqx, body
+from service.emqx import reply_rule
+from service.emqx.apply import remove
+from service.emqx.publish_api import Emqx
+from service.emqx.resources import target
 from service.errors import BrokerError
-from tests.contract.conftest import Setup, eventually
+from tests.contract.conftest import Setup, build_for, eventually
 
 T = TypeVar("T")
 
 
 def publishing(setup: Setup, work: Callable[[Emqx], Awaitable[T]]) -> T:
     async def run() -> T:
-        emqx = Emqx(setup.broker.url, setup.broker.key)
+        emqx = Emqx(
+            setup.broker.url,
+            setup.broker.key,
+            prefix=setup.desired.prefix,
+            tokens=(setup.webhook.token,),
+        )
         try:
             return await work(emqx)
         finally:
@@ -123,44 +131,133 @@ def test_a_published_message_runs_rules_too(setup: Setup) -> None:
     assert (body["flow"], body["clientid"]) == ("chat", "http_api")
 
 
-def envelope(setup: Setup, topic: str, **changed: Any) -> dict[str, Any]:
-    """What the service publishes for a reply with binary Correlation-Data."""
-    message = Publish(
-        topic=topic,
-        payload="Grüße".encode(),
-        qos=1,
-        content_type="text/plain",
-        correlation=b"\x00\xff\xfe corr",
-        user_properties=(("request_id", "r-1"),),
-        **changed,
-    )
-    sent = body(message)
-    assert (
-        json.loads(sent["payload"])["correlation"]
-        == base64.b64encode(b"\x00\xff\xfe corr").decode()
-    )
-    return {**sent, "topic": f"{setup.root}/reply"}
+CORRELATION = b"\x00\xff\xfe corr"
 
 
-def test_the_reply_rule_publishes_what_the_service_says(setup: Setup) -> None:
+def answer(topic: str, **changed: Any) -> Publish:
+    """A reply that the publish API can't carry."""
+    said: dict[str, Any] = {
+        "topic": topic,
+        "payload": "Grüße\x00".encode(),
+        "content_type": "text/plain",
+        "correlation": CORRELATION,
+        "expiry": 60,
+        "user_properties": (("request_id", "r-1"),),
+    }
+    return Publish(**(said | changed))
+
+
+def envelope(setup: Setup, topic: str, *, token: str = "", until: float = 0) -> str:
+    """What the service publishes for it; signed with another token, or for another time."""
+    key = reply_rule.key(token or setup.webhook.token, setup.desired.prefix)
+    now = until - reply_rule.LIFETIME if until else time.time()
+    return reply_rule.envelope(answer(topic), [key], now).decode()
+
+
+def test_the_reply_rule_publishes_what_the_service_signed(setup: Setup) -> None:
     topic = f"{setup.root}/answers/a"
     with setup.device("asker") as device:
         device.subscribe(topic)
-        assert setup.rest("POST", "/publish", envelope(setup, topic)).is_success
+        assert publishing(setup, lambda emqx: emqx.publish(answer(topic))) is None
         (heard,) = device.wait(lambda heard: len(heard) == 1)
-    assert heard.payload.decode() == "Grüße"
+    assert heard.payload.decode() == "Grüße\x00"
     assert not heard.retain
+
+
+def test_it_goes_into_a_bulk_like_any_other(setup: Setup) -> None:
+    """A 4-byte counter, the commonest Correlation-Data of all, alone and in a bulk."""
+    counters = [
+        answer(f"{setup.root}/answers/{number}", correlation=bytes([0, 0, 0, number]))
+        for number in range(3)
+    ]
+    plain = Publish(topic=f"{setup.root}/answers/plain", payload=b"x", correlation=b"c-1")
+    with setup.device("asker") as device:
+        device.subscribe(f"{setup.root}/answers/+")
+        results = publishing(setup, lambda emqx: emqx.publish_bulk([*counters, plain]))
+        assert results == [None, None, None, True]
+        heard = device.wait(lambda heard: len(heard) == 4)
+    assert {one.topic.rpartition("/")[2] for one in heard} == {"0", "1", "2", "plain"}
+
+
+def test_a_topic_that_is_not_printable(setup: Setup) -> None:
+    topic = f"{setup.root}/answers/\x01"
+    with setup.device("asker") as device:
+        device.subscribe(topic)
+        message = answer(topic, correlation=None)
+        assert publishing(setup, lambda emqx: emqx.publish(message)) is None
+        (heard,) = device.wait(lambda heard: len(heard) == 1)
+    assert heard.topic == topic
+
+
+def test_a_token_is_changed_in_steps(bare: Setup) -> None:
+    """The service takes both; EMQX has the older one, the newer one, both."""
+    old, new = bare.webhook.token, f"new-{bare.run_id}"
+    topic = f"{bare.root}/answers/turn"
+
+    async def reply(*tokens: str) -> None:
+        emqx = Emqx(bare.broker.url, bare.broker.key, prefix=bare.desired.prefix, tokens=tokens)
+        try:
+            await emqx.publish(answer(topic, payload=",".join(tokens).encode()))
+        finally:
+            await emqx.close()
+
+    with bare.device("asker") as device:
+        device.subscribe(topic)
+        bare.apply()
+        asyncio.run(reply(new, old))
+        device.wait(lambda heard: len(heard) == 1)
+        bare.webhook.token = new
+        bare.apply(build_for(bare.run_id, target(bare.webhook.url, new, old)))
+        for tokens in ((new, old), (new,), (old,)):
+            asyncio.run(reply(*tokens))
+        device.wait(lambda heard: len(heard) == 4)
+        bare.apply(build_for(bare.run_id, target(bare.webhook.url, new)))
+        asyncio.run(reply(old))
+        asyncio.run(reply(new))
+        heard = device.wait(lambda heard: len(heard) == 5)
+    assert heard[-1].payload.decode() == new
 
 
 def test_the_reply_rule_is_for_nobody_else(setup: Setup) -> None:
     topic = f"{setup.root}/answers/b"
-    forged = envelope(setup, topic)
+    internal = reply_rule.topic(setup.desired.prefix)
+    forged = {
+        "another key": envelope(setup, topic, token="guessed"),  # noqa: S106
+        "another prefix's key": reply_rule.envelope(
+            answer(topic), [reply_rule.key(setup.webhook.token, "other")], time.time()
+        ).decode(),
+        "too late": envelope(setup, topic, until=time.time() - 2),
+        "no JSON": "{",
+        "as it was": json.dumps({"topic": topic, "payload": "x", "correlation": "AA=="}),
+        "unsigned": json.dumps({"b": json.loads(envelope(setup, topic))["b"], "m": []}),
+        "signed by nobody": json.dumps({"b": json.loads(envelope(setup, topic))["b"]}),
+        "changed": envelope(setup, topic).replace('"b":"', '"b":"eyAg', 1),
+    }
     with setup.device("asker") as victim:
         victim.subscribe(topic)
-        with setup.device("forger") as forger:
-            forger.publish(forged["topic"], forged["payload"])
-        with setup.named_device("http_api") as pretender:
-            pretender.publish(forged["topic"], forged["payload"])
+        with setup.device("forger") as forger, setup.named_device("http_api") as pretender:
+            for text in forged.values():
+                forger.publish(internal, text)
+                pretender.publish(internal, text)
+        for text in forged.values():
+            assert setup.rest("POST", "/publish", {"topic": internal, "payload": text}).is_success
         assert setup.rest("POST", "/publish", {"topic": topic, "payload": "last"}).is_success
         heard = victim.wait(bool)
     assert [one.payload for one in heard] == [b"last"]
+
+
+def test_two_installations_do_not_answer_twice(setup: Setup) -> None:
+    topic = f"{setup.root}/answers/once"
+    other = build_for(f"{setup.run_id}b", target(setup.webhook.url, setup.webhook.token))
+    try:
+        setup.apply(other)
+        with setup.device("asker") as device:
+            device.subscribe(topic)
+            publishing(setup, lambda emqx: emqx.publish(answer(topic)))
+            last = Publish(topic=topic, payload=b"last")
+            device.wait(lambda heard: len(heard) == 1)
+            publishing(setup, lambda emqx: emqx.publish(last))
+            heard = device.wait(lambda heard: len(heard) == 2)
+        assert [one.payload for one in heard] == ["Grüße\x00".encode(), b"last"]
+    finally:
+        setup.call(lambda admin: remove(admin, other.prefix))

@@ -33,7 +33,7 @@ def test_busy_is_tried_again_and_keeps_order(setup: Setup, status: int) -> None:
 
 def refusals(setup: Setup) -> float:
     """What doctor reads to tell of dropped messages."""
-    return setup.metrics("action", f"http:{setup.desired.prefix}").get("failed", 0)
+    return setup.metrics("action", setup.action("chat")).get("failed", 0)
 
 
 @pytest.mark.parametrize("status", [500, 400, 404])
@@ -81,7 +81,7 @@ def test_counters_tell_that_nothing_moves(setup: Setup) -> None:
     """What doctor's verdict rests on: queuing or in flight, and no success meanwhile."""
     setup.webhook.answer = lambda _: 503
     publish(setup, range(10))
-    ident = f"http:{setup.desired.prefix}"
+    ident = setup.action("chat")
 
     def stuck() -> bool:
         found = setup.metrics("action", ident)

@@ -52,7 +52,7 @@ async def test_in_telling_of_a_failure(database, quick, monkeypatch):
 
 
 async def test_in_publishing(database, monkeypatch):
-    monkeypatch.setattr(emqx, "body", broken(emqx.body, "say/bad"))
+    monkeypatch.setattr(emqx.Emqx, "body", broken(emqx.Emqx.body, "say/bad"))
     async with rig(database, flows=FLOW, publishing=HASTY) as house, house.mqtt("say/+") as client:
         for number in range(4):  # more than there are lanes
             await client.publish(f"ask/bad{number}", b"hi")

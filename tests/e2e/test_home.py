@@ -276,4 +276,4 @@ async def test_a_command_that_the_broker_refuses_is_told(database):
         await client.publish(TOPIC, b"switch")
         assert (await message(client))[1] == b"Too much."
         (told,) = results(house.model.calls[1]).values()
-        assert told == "error: EMQX refused a message: packet_too_large"
+        assert told == "error: the message is larger than EMQX takes (mqtt.max_packet_size)"

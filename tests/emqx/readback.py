@@ -5,21 +5,25 @@ Defaults, stamps, status and masks are as recorded; nothing here comes from the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from service.emqx import names
 from service.emqx.plan import Actual
-from service.emqx.resources import Desired
+from service.emqx.resources import Desired, Kind
 
 Json = dict[str, Any]
 NODE = "emqx@127.0.0.1"
 
 
-def connector(desired: Desired, **changed: Any) -> Json:
-    want = desired.connector
+PLAIN, ORDERED = names.action_id("emqx_gpt"), names.action_id("emqx_gpt", ordered=True)
+
+
+def connector(desired: Desired, ident: str = PLAIN, **changed: Any) -> Json:
+    want = desired.connectors[ident]
     return {
-        "actions": ["emqx_gpt"],
-        "name": "emqx_gpt",
+        "actions": [names.bare(ident)],
+        "name": names.bare(ident),
         "node_status": [{"node": NODE, "status": "connected"}],
         "sources": [],
         "status": "connected",
@@ -30,7 +34,7 @@ def connector(desired: Desired, **changed: Any) -> Json:
         "enable_pipelining": 100,
         "headers": {"authorization": "******", "content-type": "application/json"},
         "pool_size": 8,
-        "pool_type": "random",
+        "pool_type": want["pool_type"],
         "resource_opts": {
             "health_check_interval": "2s",
             "start_after_created": True,
@@ -52,18 +56,18 @@ def connector(desired: Desired, **changed: Any) -> Json:
     }
 
 
-def action(**changed: Any) -> Json:
+def action(ident: str = PLAIN, **changed: Any) -> Json:
     return {
         "error": "",
-        "name": "emqx_gpt",
+        "name": names.bare(ident),
         "node_status": [{"node": NODE, "status": "connected", "status_reason": ""}],
         "rules": ["emqx_gpt_chat"],
         "status": "connected",
         "status_reason": "",
         "type": "http",
-        "connector": "emqx_gpt",
+        "connector": names.bare(ident),
         "created_at": 1795166901994,
-        "description": names.ACTION_SAYS,
+        "description": names.ACTION_SAYS if ident == PLAIN else names.ORDERED_SAYS,
         "enable": True,
         "last_modified_at": 1795166901994,
         "parameters": {
@@ -80,7 +84,7 @@ def action(**changed: Any) -> Json:
         },
         "resource_opts": {
             "health_check_interval": "2s",
-            "inflight_window": 1,
+            "inflight_window": 100,
             "max_buffer_bytes": "256MB",
             "query_mode": "async",
             "request_ttl": "1h",
@@ -101,7 +105,7 @@ def rule(desired: Desired, ident: str, **changed: Any) -> Json:
         "created_at": "2026-11-20T09:28:22.014+00:00",
         "description": want["description"],
         "enable": True,
-        "from": [desired.topics[ident]],
+        "from": [desired.topics.get(ident, "emqx-gpt/reply/emqx_gpt")],
         "id": ident,
         "last_modified_at": "2026-11-20T09:28:22.014+00:00",
         "name": "",
@@ -113,7 +117,14 @@ def rule(desired: Desired, ident: str, **changed: Any) -> Json:
 def untouched(desired: Desired) -> Actual:
     """A broker into which exactly `desired` was loaded."""
     return Actual(
-        connector(desired),
-        action(),
+        {
+            **{("connector", ident): connector(desired, ident) for ident in (PLAIN, ORDERED)},
+            **{("action", ident): action(ident) for ident in (PLAIN, ORDERED)},
+        },
         tuple(rule(desired, ident) for ident in reversed(desired.rules)),
     )
+
+
+def changed(actual: Actual, kind: Kind, body: Json) -> Actual:
+    """The same with another connector or action."""
+    return replace(actual, found={**actual.found, (kind, f"http:{body['name']}"): body})

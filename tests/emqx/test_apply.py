@@ -9,14 +9,15 @@ from collections.abc import Callable
 import pytest
 
 from service.demo.standin.broker import StandIn
-from service.emqx import names
+from service.emqx import findings, names, reply_rule
 from service.emqx.apply import ApplyError, apply, compare, read, remove
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do
 from service.emqx.render import to_hocon
 from service.emqx.resources import Desired
 from tests.contract.webhook import Webhook
-from tests.emqx.conftest import FLOWS, publish
+from tests.emqx.conftest import FLOWS, TOKEN, publish
+from tests.rig import eventually
 
 Build = Callable[..., Desired]
 
@@ -31,7 +32,9 @@ async def test_apply_then_nothing_is_left_to_do_and_remove_leaves_no_trace(
         == told
         == [
             "created connector http:emqx_gpt",
+            "created connector http:emqx_gpt_ordered",
             "created action http:emqx_gpt",
+            "created action http:emqx_gpt_ordered",
             "created rule emqx_gpt_chat",
             "created rule emqx_gpt_alarm",
             "created rule emqx_gpt_camera",
@@ -41,11 +44,11 @@ async def test_apply_then_nothing_is_left_to_do_and_remove_leaves_no_trace(
     assert (await compare(admin, build())).in_step
     assert (await apply(admin, build())).done == []
     assert (await remove(admin)).done[-2:] == [
-        "deleted action http:emqx_gpt",
         "deleted connector http:emqx_gpt",
+        "deleted connector http:emqx_gpt_ordered",
     ]
     left = await read(admin, "emqx_gpt")
-    assert (left.connector, left.action, left.rules) == (None, None, ())
+    assert (left.found, left.rules) == ({}, ())
     assert (await remove(admin)).done == []
 
 
@@ -77,17 +80,82 @@ async def test_a_taken_name_changes_nothing(admin: EmqxAdmin, build: Build) -> N
     assert await admin.get("connector", "http:emqx_gpt") is not None
 
 
-async def test_a_webhook_that_is_away_leaves_rules_undone_and_a_second_run_completes(
+async def test_a_webhook_that_is_away_changes_nothing(
     admin: EmqxAdmin, build: Build, webhook: Webhook
 ) -> None:
     webhook.refuse()
-    with pytest.raises(ApplyError, match="EMQX does not reach") as caught:
+    with pytest.raises(ApplyError, match="In a container 127.0.0.1 is the container") as caught:
         await apply(admin, build(), wait=0.5)
     assert caught.value.code == "webhook_not_connected"
-    assert len(caught.value.report.done) == 2
-    assert caught.value.report.not_done[0] == "create rule emqx_gpt_chat"
+    assert caught.value.report.done == []
+    assert (await read(admin, "emqx_gpt")).found == {}
     webhook.listen()
-    assert (await apply(admin, build())).done[0] == "created rule emqx_gpt_chat"
+    assert len((await apply(admin, build())).done) == 8
+
+
+async def test_an_applied_half_whose_webhook_is_away_is_not_in_step(
+    admin: EmqxAdmin, build: Build, webhook: Webhook
+) -> None:
+    await apply(admin, build())
+    webhook.refuse()
+
+    async def away() -> bool:
+        connector = await admin.get("connector", "http:emqx_gpt") or {}
+        return connector["status"] != "connected"
+
+    await eventually(away)
+    with pytest.raises(ApplyError) as caught:
+        await apply(admin, build(), wait=0.5)
+    assert caught.value.code == "webhook_not_connected"
+
+
+async def test_what_is_masked_is_written_anew_by_force(admin: EmqxAdmin, build: Build) -> None:
+    await apply(admin, build())
+    assert (await apply(admin, build(), force=True)).done == [
+        "changed connector http:emqx_gpt",
+        "changed connector http:emqx_gpt_ordered",
+    ]
+
+
+async def test_an_older_installation_is_brought_along(
+    admin: EmqxAdmin, build: Build, webhook: Webhook
+) -> None:
+    """One connector, one action with a window of 1, a reply rule that obeys anybody's will."""
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    says = names.with_fingerprint(names.CONNECTOR_SAYS, names.fingerprint(TOKEN))
+    await admin.create(
+        "connector",
+        "http:emqx_gpt",
+        {
+            "description": says,
+            "url": webhook.url,
+            "headers": headers,
+            "resource_opts": {"health_check_interval": "2s"},
+        },
+    )
+    await admin.create(
+        "action",
+        "http:emqx_gpt",
+        {
+            "description": "emqx-gpt: messages of all flows",
+            "connector": "emqx_gpt",
+            "parameters": {"method": "post", "path": "/webhook"},
+            "resource_opts": {"inflight_window": 1, "request_ttl": "1h"},
+        },
+    )
+    old = 'SELECT json_decode(payload) AS p FROM "emqx-gpt/reply" WHERE is_null(peerhost)'
+    await admin.create(
+        "rule",
+        "emqx_gpt_reply",
+        {"description": names.REPLY_SAYS, "sql": old, "actions": [dict(reply_rule.ACTION)]},
+    )
+    (relay,) = findings.open_relays(await admin.rules())
+    assert "last will" in relay.detail
+    done = (await apply(admin, build())).done
+    assert "changed action http:emqx_gpt" in done
+    assert "changed rule emqx_gpt_reply" in done
+    assert list(findings.open_relays(await admin.rules())) == []
+    assert (await compare(admin, build())).in_step
 
 
 async def test_changes_are_made_and_what_we_do_not_name_is_kept(
@@ -109,7 +177,7 @@ async def test_changes_are_made_and_what_we_do_not_name_is_kept(
                 "max_retries": 5,
             },
             "resource_opts": {
-                "inflight_window": 100,
+                "inflight_window": 1,
                 "request_ttl": "45s",
                 "health_check_interval": "2s",
                 "max_buffer_bytes": "1MB",
@@ -137,7 +205,9 @@ async def test_a_rotated_token_is_seen_and_sent(
     webhook.token = "tok-2"
     todo = await compare(admin, build(token="tok-2"))
     assert [(step.kind, [field.path for field in step.fields]) for step in todo.pending] == [
-        ("connector", ["headers.authorization"])
+        ("connector", ["headers.authorization"]),
+        ("connector", ["headers.authorization"]),
+        ("rule", ["sql"]),
     ]
     assert "tok-2" not in str(todo.as_json())
     await apply(admin, build(token="tok-2"))
@@ -145,14 +215,18 @@ async def test_a_rotated_token_is_seen_and_sent(
     await asyncio.to_thread(webhook.wait, bool)
 
 
-async def test_a_token_loaded_by_hand_is_put_in_again(
+async def test_a_token_loaded_by_hand_is_put_in_again_by_force(
     admin: EmqxAdmin, build: Build, broker: StandIn
 ) -> None:
     desired = build()
-    says = {**desired.connector, "description": names.CONNECTOR_SAYS}
-    await broker.load(to_hocon(dataclasses.replace(desired, connector=says)))
+    says = {
+        ident: {**body, "description": names.without_fingerprint(str(body["description"]))}
+        for ident, body in desired.connectors.items()
+    }
+    await broker.load(to_hocon(dataclasses.replace(desired, connectors=says)))
     assert (await compare(admin, desired)).in_step
-    assert (await apply(admin, desired)).done == ["changed connector http:emqx_gpt"]
+    assert (await apply(admin, desired)).done == []
+    assert len((await apply(admin, desired, force=True)).done) == 2
     assert (await apply(admin, desired)).done == []
 
 

@@ -25,14 +25,12 @@ async def test_a_broken_sql_is_refused_before_anything_is_made(
     desired = build()
     rules = {**desired.rules}
     rules["emqx_gpt_chat"] = {**rules["emqx_gpt_chat"], "sql": 'SELECT id FROM "x" WHERE ('}
-    broken = Desired(
-        "emqx_gpt", desired.connector, desired.action, rules, desired.topics, desired.target
-    )
+    broken = dataclasses.replace(desired, rules=rules)
     with pytest.raises(ApplyError, match="SQL of rule emqx_gpt_chat") as caught:
         await apply(admin, broken)
     assert caught.value.code == "sql_refused"
-    assert len(caught.value.report.not_done) == 6
-    assert (await read(admin, "emqx_gpt")).connector is None
+    assert len(caught.value.report.not_done) == 8
+    assert (await read(admin, "emqx_gpt")).found == {}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +53,8 @@ async def test_the_probe_finds_a_wrong_token(
     with pytest.raises(ApplyError, match=said) as caught:
         await apply(admin, build())
     assert caught.value.code == code
-    assert (await read(admin, "emqx_gpt")).rules == ()
+    left = await read(admin, "emqx_gpt")
+    assert (left.found, left.rules) == ({}, ())
 
 
 @pytest.mark.parametrize(("status", "code"), [(503, "webhook_busy"), (404, "webhook_strange")])
@@ -110,7 +109,7 @@ async def test_waiting_for_a_broker_that_comes_late(build: Build) -> None:
         waiting = asyncio.create_task(apply_when_ready(admin, build(), tell=tell))
         await said.wait()
         async with StandIn(rest_port=port):
-            assert len((await waiting).done) == 6
+            assert len((await waiting).done) == 8
     assert "can't be reached" in told[0]
 
 
@@ -139,7 +138,7 @@ async def test_a_where_that_the_sample_message_does_not_fit_is_no_error(
     admin: EmqxAdmin, build: Build
 ) -> None:
     text = '[flows.a]\nrequest = "a"\nreply = "b"\nwhere = "lower(payload.cmd) = \'on\'"'
-    assert len((await apply(admin, build(text))).done) == 4
+    assert len((await apply(admin, build(text))).done) == 6
 
 
 async def test_a_function_that_emqx_does_not_have_is_refused(

@@ -67,7 +67,7 @@ def test_from_nothing_to_in_step_and_back(here: Path) -> None:
     before = emqx("diff")
     assert before.exit_code == 2
     assert "+ create  connector http:emqx_gpt" in before.stdout
-    assert "6 to create." in before.stdout
+    assert "8 to create." in before.stdout
 
     applied = emqx("apply", "--yes")
     assert applied.exit_code == 0
@@ -75,11 +75,12 @@ def test_from_nothing_to_in_step_and_back(here: Path) -> None:
 
     after = emqx("diff")
     assert (after.exit_code, after.stdout.splitlines()[-1]) == (0, "EMQX is in step.")
-    assert emqx("apply").exit_code == 0  # nothing to do, so nobody is asked
+    again = emqx("apply")  # nothing to do, so nobody is asked
+    assert (again.exit_code, again.stdout) == (0, "EMQX is in step, and connected.\n")
 
     removed = emqx("remove", "--yes")
     assert removed.exit_code == 0
-    assert removed.stdout.splitlines()[-1] == "deleted connector http:emqx_gpt"
+    assert removed.stdout.splitlines()[-1] == "deleted connector http:emqx_gpt_ordered"
     assert emqx("remove").stdout == "Nothing of ours is there.\n"
 
 
@@ -157,13 +158,13 @@ def test_faults_of_apply(
     assert failed.stderr.startswith("emqx-gpt: ")
 
 
-def test_a_failure_midway_says_what_is_done_and_what_is_not(here: Path, webhook: Webhook) -> None:
+def test_another_token_is_noticed_before_anything_is_made(here: Path, webhook: Webhook) -> None:
     webhook.token = "changed meanwhile"
     failed = emqx("apply", "--yes")
     assert failed.exit_code == 8
     _, done, not_done = failed.stderr.splitlines()
-    assert done == "  done: created connector http:emqx_gpt, created action http:emqx_gpt"
-    assert not_done.startswith("  not done: create rule emqx_gpt_chat, create rule")
+    assert done == "  done: nothing"
+    assert not_done.startswith("  not done: create connector http:emqx_gpt, create connector")
     webhook.token = TOKEN
     assert emqx("apply", "--yes").exit_code == 0
 
@@ -222,7 +223,7 @@ def test_doctor_without_a_model_names_what_is_missing(here: Path, webhook: Webho
     emqx("apply", "--yes")
     seen = emqx("doctor", "--no-send", "--json")
     levels = {item["title"]: item["level"] for item in json.loads(seen.stdout)}
-    assert levels["webhook reachable from EMQX"] == "ok"
+    assert levels["webhook reachable from EMQX (http:emqx_gpt)"] == "ok"
     assert levels["webhook here, token equal"] == "ok"
     assert levels["rules enabled"] == "ok"
     assert levels["in step with flows.toml"] == "ok"

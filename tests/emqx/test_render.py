@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,17 @@ import pytest
 from service.demo.standin import hocon
 from service.demo.standin.broker import StandIn
 from service.demo.standin.resources import Refused
-from service.emqx import names
+from service.domain import Publish
+from service.emqx import names, reply_rule
+from service.emqx.apply import compare
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.render import render, render_filled
 from service.emqx.resources import build, target
 from service.errors import ConfigError
 from service.flows import Flows, load
-from service.rulesql import RuleException, parse
+from service.rulesql import RuleException, SqlError, parse
 from tests.contract.webhook import Webhook
-from tests.emqx.conftest import TOKEN, flows_of
+from tests.emqx.conftest import FLOWS, TOKEN, flows_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +48,8 @@ def test_render_is_stable_and_holds_unquoted_placeholders(flows: Flows) -> None:
 def test_what_is_rendered_is_what_is_applied(flows: Flows) -> None:
     desired = build(flows, to=target("http://a:8000", TOKEN))
     tree = hocon.load(render_filled(flows, "http://a:8000", TOKEN))
-    assert tree["connectors"] == {"http": {"emqx_gpt": desired.connector}}
-    assert tree["actions"] == {"http": {"emqx_gpt": desired.action}}
+    for root, bodies in (("connectors", desired.connectors), ("actions", desired.actions)):
+        assert tree[root] == {"http": {names.bare(ident): body for ident, body in bodies.items()}}
     rules = tree["rule_engine"]["rules"]
     assert list(rules) == list(desired.rules)
     for ident, rule in desired.rules.items():
@@ -55,12 +58,24 @@ def test_what_is_rendered_is_what_is_applied(flows: Flows) -> None:
 
 
 def test_the_action_keeps_messages_as_long_as_someone_would_answer_them(flows: Flows) -> None:
-    options = build(flows).action["resource_opts"]
-    assert options == {
-        "inflight_window": 1,
-        "request_ttl": "60m",
-        "health_check_interval": "2s",
-    }
+    for action in build(flows).with_fallback().actions.values():
+        assert action["resource_opts"] == {
+            "inflight_window": 100,
+            "request_ttl": "60m",
+            "health_check_interval": "2s",
+        }
+
+
+def test_flows_with_order_have_a_way_of_their_own(flows: Flows) -> None:
+    text = FLOWS + '\n[flows.talk]\nrequest = "t"\nreply = "s"\nhistory = { messages = 2 }\n'
+    desired = build(flows_of(text))
+    plain, ordered = "http:emqx_gpt", "http:emqx_gpt_ordered"
+    assert desired.rules["emqx_gpt_talk"]["actions"] == [ordered]
+    assert desired.rules["emqx_gpt_chat"]["actions"] == [plain]
+    pools = [desired.connectors[ident]["pool_type"] for ident in (plain, ordered)]
+    assert pools == ["random", "hash"]
+    connectors = [desired.actions[ident]["connector"] for ident in (plain, ordered)]
+    assert connectors == ["emqx_gpt", "emqx_gpt_ordered"]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +83,8 @@ def test_the_action_keeps_messages_as_long_as_someone_would_answer_them(flows: F
 )
 def test_request_ttl_follows_the_longest_deadline(deadline: str, ttl: str) -> None:
     flows = flows_of(f'[flows.a]\nrequest = "a"\nreply = "b"\ndeadline = "{deadline}"')
-    assert build(flows).action["resource_opts"]["request_ttl"] == ttl
+    action = build(flows).actions["http:emqx_gpt"]
+    assert action["resource_opts"]["request_ttl"] == ttl
 
 
 def test_sql_of_each_flow(flows: Flows) -> None:
@@ -110,14 +126,79 @@ def test_where_and_several_topics(flows: Flows) -> None:
         alarm.run({**row, "payload": "hot"})
 
 
-def test_only_the_rest_api_gets_through_the_reply_rule(flows: Flows) -> None:
-    rule = parse(build(flows).rules["emqx_gpt_reply"]["sql"])
-    row = {"topic": "emqx-gpt/reply", "payload": '{"topic": "t", "correlation": "AP8="}'}
-    output = rule.run({**row, "clientid": "http_api"})
-    assert output is not None
-    assert output["corr"] == b"\x00\xff"
-    assert rule.run({**row, "clientid": "http_api", "peerhost": "10.0.0.1"}) is None
-    assert rule.run({**row, "clientid": "someone"}) is None
+REPLY = Publish(
+    topic="t",
+    payload="Grüße\x00".encode(),
+    correlation=b"\x00\xff",
+    expiry=60,
+    user_properties=(("request_id", "1"),),
+)
+
+
+def test_the_reply_rule_obeys_what_is_signed(flows: Flows) -> None:
+    desired = build(flows, to=target("http://a", "new", "old"))
+    rule = parse(desired.rules["emqx_gpt_reply"]["sql"])
+    (topic,) = rule.sources
+    assert topic == "emqx-gpt/reply/emqx_gpt"
+    for tokens in (["new"], ["old"], ["old", "other"]):
+        keys = [reply_rule.key(token, "emqx_gpt") for token in tokens]
+        payload = reply_rule.envelope(REPLY, keys, time.time())
+        output = rule.run({"topic": topic, "payload": payload})
+        assert output is not None
+        assert output["corr"] == b"\x00\xff"
+        said = output["p"]
+        assert isinstance(said, dict)
+        assert said["payload"] == "Grüße\x00"
+        assert (said["expiry"], said["user"]) == (60, {"request_id": "1"})
+
+
+@pytest.mark.parametrize(
+    ("token", "prefix", "age"),
+    [("guessed", "emqx_gpt", 0), ("tok", "other", 0), ("tok", "emqx_gpt", 61)],
+)
+def test_the_reply_rule_obeys_nobody_else(
+    flows: Flows, token: str, prefix: str, age: float
+) -> None:
+    desired = build(flows, to=target("http://a", "tok"))
+    rule = parse(desired.rules["emqx_gpt_reply"]["sql"])
+    keys = [reply_rule.key(token, prefix)]
+    payload = reply_rule.envelope(REPLY, keys, time.time() - age)
+    assert rule.run({"topic": rule.sources[0], "payload": payload}) is None
+
+
+def test_a_key_is_not_the_token_and_is_no_sql_until_it_is_filled_in(flows: Flows) -> None:
+    key = reply_rule.key("tok", "emqx_gpt")
+    assert re.fullmatch("[0-9a-f]{64}", key)
+    assert key != reply_rule.key("tok", "emqx_gpt_b")
+    assert key not in names.fingerprint("tok")
+    with pytest.raises(SqlError):
+        parse(build(flows).rules["emqx_gpt_reply"]["sql"])
+
+
+@pytest.mark.parametrize(
+    ("topic", "correlation", "needed"),
+    [
+        ("a/b", None, False),
+        ("a/b", b"", False),
+        ("a/b", b"c-1", False),
+        ("a/b", "ü\n\t\x1b".encode(), False),
+        ("a/b", b"\x00\x00\x00\x01", True),
+        ("a/b", b"\x01", True),
+        ("a/b", b"\x7f", True),
+        ("a/b", b"\xc2\x85", True),
+        ("a/b", b"\xef\xbf\xbf", True),
+        ("a/b", b"\xff\x00", True),
+        ("a/\x01", None, True),
+        ("a/\x85", b"c-1", True),
+        ("a/ü", b"c-1", False),
+        ("a/b", "\U0001fffe".encode(), False),
+    ],
+)
+def test_what_the_publish_api_can_not_carry(
+    topic: str, correlation: bytes | None, needed: bool
+) -> None:
+    message = Publish(topic=topic, payload=b"\x00", correlation=correlation)
+    assert reply_rule.needed(message) is needed
 
 
 def test_flows_that_never_reply_need_no_reply_rule() -> None:
@@ -203,7 +284,9 @@ def test_rule_ids(flow: str, ident: str) -> None:
     assert names.is_ours("p", found, names.flow_says(flow))
 
 
-@pytest.mark.parametrize("prefix", ["", "_a", "1a", "a-b", "a.b", "a" * 65, "ä"])
+@pytest.mark.parametrize(
+    "prefix", ["", "_a", "1a", "a-b", "a.b", "a" * 65, "ä", "a_ordered", "a_again"]
+)
 def test_prefixes_that_emqx_would_not_take(flows: Flows, prefix: str) -> None:
     with pytest.raises(ConfigError, match="prefix"):
         build(flows, prefix=prefix)
@@ -244,6 +327,9 @@ async def test_the_import_in_the_readme_works_as_printed(
     assert broker.resources.connectors["emqx_gpt"].conf["headers"]["authorization"] == (
         f"Bearer {TOKEN}"
     )
+    desired = build(load(ROOT / "flows.toml"), to=target(webhook.url, TOKEN))
+    plan = await compare(admin, desired)
+    assert plan.in_step, plan.as_json()
     rules = {rule["id"] for rule in await admin.rules()}
     assert rules == {
         names.rule_id("emqx_gpt", flow) for flow in load(ROOT / "flows.toml").flows

@@ -18,6 +18,7 @@ import httpx
 import orjson
 
 from tests.fakes.model_server import Server, bound, config
+from tests.fakes.payload import payload_of
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -32,7 +33,7 @@ class Call:
 
     @property
     def payloads(self) -> list[str]:
-        return [message["payload"] for message in self.messages]
+        return [payload_of(message) for message in self.messages]
 
 
 @dataclass

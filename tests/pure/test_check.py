@@ -204,6 +204,13 @@ FAULTS = [
     ),
     # the broker
     (X + 'where = "${payload.a} > 1"', 4, "knows no ${…}", "payload.temperature > 40"),
+    (X + 'where = "payload.t >"', 4, "EMQX refuses this: syntax error before the end", ""),
+    (X + 'where = "payload.t > 4e1"', 4, "EMQX refuses this", ""),
+    (X + 'where = "qos = 1;"', 4, "EMQX refuses this", "leave the semicolon out"),
+    (X + 'where = "payload.`t` = 1"', 4, "EMQX refuses this", "single quotes"),
+    (X + 'where = "CASE WHEN qos = 1 THEN true END"', 4, "EMQX refuses this", "in SELECT and"),
+    (X + 'where = "payload.flag"', 4, "a bare value is no condition", "write payload.flag = true"),
+    (X + 'where = "qos = 1 or payload.a"', 4, "a bare value", "write payload.a = true"),
 ]
 
 
@@ -251,8 +258,9 @@ WARNINGS = [
     (X + 'where = "payload.t > 40 or qos = 1"', 4, "payload.t may be no number", "before each"),
     (X + 'where = "temperature = 40"', 4, "temperature is no field", "payload.temperature"),
     (X + "where = \"client_id = 'a'\"", 4, "client_id is no field", 'did you mean "clientid"?'),
-    (X + 'where = "payload.t >"', 4, "is not understood here", "EMQX itself tests it"),
-    (X + 'where = "frobnicate(payload.t)"', 4, "unknown function frobnicate", "EMQX itself"),
+    (X + 'where = "payload.a = null"', 4, "null is no field", "is_null_var("),
+    (X + 'where = "frobnicate(payload.t)"', 4, "EMQX has no function frobnicate", "EMQX itself"),
+    (X + 'where = "Is_Num(payload.t)"', 4, "EMQX has no function Is_Num", 'did you mean "is_num"?'),
 ]
 
 
