@@ -23,6 +23,7 @@ from service.inbox import Store
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
+from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations.actions import Actions
 from service.operations.events import Hub
@@ -94,7 +95,13 @@ class Service:
         life = Life(
             flows,
             self.store,
-            Asker(self.gpt, self.breakers, on_call=self.metrics.called, policy=policy),
+            Asker(
+                self.gpt,
+                self.breakers,
+                on_call=self.metrics.called,
+                policy=policy,
+                prices=prices_of(flows, providers),
+            ),
             self.publisher,
             self.hub,
             self.metrics,

@@ -78,20 +78,33 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider counted them."""
+    """Tokens as the provider counted them. `cached_tokens` and `cache_write_tokens` are parts of
+    `prompt_tokens`. `cost` is US dollars, None where no price is known."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    tier: str = ""
+    cost: float | None = None
 
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
     def __add__(self, other: Usage) -> Usage:
+        costs = [cost for cost in (self.cost, other.cost) if cost is not None]
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            other.tier or self.tier,
+            sum(costs) if costs else None,
         )
+
+
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +156,8 @@ class Claimed:
     `state` is ANSWERING (to be asked) or ANSWERED (its `outbox` waits to be published).
     `claims` counts how often it was claimed, this time included; `tries` the durable
     attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
-    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers.
+    `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers;
+    `usage` is what the claims before this one took.
     """
 
     seq: int
@@ -165,6 +179,7 @@ class Claimed:
     outcome: State | None = None
     turns: tuple[Turn, ...] = ()
     cooldown_until: int | None = None
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +194,7 @@ class Answer:
     outbox: tuple[Publish, ...] = ()
     text: str | None = None
     model: str | None = None
+    reasoning: str | None = None
     usage: Usage = field(default_factory=Usage)
     error_code: str | None = None
     error_message: str | None = None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class EmqxGptError(Exception):
@@ -143,6 +144,7 @@ class ModelError(EmqxGptError):
         self.kind = kind
         self.retry_after = retry_after
         self.status = status
+        self.usage: Any = None  # domain.Usage of an answer that came, but can't be used
 
 
 class BrokerError(EmqxGptError):

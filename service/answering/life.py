@@ -9,20 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from service.answering import limits, prompt
+from service.answering import limits, prompt, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
-from service.domain import Answer, Claimed, Publish, State, Turn
+from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flow, Flows
+from service.flows import Flows
 from service.inbox import Store
 from service.llm import retry
 from service.llm.answers import Completion
@@ -32,8 +31,8 @@ from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
 
+REASONING = 20_000  # characters that are kept of what a model thought
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
-FORGOTTEN = "OK, our conversation so far is forgotten."
 
 log = logging.getLogger("emqx-gpt.answering")
 ends = logging.getLogger("emqx-gpt.requests")
@@ -104,7 +103,7 @@ class Life:
                         flow = self._flows.flows.get(claimed.flow or "")
                         held = self._hold.times(flow, answer.outbox)
                     await fenced(self._store.finish, claimed, delivered=delivered, held=held)
-            self._ended(claimed, outcome, code)
+            self._ended(claimed, outcome, code, claimed.usage + answer.usage)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -123,6 +122,7 @@ class Life:
         if flow is None:
             text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
             return Answer(State.FAILED, error_code="flow_unknown", error_message=text)
+        claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         attempts = Log(claimed.id, self._now)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
@@ -134,16 +134,19 @@ class Life:
                     job = replace(job, scope=asked.scope)
                     answer = self._unasked(job)
                 if answer is None:
-                    messages = self._messages(job, asked)
+                    turns = prompt.remembered(flow, claimed.turns, self._now())
+                    messages = list(prompt.compose(flow, asked, turns))
                     async with limits.Allowance(self._store, job, messages, self._now()) as allowed:
                         with self._progress(job) as stream:
                             completion = await self._tool_loop.run(job, messages, stream)
                         allowed.said(completion.text)
-                    answer = self._answered(job, asked, completion)
+                    answer = self._answered(job, asked, turns, completion)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
             except limits.OverLimit as over:
-                answer = replies.unanswered(job, State.IGNORED, "limit", over.message)
+                answer = replies.unanswered(
+                    job, State.IGNORED, "limit", over.message, about=over.about
+                )
             except MessageError as error:
                 answer = replies.unanswered(job, State.FAILED, error.code, error.message)
             except ModelError as error:
@@ -155,7 +158,12 @@ class Life:
             answer = await self._internal(job, fault)
         if answer is None:
             return None
-        return replace(answer, attempts=tuple(attempts.attempts), usage=attempts.usage)
+        return replace(
+            answer,
+            attempts=tuple(attempts.attempts),
+            usage=attempts.usage,
+            reasoning="\n\n".join(attempts.reasoning)[-REASONING:] or None,
+        )
 
     def _too_late(self, job: Job) -> Answer | None:
         """How it ends unasked, if it was given up or its time is over."""
@@ -178,16 +186,9 @@ class Life:
         if flow.cooldown is not None and (claimed.cooldown_until or 0) > self._now():
             raise prompt.Ignored("cooldown")
         if flow.history is not None and flow.history.resets(job.scope.text):
-            publishes = replies.answered(job, FORGOTTEN)
-            return Answer(State.DONE, publishes, text=FORGOTTEN, forget=True)
+            text = sentences.sentence(flow, "forgotten", job.scope.text) or ""
+            return Answer(State.DONE, replies.answered(job, text), text=text, forget=True)
         return None
-
-    def _messages(self, job: Job, asked: prompt.Asked) -> list[Mapping[str, Any]]:
-        """The question, with what its conversation remembers."""
-        keep = kept_turns(job.flow)
-        turns = job.claimed.turns[-keep:] if keep else ()
-        turns = tuple(prompt.remembered(job.flow, turns, self._now()))
-        return list(prompt.compose(job.flow, asked, turns))
 
     def _progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
         """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
@@ -198,18 +199,21 @@ class Life:
             stream = stream_for(job, self._hub, self._publisher)
         return stream or contextlib.nullcontext()
 
-    def _answered(self, job: Job, asked: prompt.Asked, completion: Completion) -> Answer:
-        flow, now, text = job.flow, self._now(), completion.text
-        turn = None
-        if flow.history is not None:
-            turn = Turn(asked.text, text, now, prompt.estimate(asked.text) + prompt.estimate(text))
+    def _answered(
+        self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], completion: Completion
+    ) -> Answer:
+        flow, now = job.flow, self._now()
+        text, cut = shape.said(flow, completion.text)
+        truncated = completion.truncated or cut
+        tokens = prompt.estimate(asked.text) + prompt.estimate(text)
+        turn = Turn(asked.text, text, now, tokens)
         return Answer(
             State.DONE,
-            replies.answered(job, text, completion.model, completion.truncated),
+            replies.answered(job, text, completion.model, truncated),
             text=text,
             model=completion.model,
-            turn=turn,
-            keep_turns=kept_turns(flow),
+            turn=turn if flow.history is not None else None,
+            keep_turns=prompt.kept(flow, turns, turn),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 
@@ -218,6 +222,7 @@ class Life:
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
             return ()
+        claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         scope = Scope(claimed.message, captured)
         job = Job(claimed, flow, captured, scope, Log(claimed.id, self._now))
@@ -231,8 +236,8 @@ class Life:
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
             # Said at once: a spoken alert that waits for the model's recovery comes too late.
-            text = flow.on_error.render(job.scope)
-            said = replies.reply(job, text, error=error.code)
+            text, cut = shape.said(flow, flow.on_error.render(job.scope))
+            said = replies.reply(job, text, truncated=cut, error=error.code)
             said += replies.status(job, "failed", error.code)
             return Answer(
                 State.FAILED, said, text, error_code=error.code, error_message=error.message
@@ -281,25 +286,30 @@ class Life:
             count=later.counts,
             error_code=error.code,
             error_message=error.message,
+            usage=job.log.usage,
         )
 
-    def _ended(self, claimed: Claimed, state: State, code: str | None) -> None:
+    def _ended(self, claimed: Claimed, state: State, code: str | None, usage: Usage) -> None:
         """One log line, and the counters."""
         seconds = max(0, self._now() - claimed.accepted_at) / 1000
         flow = claimed.flow or ""
         self._metrics.ended_in(flow if flow in self._flows.flows else "", state, code, seconds)
         ends.log(
             logging.WARNING if state in (State.FAILED, State.EXPIRED) else logging.INFO,
-            "request %s %s flow=%s took=%.3fs%s",
+            "request %s %s flow=%s took=%.3fs%s%s%s",
             claimed.id,
             state,
             flow or "-",
             seconds,
+            f" tokens={usage.total_tokens}" if usage.total_tokens else "",
+            f" cost=${usage.cost:.6f}" if usage.cost is not None else "",
             f" error={code}" if code else "",
-            extra=about(claimed, state=str(state), code=code, seconds=seconds),
+            extra=about(
+                claimed,
+                state=str(state),
+                code=code,
+                seconds=seconds,
+                tokens=usage.total_tokens,
+                cost=usage.cost,
+            ),
         )
-
-
-def kept_turns(flow: Flow) -> int:
-    """How many exchanges a conversation keeps."""
-    return (flow.history.messages + 1) // 2 if flow.history else 0

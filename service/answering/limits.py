@@ -47,12 +47,14 @@ def _window(now: int, per: float) -> int:
 
 
 class OverLimit(Exception):
-    """A limit of the flow is used up; `message` is for the sender."""
+    """A limit of the flow is used up; `message` is for the sender, `about` names it."""
 
     def __init__(self, key: str) -> None:
         super().__init__(key)
+        self.about = "limit"
         self.message = "too many requests, wait a little"
         if key.startswith(_TOKENS):
+            self.about = "daily_tokens"
             self.message = "this flow has used up its tokens for today"
 
 

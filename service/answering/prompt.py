@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,10 @@ import orjson
 from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
+from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
 
-MAGIC = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF8", "image/gif"),
-)
-
+STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
 IMAGE_TOKENS = 1000  # what a picture costs, roughly
 
 
@@ -76,24 +71,11 @@ def decode(payload: bytes) -> str:
 
 
 def _data_url(payload: bytes) -> str:
-    kind = _image_type(payload)
-    if kind is None:
-        # Cameras behind a text-only gateway send the picture as base64 already.
-        try:
-            payload = base64.b64decode(payload.strip(), validate=True)
-        except (binascii.Error, ValueError):
-            payload = b""
-        kind = _image_type(payload)
-    if kind is None:
+    found = picture(payload)
+    if found is None:
         raise MessageError("the payload is no JPEG, PNG, GIF or WebP picture", code="not_an_image")
-    return f"data:{kind};base64,{base64.b64encode(payload).decode()}"
-
-
-def _image_type(data: bytes) -> str | None:
-    for magic, kind in MAGIC:
-        if data.startswith(magic):
-            return kind
-    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+    kind, data = found
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def estimate(text: str) -> int:
@@ -123,12 +105,36 @@ def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
         if 2 * (len(kept) + 1) > flow.history.messages:
             break
         if room is not None:
-            room -= estimate(turn.user) + estimate(turn.assistant)
+            room -= _size(turn)
             if room < 0:
                 break
         kept.append(turn)
     kept.reverse()
     return kept
+
+
+def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
+    """How many turns to keep in memory, `new` included, after those that were remembered.
+
+    A full memory, unless it is short, loses half of itself at once: what stays the same at the
+    front of the next questions is what a model's server has in its cache.
+    """
+    if flow.history is None:
+        return 0
+    most = max(1, flow.history.messages // 2)
+    count = len(turns) + 1
+    if count > most:
+        count = most - most // 2 if most >= STEPPED else most
+    room = flow.history.tokens
+    sizes = [turn.tokens or _size(turn) for turn in (*turns, new)]
+    if room is not None and sum(sizes[-count:]) > room:
+        while count > 1 and sum(sizes[-count:]) > room // 2:
+            count -= 1
+    return count
+
+
+def _size(turn: Turn) -> int:
+    return estimate(turn.user) + estimate(turn.assistant)
 
 
 def compose(flow: Flow, asked: Asked, turns: Sequence[Turn]) -> tuple[Mapping[str, Any], ...]:

@@ -8,6 +8,7 @@ progress have a lane of their own, so that they keep their order.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 from collections import deque
@@ -114,20 +115,31 @@ class Publisher:
     async def deliver(self, outbox: Sequence[Publish], *, after: str | None = None) -> list[Result]:
         """Publish all of these, over outages of the broker; the result of each, in order.
 
-        A BrokerError among the results is a refusal. `after`: they go out behind the progress
-        of this request, since a light must not end on `working`.
+        What goes to one topic, as the pieces of a reply, goes one after the other. A BrokerError
+        among the results is a refusal. `after`: they go out behind the progress of this request,
+        since a light must not end on `working`.
         """
         while after is not None and (progress := self._progress_of.get(after)) is not None:
             await asyncio.wait([progress])
         loop = asyncio.get_running_loop()
         items = [_Item(message, loop.create_future()) for message in outbox]
+        behind: dict[str, _Item] = {}
         for item in items:
-            self._replies.append(item)
+            before = behind.get(item.message.topic)
+            if before is None:
+                self._replies.append(item)
+            else:
+                before.result.add_done_callback(functools.partial(self._next, item))
+            behind[item.message.topic] = item
         try:
             return [await item.result for item in items]
         finally:
             for item in items:
                 item.result.cancel()  # nobody waits any more; nothing, where all are done
+
+    def _next(self, item: _Item, before: asyncio.Future[Result]) -> None:
+        if not before.cancelled():
+            self._replies.append(item)
 
     async def send(self, message: Publish, *, once: bool = False) -> Result:
         """Publish a tool's command and wait, over outages; a BrokerError is a refusal.

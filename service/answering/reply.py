@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from service.answering import sentences, shape
 from service.answering.job import Job
 from service.domain import Answer, Publish, State
 from service.errors import MessageError
@@ -36,11 +37,10 @@ def reply(
     topic = reply_topic(job) if claimed.publish else None
     if topic is None:
         return ()
-    shown = text if flow.schema is not None or not truncated else f"{text} …"
-    content_type = "application/json" if flow.schema is not None else "text/plain"
-    payload = _utf8(shown)
+    shown = shape.with_ellipsis(flow, text) if truncated else text
+    is_json = flow.format == "json" or (flow.schema is not None and flow.chunk is None)
+    payloads = shape.texts(flow, shown)
     if flow.format == "json":
-        content_type = "application/json"
         fields: dict[str, Any] = {
             "id": claimed.id,
             "conversation": _clean(claimed.conversation),
@@ -54,28 +54,18 @@ def reply(
         }
         if truncated:
             fields["truncated"] = True
-        payload = orjson.dumps(fields)
+        payloads = shape.envelopes(flow, fields, _clean(text))
     properties = [("request_id", claimed.id)]
     if error:
         properties.append(("error", error))
     if truncated:
         properties.append(("truncated", "true"))
-    return (
-        Publish(
-            topic=topic,
-            payload=payload,
-            qos=flow.qos,
-            retain=flow.retain and error is None,
-            content_type=content_type,
-            correlation=claimed.message.correlation,
-            expiry=flow.expiry,
-            user_properties=tuple(properties),
-        ),
-    )
+    return _publishes(job, topic, payloads, is_json, properties, flow.retain and error is None)
 
 
-def failure(job: Job, code: str, message: str) -> tuple[Publish, ...]:
-    """A failure told on the error topic, never retained; nothing if it has no topic.
+def failure(job: Job, code: str, message: str, about: str | None = None) -> tuple[Publish, ...]:
+    """A failure told on the error topic, never retained; nothing if it has no topic. `about`:
+    the sentence it has, where several share a code.
 
     Where no topic is set apart for errors, who named a Response-Topic hears of it there.
     """
@@ -91,21 +81,42 @@ def failure(job: Job, code: str, message: str) -> tuple[Publish, ...]:
         return ()
     if topic is None:
         return ()
+    heard = "" if flow.input == "image" else job.scope.text
+    said = sentences.sentence(flow, about or code, heard)
+    payloads = shape.texts(flow, said or f"No answer: {message}.")
     if flow.format == "json":
-        fields = {"id": claimed.id, "error": {"code": code, "message": _clean(message)}}
-        payload, content_type = orjson.dumps(fields), "application/json"
-    else:
-        payload, content_type = _utf8(f"No answer: {message}."), "text/plain"
-    return (
+        told = _clean(said or message)
+        fields = {"id": claimed.id, "error": {"code": code, "message": told}}
+        payloads = shape.envelopes(flow, fields, told)
+    properties = [("request_id", claimed.id), ("error", code)]
+    return _publishes(job, topic, payloads, flow.format == "json", properties, retain=False)
+
+
+def _publishes(
+    job: Job,
+    topic: str,
+    payloads: tuple[bytes, ...],
+    is_json: bool,
+    properties: list[tuple[str, str]],
+    retain: bool,
+) -> tuple[Publish, ...]:
+    """One for each piece; those who speak MQTT 5 find its number beside it, too."""
+    flow, count = job.flow, len(payloads)
+    return tuple(
         Publish(
             topic=topic,
             payload=payload,
             qos=flow.qos,
-            content_type=content_type,
-            correlation=claimed.message.correlation,
+            retain=retain,
+            content_type="application/json" if is_json else "text/plain",
+            correlation=job.claimed.message.correlation,
             expiry=flow.expiry,
-            user_properties=(("request_id", claimed.id), ("error", code)),
-        ),
+            user_properties=(
+                *properties,
+                *((("chunk", f"{at}/{count}"),) if flow.chunk is not None else ()),
+            ),
+        )
+        for at, payload in enumerate(payloads, 1)
     )
 
 
@@ -146,10 +157,16 @@ def answered(job: Job, text: str, model: str = "", truncated: bool = False) -> t
 
 
 def unanswered(
-    job: Job, state: State, code: str, message: str = "", *, tell: bool = True
+    job: Job,
+    state: State,
+    code: str,
+    message: str = "",
+    *,
+    tell: bool = True,
+    about: str | None = None,
 ) -> Answer:
     """An end without a reply, and the sentence about it."""
-    publishes = failure(job, code, message) if tell else ()
+    publishes = failure(job, code, message, about) if tell else ()
     publishes += status(job, STATUS[state], code)
     return Answer(state, publishes, error_code=code, error_message=message or None)
 

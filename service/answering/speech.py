@@ -31,6 +31,8 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
 _CJK = re.compile(r"[\u3001-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef]")
 # What CommonMark leaves, as of "**天气：**晴" or of marks without their end.
 _LEFT = re.compile(r"\*{2,}|`+|~~+|(?<!\w)__|__(?!\w)|(?<!\s)\*|\*(?!\s)")
+_SENTENCE_END = re.compile(r"[.!?…](?=\s)|[。！？]|\n")
+_STREAMED = 20_000  # characters of a text that is said before its end
 _ENDS = ".!?:;,…。！？：；，、)）\"”’'»"
 
 
@@ -150,3 +152,36 @@ def _joined(parts: Sequence[str]) -> str:
         )
         line += part if close or not line else f" {part}"
     return line
+
+
+class Speaking:
+    """The same while the text comes: what is said of whole sentences, as far as they are sure.
+
+    What comes later can change what was said (a lone "1." becomes a list): then `end` says that
+    all has to be said anew.
+    """
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._said = ""
+
+    def feed(self, delta: str) -> str:
+        """What can be said now beyond what was said before."""
+        self._text += delta
+        if len(self._text) > _STREAMED or not _SENTENCE_END.search(delta):
+            return ""
+        ends = [found.end() for found in _SENTENCE_END.finditer(self._text)]
+        return self._more(spoken(self._text[: ends[-1]])) or ""
+
+    def end(self) -> tuple[str, bool]:
+        """(the rest, whether it is all of it: what was said before no longer counts)"""
+        whole = spoken(self._text) or self._text.strip()
+        more = self._more(whole)
+        return (whole, True) if more is None else (more, False)
+
+    def _more(self, whole: str) -> str | None:
+        if not whole.startswith(self._said):
+            return None
+        more = whole[len(self._said) :]
+        self._said = whole
+        return more

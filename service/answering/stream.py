@@ -7,10 +7,13 @@ import time
 
 import orjson
 
+from service.answering import shape
 from service.answering.job import Job
 from service.answering.publisher import Publisher
+from service.answering.speech import Speaking
 from service.domain import Claimed, Publish
 from service.errors import MessageError
+from service.flows import Flow
 from service.operations.events import Delta, Hub
 
 WINDOW = 0.25  # seconds: the broker sees at most four messages a second for each reply
@@ -20,13 +23,14 @@ class Stream:
     """One request's stream, while entered. A higher `run` replaces the text of all lower ones."""
 
     def __init__(
-        self, topic: str | None, claimed: Claimed, hub: Hub, publisher: Publisher, qos: int
+        self, topic: str | None, claimed: Claimed, hub: Hub, publisher: Publisher, flow: Flow
     ) -> None:
         self._topic = topic
         self._claimed = claimed
         self._hub = hub
         self._publisher = publisher
-        self._qos = qos
+        self._flow = flow
+        self._speaking = Speaking() if flow.speak else None
         self._run = (claimed.fence - 1) * 100 + 1
         self._number = 0
         self._said = False
@@ -39,11 +43,28 @@ class Stream:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
+            self._finish()
             self._flush()
         self._unset()
 
+    def _finish(self) -> None:
+        """What of a spoken reply was not sure before its end."""
+        if self._speaking is None:
+            return
+        rest, anew = self._speaking.end()
+        if anew:
+            self.restart()
+        if rest:
+            self._say(rest)
+
     async def delta(self, text: str) -> None:
         """A piece of text came; the first goes out at once, the others with their window."""
+        if self._speaking is not None:
+            text = self._speaking.feed(text)
+        if text:
+            self._say(text)
+
+    def _say(self, text: str) -> None:
         self._said = True
         self._hub.delta(Delta(self._claimed.id, self._run, text))
         if self._topic is None:
@@ -57,6 +78,7 @@ class Stream:
 
     def restart(self) -> None:
         """The model begins again: what was said so far no longer counts."""
+        self._speaking = Speaking() if self._flow.speak else None
         if not self._said:
             return
         self._unset()
@@ -76,26 +98,26 @@ class Stream:
         self._unset()
         if self._topic is None or not self._held:
             return
-        fields = {
-            "id": self._claimed.id,
-            "run": self._run,
-            "seq": self._number,
-            "delta": "".join(self._held).encode("utf-8", "replace").decode(),
-        }
+        text = "".join(self._held).encode("utf-8", "replace").decode()
         self._held.clear()
-        self._number += 1
         self._sent = time.monotonic()
-        self._publisher.post(
-            Publish(
-                topic=self._topic,
-                payload=orjson.dumps(fields),
-                qos=self._qos,
-                content_type="application/json",
-                correlation=self._claimed.message.correlation,
-                user_properties=(("request_id", self._claimed.id),),
-            ),
-            of=self._claimed.id,
-        )
+        for payload in shape.deltas(self._flow, text, self._envelope):
+            self._number += 1
+            self._publisher.post(
+                Publish(
+                    topic=self._topic,
+                    payload=payload,
+                    qos=self._flow.qos,
+                    content_type="application/json",
+                    correlation=self._claimed.message.correlation,
+                    user_properties=(("request_id", self._claimed.id),),
+                ),
+                of=self._claimed.id,
+            )
+
+    def _envelope(self, text: str) -> bytes:
+        fields = {"id": self._claimed.id, "run": self._run, "seq": self._number, "delta": text}
+        return orjson.dumps(fields)
 
 
 def stream_for(job: Job, hub: Hub, publisher: Publisher) -> Stream | None:
@@ -108,4 +130,4 @@ def stream_for(job: Job, hub: Hub, publisher: Publisher) -> Stream | None:
             topic = None
     if topic is None and not hub.wanted(claimed.id):
         return None
-    return Stream(topic, claimed, hub, publisher, flow.qos)
+    return Stream(topic, claimed, hub, publisher, flow)

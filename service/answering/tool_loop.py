@@ -91,7 +91,7 @@ class ToolLoop:
     ) -> None:
         """Stored before it is carried out, and again with its results."""
         if not resumed:
-            await fenced(self._store.step, job.claimed, [*steps, step])
+            await fenced(self._store.step, job.claimed, [*steps, step], job.log.usage)
         results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
         steps.append({**step, "results": results})
-        await fenced(self._store.step, job.claimed, steps)
+        await fenced(self._store.step, job.claimed, steps, job.log.usage)

@@ -65,7 +65,7 @@ async def _list(
             typer.echo(json.dumps(item, ensure_ascii=False))
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "state", "flow", "conversation", "accepted", "error"):
+    for name in ("id", "state", "flow", "conversation", "accepted", "cost", "error"):
         table.add_column(name, no_wrap=name == "id")
     for item in page["requests"]:
         colour = COLOURS.get(item["state"], "cyan")
@@ -75,6 +75,7 @@ async def _list(
             escape(item["flow"] or "-"),
             escape(item["conversation"] or "-"),
             _clock(item["accepted_at"]),
+            "" if item["cost"] is None else f"${item['cost']:.6f}",
             escape(item["error"]["code"] if item["error"] else ""),
         )
     console().print(table)

@@ -206,10 +206,10 @@ def flow_sql(flow: Flow) -> str:
     """The rule SQL of a flow. Raises ConfigError.
 
     Every message brings the fields that any flow can use, so a changed prompt or limit never
-    needs a changed rule. An image's bytes survive only as base64.
+    needs a changed rule. Bytes that are not UTF-8 survive only as base64.
     """
     payload = "payload"
-    if flow.input == "image":
+    if flow.input == "image" or flow.charset is not None:
         payload = "base64_encode(payload) AS payload_base64"
     lines = [
         f"SELECT {_literal(flow.name)} AS flow, id, clientid, username, topic,",

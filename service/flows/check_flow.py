@@ -27,6 +27,9 @@ _RESERVED = {
 }
 
 
+LEAST_ENVELOPE = 160  # bytes; of these about 100 go around the text
+
+
 def check_flow(flow: Flow, report: Report) -> None:
     """Report what is wrong within `flow`."""
     base: Path = ("flows", flow.name)
@@ -166,8 +169,15 @@ def _check_conversation(flow: Flow, base: Path, report: Report) -> None:
 
 
 def _check_output(flow: Flow, base: Path, report: Report) -> None:
+    _check_pieces(flow, base, report)
     if flow.schema is None:
         return
+    if flow.speak or flow.max_length is not None:
+        report.warn(
+            (*base, "speak" if flow.speak else "max_length"),
+            "does nothing with schema: what was checked is published as it is",
+            "leave one of them out",
+        )
     if flow.schema.get("type") != "object" and check_schema((*base, "schema"), flow.schema, report):
         report.warn(
             (*base, "schema"),
@@ -185,6 +195,23 @@ def _check_output(flow: Flow, base: Path, report: Report) -> None:
             (*base, "format"),
             'puts the reply of schema, which is JSON already, as text into "text"',
             "leave format out to publish the fields themselves",
+        )
+
+
+def _check_pieces(flow: Flow, base: Path, report: Report) -> None:
+    if flow.chunk is None:
+        return
+    if flow.retain:
+        report.add(
+            (*base, "chunk"),
+            "can't go with retain: of several pieces only the last one would be kept",
+            "leave one of them out",
+        )
+    if flow.chunk < LEAST_ENVELOPE and (flow.format == "json" or flow.stream is not None):
+        report.add(
+            (*base, "chunk"),
+            f"is too small for JSON, which needs {LEAST_ENVELOPE} bytes",
+            'make it longer, or leave out stream and format = "json"',
         )
 
 

@@ -11,6 +11,7 @@ from service.domain import Message
 from service.errors import MessageError
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import FlowKeys, Price, ProviderKeys
+from service.mqtt.payloads import readable
 from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
 
@@ -20,6 +21,7 @@ _DIGEST = re.compile(r"~[0-9a-f]{32}\Z")
 # or worse. So only this many characters are searched, and what starts with .* is tried once, at
 # the start, where it matches if it does anywhere.
 _REGEX_REACH = 2000
+_PAUSE = " ,.!?:;…，。！？、：；"  # "Hey robot, …": what speech recognition puts after a wake word
 _TAKES_ALL_BEFORE = re.compile(r"\.\*[^|]*|\((?:\?:)?\.\*[^()|]*\)", re.DOTALL)
 
 
@@ -64,6 +66,10 @@ class Flow(FlowKeys):
         pattern = self.pattern(topic)
         return pattern.match(topic) if pattern else None
 
+    def readable(self, message: Message) -> Message:
+        """The message with its payload as plain UTF-8, where it is text of a known charset."""
+        return message if self.input == "image" else readable(message, self.charset)
+
     def conversation_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """What shares memory, order, cooldown and limit: 1 to 200 harmless characters.
 
@@ -79,7 +85,7 @@ class Flow(FlowKeys):
                 return alone  # a rule made by hand brought it here
             return key("/".join(levels))
         try:
-            return key(self.conversation.render_strict(Scope(message, captured)))
+            return key(self.conversation.render_strict(Scope(self.readable(message), captured)))
         except MessageError:
             return alone
 
@@ -89,7 +95,7 @@ class Flow(FlowKeys):
         Where the value is missing or empty every message stands for itself.
         """
         try:
-            value = self.dedupe.render_strict(Scope(message, captured))
+            value = self.dedupe.render_strict(Scope(self.readable(message), captured))
         except MessageError:
             value = ""
         return key(value or message.id)
@@ -104,7 +110,8 @@ class Flow(FlowKeys):
             return None
         if self.strip is None or not (found := _search(self.strip, head)):
             return text
-        return (text[: found.start()] + text[found.end() :]).strip()
+        before, after = text[: found.start()], text[found.end() :]
+        return (before + after if before.strip() else after.lstrip(_PAUSE)).strip()
 
     def allows_response_topic(self, topic: str) -> bool:
         """Whether an MQTT 5 Response-Topic counts."""
@@ -119,6 +126,7 @@ class Flows:
     providers: Mapping[str, Provider]
     prices: Mapping[str, Price]
     source: str = "flows.toml"
+    price_list: str | None = None
 
     def find(self, name: str | None, topic: str) -> Flow | None:
         """The flow that a rule named; without a name, the one that listens to `topic`.
@@ -135,10 +143,6 @@ class Flows:
             if (pattern := flow.pattern(topic)) is not None
         ]
         return min(found, key=lambda item: item[:3])[3] if found else None
-
-    def price(self, model: ModelRef) -> Price | None:
-        """The price of a model, listed as `NAME/model` or by its bare name."""
-        return self.prices.get(str(model)) or self.prices.get(model.model)
 
 
 def _search(regex: re.Pattern[str], text: str) -> re.Match[str] | None:

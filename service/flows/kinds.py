@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from service.flows.models import ModelRef
+from service.mqtt.payloads import charset_of
 from service.mqtt.templates import Template, TemplateError
 from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
 from service.rulesql.reserved import not_a_source
@@ -146,6 +147,12 @@ def _filter(text: str) -> str:
     return text
 
 
+def _charset(text: str) -> str:
+    if charset_of(text) is None:
+        raise fault(f'"{text}" is no charset that is known here', 'such as "gbk" or "latin-1"')
+    return text
+
+
 def _regex(text: str) -> re.Pattern[str]:
     if len(text) > _LONGEST_REGEX:
         raise fault(f"is longer than {_LONGEST_REGEX} characters", "say less")
@@ -155,8 +162,9 @@ def _regex(text: str) -> re.Pattern[str]:
             "drop one of the two repeats: (a+)+ finds what a+ finds",
         )
     try:
-        # `.` takes line ends too: "the wake word and all before it" may span lines.
-        return re.compile(text, re.DOTALL)
+        # `.` takes line ends too: "the wake word and all before it" may span lines. Case is
+        # what speech recognition makes of it.
+        return re.compile(text, re.DOTALL | re.IGNORECASE)
     except (re.error, RecursionError, OverflowError) as error:
         hint = "in '…' quotes TOML leaves backslashes alone"
         raise fault(f"is no regular expression: {error}", hint) from None
@@ -165,6 +173,14 @@ def _regex(text: str) -> re.Pattern[str]:
 def _parameters(value: Any) -> dict[str, Any]:
     """OpenAI wants the type; it can only be this one."""
     return {"type": "object", **(_table(value) or {"properties": {}})}
+
+
+def _factors(value: Any) -> dict[str, float]:
+    for name, factor in _table(value).items():
+        number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not number or not 0 <= factor <= 1000:
+            raise fault(f"{name} must be a number from 0 to 1000", "flex = 0.5 is half the price")
+    return {name: float(factor) for name, factor in value.items()}
 
 
 def no_arguments() -> dict[str, Any]:
@@ -208,9 +224,19 @@ Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
 Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
 LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]
 ResponseFilter = Annotated[str, Kind(Mark.RESPONSE, _read(_filter), _TEXT)]
+Charset = Annotated[str, Kind(Mark.PLAIN, _read(_charset), _TEXT)]
 Regex = Annotated[re.Pattern[str], Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]
 Model = Annotated[ModelRef, Kind(Mark.MODEL, _read(ModelRef.parse), _TEXT)]
 Condition = Annotated[str, Kind(Mark.CONDITION, _text, _TEXT)]
 JsonTable = Annotated[Mapping[str, Any], Kind(Mark.JSON, _table, _TABLE, dict)]
+Factors = Annotated[
+    Mapping[str, float],
+    Kind(
+        Mark.PLAIN,
+        _factors,
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+        dict,
+    ),
+]
 JsonSchema = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _table, _TABLE, dict)]
 Parameters = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _parameters, _TABLE, dict)]

@@ -75,7 +75,7 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
     known = keys_of(File)
     for name in sorted(data.keys() - known.keys()):
         report.add((name,), "unknown key", _belongs(name))
-    tables = {name: _table(data, name, report) for name in known}
+    tables = {name: _table(data, name, report) for name, key in known.items() if key.table}
     providers = _providers(tables["providers"], report)
     prices = {
         name: price
@@ -98,10 +98,21 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
     if not data.get("flows"):
         report.add((), "there is no flow in it", 'start with [flows.chat] and its "request"')
     made = Flows(
-        MappingProxyType(flows), MappingProxyType(providers), MappingProxyType(prices), source
+        MappingProxyType(flows),
+        MappingProxyType(providers),
+        MappingProxyType(prices),
+        source,
+        _price_list(data, report),
     )
     check(made, report)
     return made
+
+
+def _price_list(data: dict[str, Any], report: Report) -> str | None:
+    """The one key of the file that is no table."""
+    said = {"price_list": data["price_list"]} if "price_list" in data else {}
+    found = _valid(File, (), said, report)[0]
+    return found.price_list if found else None
 
 
 def _belongs(name: str) -> str:

@@ -61,7 +61,7 @@ class Report:
         """Add the errors of a ValidationError found under `base`."""
         errors = list(errors)
         for error in errors:
-            if base[0] == "prices" and error["type"] == "missing" and len(errors) > 2:
+            if base[:1] == ("prices",) and error["type"] == "missing" and len(errors) > 2:
                 continue  # a model's name without quotes: the unknown key says it all
             path = (*base, *error["loc"])
             message, hint = _worded(error, path)

@@ -4,6 +4,7 @@ and what an editor says of it. `load`, the checks, the schema and the docs test 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -11,9 +12,11 @@ from pydantic import ConfigDict, Field
 
 from service.flows.kinds import (
     REQUIRED,
+    Charset,
     Condition,
     Count,
     Duration,
+    Factors,
     Flag,
     JsonSchema,
     JsonTable,
@@ -60,9 +63,36 @@ class History:
     )
 
     def resets(self, text: str) -> bool:
-        """Whether `text` is nothing but a reset word."""
-        said = text.strip().casefold()
-        return any(said == word.strip().casefold() for word in self.reset)
+        """Whether `text` is nothing but a reset word, as people or speech recognition write it."""
+        said = _folded(text)
+        return any(said == _folded(word) for word in self.reset)
+
+
+_MARKS = " \t\r\n\0.,!?;:…。，、！？；：\"'“”„‘’«»「」()（）"
+_WITHIN = re.compile(r"[\s,，、]+")
+
+
+def _folded(text: str) -> str:
+    """Without the case and the punctuation that speech recognition adds."""
+    bare = text.strip(_MARKS)
+    return _WITHIN.sub(" ", bare).casefold() if bare else text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """What people hear in place of a reply. Without a key: the built-in sentence."""
+
+    __pydantic_config__ = _FORBID
+
+    failed: Text | None = key(None, "No answer, for any reason that has no key of its own here.")
+    limit: Text | None = key(None, "Over limit or client_limit.")
+    tokens: Text | None = key(None, "Over daily_tokens.")
+    late: Text | None = key(None, "No answer came before the deadline.")
+    refused: Text | None = key(None, "The model or its filter would not answer.")
+    not_text: Text | None = key(None, "The payload is no text in a known charset.")
+    not_json: Text | None = key(None, 'The payload is not JSON, with input = "json".')
+    not_image: Text | None = key(None, 'The payload is no picture, with input = "image".')
+    forgotten: Text | None = key(None, "The answer to a reset word.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +138,9 @@ class FlowKeys:
         None, "What shares memory, order and cooldown. Without it: the captured levels."
     )
     input: Literal["text", "json", "image"] = key("text", "What the payload is.")
+    charset: Charset | None = key(
+        None, 'Of payloads that are not UTF-8: "gbk"; a content type that names one goes before it.'
+    )
     prompt: Words | None = key(None, "What the model is asked. Without it: the payload as it came.")
     strip: Regex | None = key(None, "Regular expression; what it finds is cut from the message.")
     require: Regex | None = key(None, "Regular expression; a message without it is ignored.")
@@ -129,6 +162,18 @@ class FlowKeys:
     params: JsonTable = key(dict, "Anything else of the Chat Completions API, sent as it stands.")
     history: History | None = key(None, "Memory; off unless set.")
     format: Literal["text", "json"] = key("text", "The reply as bare text, or in a JSON envelope.")
+    speak: Flag = key(
+        False, "The reply is read out: plain sentences, no Markdown, emoji, links or tables."
+    )
+    max_length: Whole | None = key(
+        None, "Longest reply in bytes of UTF-8; cut at the end of a sentence.", ge=16, le=10**9
+    )
+    chunk: Whole | None = key(
+        None,
+        'Longest payload in bytes: longer replies come in numbered pieces, "1/3 …".',
+        ge=32,
+        le=10**9,
+    )
     schema: JsonSchema | None = key(None, "JSON Schema; the model then answers with such JSON.")
     qos: Qos = key(1, "QoS of what is published.")
     retain: Flag = key(False, "Publish the reply as a retained message.")
@@ -144,6 +189,10 @@ class FlowKeys:
     client_limit: Rate | None = key(None, 'Requests per client id: "100/h".')
     daily_tokens: Count | None = key(None, "Tokens this flow may use in a day (UTC).")
     on_error: Words | None = key(None, "Published as the reply when no model can answer.")
+    language: Literal["auto", "en", "de", "zh"] = key(
+        "auto", "Of the built-in sentences; auto: the language of the question, or of the prompt."
+    )
+    messages: Messages | None = key(None, "Sentences of your own in place of the built-in ones.")
     tools: tuple[Tool, ...] = key((), "What the model may do.")
     allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
         (), "Filters that an MQTT 5 Response-Topic must match to count."
@@ -175,6 +224,15 @@ class Price:
 
     input: Number = key(REQUIRED, "Tokens sent.", ge=0)
     output: Number = key(REQUIRED, "Tokens received.", ge=0)
+    cached: Number | None = key(
+        None, "Tokens sent that its cache knew. Without it: as input.", ge=0
+    )
+    cache_write: Number | None = key(
+        None, "Tokens sent that its cache took in. Without it: as input.", ge=0
+    )
+    tiers: Factors = key(
+        dict, "By what a service tier multiplies these prices: { flex = 0.5, priority = 2 }."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,4 +246,7 @@ class File:
     )
     providers: dict[str, ProviderKeys] = key(dict, "OpenAI-compatible servers by name.")
     prices: dict[str, Price] = key(dict, "Prices by model, for the cost figures.")
+    price_list: Literal["genai-prices"] | None = key(
+        None, "Where prices come from that are not in [prices]; needs pip install emqx-gpt[prices]."
+    )
     flows: dict[str, FlowKeys] = key(dict, "The flows by name.")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from service.domain import Answer, Attempt, Claimed, Entry, Reservation, State
+from service.domain import NO_USAGE, Answer, Attempt, Claimed, Entry, Reservation, State, Usage
 from service.inbox import claims, counters, entries, held, leases, memory, ordering, purge, reads
 from service.inbox.commit import Engine
 from service.inbox.held import HeldReply, Taken
@@ -160,14 +160,19 @@ class Inbox:
         count: bool = True,
         error_code: str | None = None,
         error_message: str | None = None,
+        usage: Usage = NO_USAGE,
     ) -> bool:
-        """Not now but at `at`: asked again or, if it is answered, published again."""
-        item = leases.Snooze(claimed, at, tuple(attempts), count, error_code, error_message)
+        """Not now but at `at`: asked again or, if it is answered, published again. `usage` is
+        what these attempts took."""
+        item = leases.Snooze(claimed, at, tuple(attempts), count, error_code, error_message, usage)
         return await self._engine.submit(leases.snooze, item)
 
-    async def step(self, claimed: Claimed, steps: Sequence[Mapping[str, Any]]) -> bool:
-        """Store the rounds of a tool flow so far, all of them."""
-        return await self._engine.submit(leases.save_steps, leases.SaveSteps(claimed, tuple(steps)))
+    async def step(
+        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage = NO_USAGE
+    ) -> bool:
+        """Store the rounds of a tool flow so far, all of them, and what they took."""
+        item = leases.SaveSteps(claimed, tuple(steps), usage)
+        return await self._engine.submit(leases.save_steps, item)
 
     async def heartbeat(self, held: Sequence[Claimed], until: int) -> set[tuple[int, int]]:
         """Hold leases until then; returns those (seq, fence) that are lost."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, bindparam, select, update
 
-from service.domain import ENDS, Answer, Attempt, Claimed, State
+from service.domain import ENDS, NO_USAGE, Answer, Attempt, Claimed, State, Usage
 from service.inbox import codec, memory, ordering
 from service.inbox.sql import Pair, Tx, among, numbers
 from service.inbox.sql_tables import requests, state_is
@@ -51,11 +51,13 @@ class Snooze(Write):
     count: bool = True
     error_code: str | None = None
     error_message: str | None = None
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class SaveSteps(Write):
     steps: Sequence[Mapping[str, Any]]
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,18 @@ def _error(code: str | None, message: str | None) -> Values:
     }
 
 
+def _used(claimed: Claimed, usage: Usage) -> Values:
+    """What the request took so far: `usage`, and what it took before this claim."""
+    total = claimed.usage + usage
+    return {
+        "prompt_tokens": codec.number(total.prompt_tokens),
+        "completion_tokens": codec.number(total.completion_tokens),
+        "cached_tokens": codec.number(total.cached_tokens),
+        "cache_write_tokens": codec.number(total.cache_write_tokens),
+        "cost": total.cost,
+    }
+
+
 _NO_LEASE: Values = {"owner": None, "lease_until": None}
 
 
@@ -180,11 +194,11 @@ def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
             "outcome": answer.outcome.value,
             "reply": None if answer.text is None else codec.text_out(answer.text),
             "model": None if answer.model is None else codec.clean(answer.model),
-            "prompt_tokens": codec.number(answer.usage.prompt_tokens),
-            "completion_tokens": codec.number(answer.usage.completion_tokens),
+            "reasoning": None if not answer.reasoning else codec.text_out(answer.reasoning),
             "attempts": codec.attempts_out(one.claimed.attempts + answer.attempts),
             "answered_at": tx.now,
-        } | _error(answer.error_code, answer.error_message)
+        }
+        row |= _used(one.claimed, answer.usage) | _error(answer.error_code, answer.error_message)
         return row | _NO_LEASE | {"ended_at": tx.now} if ends else row
 
     again = ENDS | {State.ANSWERED}
@@ -222,6 +236,7 @@ def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
             row |= _error(one.error_code, one.error_message)  # not over why it failed
         if one.attempts:
             row["attempts"] = codec.attempts_out(one.claimed.attempts + one.attempts)
+            row |= _used(one.claimed, one.usage)
         if held.state == State.ANSWERED:
             return row | {"lease_until": at}
         tries = one.claimed.tries + one.count
@@ -235,7 +250,7 @@ def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
     """Note the rounds of a tool flow so far."""
 
     def values(one: SaveSteps, held: LeasedRow) -> Values:
-        return {"steps": codec.steps_out(one.steps)}
+        return {"steps": codec.steps_out(one.steps)} | _used(one.claimed, one.usage)
 
     return _write(tx, writes, values, allowed={State.ANSWERING})
 

@@ -16,7 +16,9 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Double,
     Engine,
+    LargeBinary,
     MetaData,
     Table,
     insert,
@@ -49,6 +51,15 @@ def add_columns(table: str, *columns: Column[Any]) -> Step:
 VERSIONS: dict[str, tuple[Step, ...]] = {
     "0001": (),
     "0002": (
+        add_columns(
+            "requests",
+            Column("reasoning", LargeBinary),
+            Column("cached_tokens", BigInteger),
+            Column("cache_write_tokens", BigInteger),
+            Column("cost", Double),
+        ),
+    ),
+    "0003": (
         add_columns("requests", Column("held_at", BigInteger), Column("held_until", BigInteger)),
         requests_held.create,
     ),

@@ -78,7 +78,7 @@ class Row:
     """A request as people look at it.
 
     In a list, `message.payload` is cut to its first bytes (`payload_size` tells), and
-    `steps` and `outbox` are left out.
+    `steps`, `outbox` and `reasoning` are left out.
     """
 
     seq: int
@@ -101,6 +101,7 @@ class Row:
     outcome: State | None = None
     reply: str | None = None
     model: str | None = None
+    reasoning: str | None = None
     usage: Usage = field(default_factory=Usage)
     error_code: str | None = None
     error_message: str | None = None
@@ -120,6 +121,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "steps": codec.steps_in,
     "outbox": codec.outbox_in,
     "reply": codec.text_in,
+    "reasoning": codec.text_in,
 }
 """Columns whose value is not what the field holds."""
 
@@ -129,13 +131,14 @@ def _columns(record: type, *without: str) -> list[Any]:
     return [_r[name] for name in names if name in _r]
 
 
-claimed_columns = (*_columns(Claimed), _r.payload)
+_USAGE = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_write_tokens", "cost")
+_usage = tuple(_r[name] for name in _USAGE)
+claimed_columns = (*_columns(Claimed), *_usage, _r.payload)
 _size = func.length(_r.payload).label("payload_size")
-_tokens = (_r.prompt_tokens, _r.completion_tokens)
-full_columns = (*_columns(Row), *_tokens, _r.payload, _size)
+full_columns = (*_columns(Row), *_usage, _r.payload, _size)
 listed_columns = (
-    *_columns(Row, "steps", "outbox"),
-    *_tokens,
+    *_columns(Row, "steps", "outbox", "reasoning"),
+    *_usage,
     func.coalesce(func.substr(_r.payload, 1, _PREVIEW), b"").label("payload"),
     _size,
 )
@@ -150,6 +153,8 @@ def _fields(row: Any) -> dict[str, Any]:
     found["message"] = codec.message_in(blob, payload or b"")  # substr of nothing: NULL
     names = codec.names_in(blob, found["flow"], found["conversation"])
     found["flow"], found["conversation"] = names
+    told, said, cached, written, cost = (found.pop(name) for name in _USAGE)
+    found["usage"] = Usage(told or 0, said or 0, cached or 0, written or 0, cost=cost)
     return found
 
 
@@ -159,6 +164,4 @@ def to_claimed(row: Any, memory: Memory | None = None) -> Claimed:
 
 
 def to_row(row: Any) -> Row:
-    found = _fields(row)
-    usage = Usage(found.pop("prompt_tokens") or 0, found.pop("completion_tokens") or 0)
-    return Row(usage=usage, **found)
+    return Row(**_fields(row))

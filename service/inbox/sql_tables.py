@@ -14,6 +14,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Double,
     Index,
     Integer,
     LargeBinary,
@@ -85,8 +86,12 @@ requests = Table(
     _answer("outcome", Text),
     _answer("reply", LargeBinary),
     _answer("model", Text),
-    _answer("prompt_tokens", BigInteger),
-    _answer("completion_tokens", BigInteger),
+    _answer("reasoning", LargeBinary),
+    Column("prompt_tokens", BigInteger),  # what was paid stays paid when it is requeued
+    Column("completion_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("cost", Double),  # US dollars
     _answer("error_code", Text),
     _answer("error_message", Text),
     _answer("delivered", Boolean),

@@ -11,6 +11,7 @@ import orjson
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
+from service.llm.usage import usage_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model said. `truncated`: it hit its token limit."""
+    """What the model said. `truncated`: it hit its token limit. `reasoning` is for the operator:
+    it is never published and never remembered."""
 
     text: str
     model: str
     usage: Usage = field(default_factory=Usage)
     tool_calls: tuple[ToolCall, ...] = ()
     truncated: bool = False
+    reasoning: str = ""
 
 
 def read(content: bytes, model: ModelRef) -> Completion:
@@ -45,7 +48,7 @@ def read(content: bytes, model: ModelRef) -> Completion:
             raise TypeError("content")
     except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
         raise garbage() from None
-    usage = _usage(document.get("usage"))
+    usage = usage_of(document)
     name = str(document.get("model") or model.model)
     return _checked(text, message.get("refusal"), reason, calls, name, usage)
 
@@ -65,6 +68,22 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCall:
 
 
 def _checked(
+    text: str,
+    refusal: str | None,
+    reason: str | None,
+    calls: tuple[ToolCall, ...],
+    model: str,
+    usage: Usage,
+) -> Completion:
+    """An answer that can't be used is paid for as well."""
+    try:
+        return _usable(text, refusal, reason, calls, model, usage)
+    except ModelError as error:
+        error.usage = usage
+        raise
+
+
+def _usable(
     text: str,
     refusal: str | None,
     reason: str | None,
@@ -92,15 +111,6 @@ def _checked(
     return Completion(text, model, usage, calls, truncated=reason == "length")
 
 
-def _usage(raw: Any) -> Usage:
-    if not isinstance(raw, dict):
-        return Usage()
-    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
-    return Usage(
-        prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0
-    )
-
-
 class Pieces:
     """Gathers a stream's events into what a plain answer would have been."""
 
@@ -117,7 +127,7 @@ class Pieces:
         try:
             self._model = event.get("model") or self._model
             if event.get("usage"):
-                self._usage = _usage(event["usage"])
+                self._usage = usage_of(event)
             choices = event.get("choices")
             return self._add(choices[0]) if choices else ""
         except (AttributeError, KeyError, TypeError, IndexError):

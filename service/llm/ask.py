@@ -16,6 +16,7 @@ from service.llm.answers import Completion
 from service.llm.attempts import Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
+from service.llm.prices import Prices
 from service.llm.retry import RetryPolicy
 
 OnCall = Callable[[str, str, float, Usage], None]
@@ -48,11 +49,13 @@ class Asker:
         *,
         on_call: OnCall,
         policy: RetryPolicy,
+        prices: Prices | None = None,
     ) -> None:
         self._gpt = gpt
         self._breakers = breakers
         self._on_call = on_call
         self.policy = policy
+        self._prices = prices or Prices({}, {})
         self._retrying = tenacity.AsyncRetrying(
             retry=self._again, stop=self._stop, wait=self._wait, reraise=True
         )
@@ -110,15 +113,20 @@ class Asker:
             turn.failure = error
             self._breakers.failed(model, error, log.id)
             log.add(began, model, error.code, error.message)
-            self._on_call(str(model), error.code, time.monotonic() - clock, Usage())
+            usage = self._prices.billed(model, error.usage or Usage())
+            log.usage += usage
+            self._on_call(str(model), error.code, time.monotonic() - clock, usage)
             raise
         except BaseException:
             self._breakers.left(model)
             raise
         self._breakers.succeeded(model)
         log.add(began, model, "ok")
-        log.usage += completion.usage
-        self._on_call(str(model), "ok", time.monotonic() - clock, completion.usage)
+        usage = self._prices.billed(model, completion.usage)
+        log.usage += usage
+        if completion.reasoning:
+            log.reasoning.append(completion.reasoning)
+        self._on_call(str(model), "ok", time.monotonic() - clock, usage)
         return completion
 
     def _paused(self, model: ModelRef, waiting: float) -> ModelError:

@@ -11,12 +11,14 @@ from service.flows import ModelRef
 
 @dataclass(slots=True)
 class Log:
-    """The model calls of request `id`, as they happened. `now` gives epoch ms."""
+    """The model calls of request `id`, as they happened, and what the models thought beside
+    their answers. `now` gives epoch ms."""
 
     id: str
     now: Callable[[], int]
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    reasoning: list[str] = field(default_factory=list)
 
     def add(self, began: int, model: ModelRef, result: str, message: str = "") -> None:
         took = max(0, self.now() - began)

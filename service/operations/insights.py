@@ -39,6 +39,7 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
         "delivered": row.delivered,
         "held_until": when(row.held_until if row.held_at is not None else None),
         "model": row.model,
+        "cost": row.usage.cost,
         "error": None,
     }
     if row.error_code:
@@ -50,7 +51,10 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
             "prompt_tokens": row.usage.prompt_tokens,
             "completion_tokens": row.usage.completion_tokens,
             "total_tokens": row.usage.total_tokens,
+            "cached_tokens": row.usage.cached_tokens,
+            "cache_write_tokens": row.usage.cache_write_tokens,
         }
+        document["reasoning"] = _clean(row.reasoning) if row.reasoning is not None else None
         document["attempts"] = [
             {
                 "at": when(attempt.at),

@@ -46,6 +46,9 @@ class Metrics:
         self.tokens = Counter(
             "emqx_gpt_tokens", "Tokens used", ["model", "kind"], registry=registry
         )
+        self.cost = Counter(
+            "emqx_gpt_cost_dollars", "Cost of model calls, US dollars", ["model"], registry=registry
+        )
         self.publishes = Counter(
             "emqx_gpt_publishes", "Messages given to EMQX", ["result"], registry=registry
         )
@@ -70,6 +73,12 @@ class Metrics:
         self.model_calls.labels(model, result).inc()
         self.tokens.labels(model, "prompt").inc(usage.prompt_tokens)
         self.tokens.labels(model, "completion").inc(usage.completion_tokens)
+        if usage.cached_tokens:
+            self.tokens.labels(model, "cached").inc(usage.cached_tokens)
+        if usage.cache_write_tokens:
+            self.tokens.labels(model, "cache_write").inc(usage.cache_write_tokens)
+        if usage.cost is not None:
+            self.cost.labels(model).inc(usage.cost)
         self.model_stage.observe(seconds)
 
     def published(self, result: str) -> None:

@@ -81,7 +81,9 @@ class FakeStore:
             self.later.append(later)
         return kept
 
-    async def step(self, claimed: Claimed, steps: Sequence[Mapping[str, Any]]) -> bool:
+    async def step(
+        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
+    ) -> bool:
         if kept := self._write():
             self.steps.append(list(steps))
         return kept

@@ -12,12 +12,14 @@ import pytest
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
+from service.flows.tables import Price
 from service.llm.ask import Asker
 from service.llm.attempts import Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, Question
+from service.llm.prices import Prices
 from service.llm.retry import RetryPolicy
-from tests.fakes.model import FakeModel, delay, hang, ok, status, stream_then_cut
+from tests.fakes.model import FakeModel, delay, empty, hang, ok, status, stream_then_cut
 
 QUICK = RetryPolicy(inner_first=0.01, account_pause=0.2, break_first=0.2)
 FIRST, SECOND = ModelRef("openai", "first"), ModelRef("openai", "second")
@@ -55,6 +57,7 @@ async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
             breakers,
             on_call=lambda model, result, seconds, usage: heard.append((model, result, usage)),
             policy=policy,
+            prices=Prices({"first": Price(input=1.0, output=1.0)}, {}),
         )
         try:
             yield House(server, asker, breakers, heard)
@@ -68,7 +71,7 @@ async def test_what_passes_is_repeated_and_every_call_is_noted(house: House) -> 
     failed = ("first", "model_unavailable")
     assert house.results == [failed, failed, ("first", "ok")]
     assert [result for _, result, _ in house.heard] == [result for _, result in house.results]
-    assert house.log.usage == house.heard[-1][2] == Usage(3, 4)
+    assert house.log.usage == house.heard[-1][2] == Usage(3, 4, cost=7e-6)
 
 
 async def test_a_model_gets_so_many_tries_and_then_the_next_one_is_asked(house: House) -> None:
@@ -153,3 +156,13 @@ async def test_who_listens_hears_when_a_model_begins_again(house: House) -> None
     completion = await house.ask(on_delta=on_delta, on_restart=lambda: said.append("|"))
     assert completion.text == "well said"
     assert "".join(said) == "one two |well said"
+
+
+async def test_every_answer_is_paid_for_also_the_unusable_one(house: House) -> None:
+    house.server.script(empty(), ok("well", usage=(300_000, 200_000)))
+    assert (await house.ask()).text == "well"
+    assert [result for _, result, _ in house.heard] == ["model_empty", "ok"]
+    unusable = house.heard[0][2]
+    assert unusable.prompt_tokens > 0
+    assert unusable.cost is not None
+    assert house.log.usage.cost == pytest.approx(unusable.cost + 0.5)

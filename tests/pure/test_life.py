@@ -251,7 +251,7 @@ async def test_the_end_is_one_log_line_with_fields(caplog: pytest.LogCaptureFixt
     house = House()
     await house.run()
     (record,) = [one for one in caplog.records if one.name == "emqx-gpt.requests"]
-    assert record.getMessage() == "request r1 done flow=x took=1.000s"
+    assert record.getMessage() == "request r1 done flow=x took=1.000s tokens=7"
     fields = {name: getattr(record, name) for name in ("request", "flow", "state", "seconds")}
     assert fields == {"request": "r1", "flow": "x", "state": "done", "seconds": 1.0}
 

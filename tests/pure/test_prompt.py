@@ -1,6 +1,7 @@
 """A stored message → what the model is asked."""
 
 import base64
+import itertools
 from typing import Any
 
 import pytest
@@ -169,3 +170,41 @@ def test_a_picture_counts_as_one_and_not_as_its_base64() -> None:
     asked = prompt.understand(made, message(picture), CAPTURED)
     counted = prompt.estimate_of(prompt.compose(made, asked, []))
     assert counted == prompt.IMAGE_TOKENS + prompt.estimate("What?")
+
+
+def talk(history: str, questions: int, words: int = 1) -> list[list[str]]:
+    """What is remembered at each question of a long conversation."""
+    made = flow(f"history = {history}")
+    stored: list[Turn] = []
+    seen = []
+    for number in range(questions):
+        turns = prompt.remembered(made, stored, 0)
+        seen.append([turn.user for turn in turns])
+        new = Turn(f"{number}", "answer " * words, 0, 0)
+        stored = [*turns, new][-prompt.kept(made, turns, new) :]
+    return seen
+
+
+def test_a_full_memory_is_trimmed_in_steps() -> None:
+    seen = talk("{ messages = 10 }", 40)
+    assert max(map(len, seen)) == 5
+    assert min(map(len, seen[5:])) == 3
+    # Two of three questions begin as the one before them did.
+    same = [now[: len(before)] == before for before, now in itertools.pairwise(seen)]
+    assert sum(same) > len(same) * 0.6
+    for before, now in itertools.pairwise(seen):
+        assert now[-1] == str(int(before[-1]) + 1 if before else 0)
+
+
+def test_memory_within_tokens_is_trimmed_in_steps() -> None:
+    seen = talk("{ messages = 1000, tokens = 1000 }", 60, words=20)
+    same = [now[: len(before)] == before for before, now in itertools.pairwise(seen)]
+    assert sum(same) > len(same) * 0.8
+    assert max(map(len, seen)) > 10
+
+
+@pytest.mark.parametrize("messages", [2, 3, 4, 5, 7])
+def test_the_last_exchange_is_always_remembered(messages: int) -> None:
+    seen = talk(f"{{ messages = {messages} }}", 12)
+    assert all(turns for turns in seen[1:])
+    assert max(map(len, seen)) <= messages // 2

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.answering.pieces import numbered, shortened, size
-from service.answering.speech import spoken
+from service.answering.speech import Speaking, spoken
 
 SAID = [
     ("Hello Ann.", "Hello Ann."),
@@ -129,3 +129,24 @@ def test_what_is_seen_as_one_character_is_not_torn() -> None:
 
 def test_a_long_text_is_split_in_time() -> None:
     assert len(numbered("word " * 200_000, 64)) > 10_000
+
+
+@pytest.mark.parametrize(
+    "text", [row[0] for row in SAID] + KEPT + ["One. **Two. Three** four. Five"]
+)
+def test_a_stream_says_the_same(text: str) -> None:
+    speaking, said = Speaking(), ""
+    for char in text:
+        said += speaking.feed(char)
+    rest, anew = speaking.end()
+    whole = spoken(text) or text.strip()
+    assert (rest if anew else said + rest) == whole
+
+
+def test_a_stream_says_whole_sentences_at_once() -> None:
+    speaking = Speaking()
+    assert speaking.feed("It is **sunny**.") == ""
+    assert speaking.feed(" And") == ""
+    assert speaking.feed(" warm. ") == "It is sunny. And warm."
+    assert speaking.feed("22 °C") == ""
+    assert speaking.end() == (" 22 °C", False)
