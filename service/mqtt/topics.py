@@ -62,7 +62,7 @@ def matches(topic_filter: str, topic: str) -> bool:
         return False
     for index, level in enumerate(wanted):
         if level == "#":
-            return True  # the parent level too: a/# matches a
+            return index == len(wanted) - 1  # the parent level too: a/# matches a
         if index == len(levels) or level not in ("+", levels[index]):
             return False
     return len(wanted) == len(levels)

@@ -11,6 +11,14 @@ import pytest
 from service.demo.standin.broker import StandIn
 from tests.demo.webhook import Webhook, config
 
+ADDED = "name type actions sources rules status status_reason error node_status created_at"
+
+
+def configured(shown: dict[str, Any]) -> dict[str, Any]:
+    """Without what a GET adds: EMQX refuses it in a PUT."""
+    return {k: v for k, v in shown.items() if k not in f"{ADDED} last_modified_at".split()}
+
+
 RULE = {"id": "r", "sql": 'SELECT id FROM "t/+"', "actions": ["http:lab"]}
 
 
@@ -43,14 +51,13 @@ async def test_a_resource_lives_and_dies(
     assert (await rest.get("/actions/http:lab")).json()["rules"] == ["r"]
 
     # read back, changed, sent again: the masked token is still the token
-    shown = (await rest.get("/connectors/http:lab")).json()
+    shown = configured((await rest.get("/connectors/http:lab")).json())
     answer = await rest.put("/connectors/http:lab", json={**shown, "pool_size": 3})
     assert (answer.status_code, answer.json()["pool_size"]) == (200, 3)
-    shown = (await rest.get("/actions/http:lab")).json()
+    shown = configured((await rest.get("/actions/http:lab")).json())
     shown["parameters"]["path"] = "/changed"
     answer = await rest.put("/actions/http:lab", json=shown)
     assert answer.status_code == 200
-    assert answer.json()["created_at"] == shown["created_at"]
     answer = await rest.put("/rules/r", json={**RULE, "description": "new"})
     assert (answer.status_code, answer.json()["description"]) == (200, "new")
     await rest.post("/publish", json={"topic": "t/x", "payload": "x"})
@@ -138,10 +145,12 @@ async def test_nobody_gets_in_without_a_key(broker: StandIn, header: str | None)
     ("message", "path"),
     [
         ({"topic": "a", "payload": "x", "retain": "yes"}, "root.retain"),
-        ({"topic": 1, "payload": "x"}, "root.topic"),
+        ({"topic": True, "payload": "x"}, "root.topic"),
         ({"topic": "a", "payload": "x", "payload_encoding": "hex"}, "root.payload_encoding"),
         ({"topic": "a", "payload": "x", "properties": 1}, "root.properties"),
-        ({"topic": "a", "payload": "x", "properties": {"a": 1}}, "root.properties.a"),
+        ({"topic": "a", "payload": "x", "properties": {"a": 1}}, "root.properties"),
+        ({"topic": "a", "payload": "x", "a": 1}, "root"),
+        ({"topic": "a", "payload": "x", "properties": {"content_type": "\x7f"}}, "content_type"),
         ({"topic": "a", "payload": "x", "qos": True}, "root.qos"),
         ([], "root"),
     ],
@@ -149,7 +158,7 @@ async def test_nobody_gets_in_without_a_key(broker: StandIn, header: str | None)
 async def test_bad_messages(rest: httpx.AsyncClient, message: Any, path: str) -> None:
     answer = await rest.post("/publish", json=message)
     assert answer.status_code == 400
-    assert f'"{path}"' in answer.json()["message"]
+    assert f'{path}"' in answer.json()["message"]
 
 
 @pytest.mark.parametrize("payload", ["no base64", "AP8", "ÄÖ"])
@@ -170,7 +179,7 @@ async def test_a_bad_message_in_a_bulk_stops_all_of_it(
 
 async def test_what_there_is_not(rest: httpx.AsyncClient) -> None:
     answer = await rest.get("/license")
-    assert (answer.status_code, answer.json()["code"]) == (404, "API_NOT_EXIST")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (404, "text/html")
     assert (await rest.post("/status")).status_code == 405
 
 
@@ -181,10 +190,16 @@ async def test_probing_a_server_that_is_not_there(rest: httpx.AsyncClient) -> No
 
 
 async def test_rule_test_names_faults(rest: httpx.AsyncClient) -> None:
-    for sql, part in (("SELEC", "parse_error"), ('SELECT base64_encode(x) FROM "t"', "bad_sql")):
+    for sql, part in (
+        ("SELEC", "syntax error before"),
+        ('SELECT base64_encode(x) FROM "t"', "bad_sql"),
+    ):
         body = {"sql": sql, "context": {"event_type": "message_publish", "topic": "t"}}
         answer = await rest.post("/rule_test", json=body)
         assert answer.status_code == 400
         assert part in answer.json()["message"]
-    elsewhere = {"sql": 'SELECT id FROM "t"', "context": {"topic": "other"}}
+    elsewhere = {
+        "sql": 'SELECT id FROM "t"',
+        "context": {"event_type": "message_publish", "topic": "other"},
+    }
     assert (await rest.post("/rule_test", json=elsewhere)).status_code == 412

@@ -29,6 +29,11 @@ _HINTS = {
     "status 404": "the connector's url or the action's path is wrong",
     "status 413": "the webhook's MAX_BODY is too small",
 }
+_METRICS = (
+    "dropped dropped.expired dropped.other dropped.queue_full dropped.resource_not_found"
+    " dropped.resource_stopped failed inflight late_reply matched queuing queuing_bytes rate"
+    " rate_last5m rate_max received retried success"
+)
 _IN_PATH = "/?&=%:@,;+$!*'()~"
 
 
@@ -40,6 +45,7 @@ class Connector:
         self.conf = conf
         self.target = Target.parse(str(conf["url"]))
         self.status = "disconnected"
+        self.status_reason = ""
         self.outages = 0
         self.pool: Pool | None = None
         self._monitor: asyncio.Task[None] | None = None
@@ -68,7 +74,7 @@ class Connector:
             await asyncio.gather(self._monitor, return_exceptions=True)
         if self.pool is not None:
             await self.pool.close()
-        self.status = "disconnected"
+        self.status, self.status_reason = "disconnected", ""
 
     async def _watch(self, pool: Pool) -> None:
         while True:
@@ -77,6 +83,7 @@ class Connector:
 
     async def _check(self, pool: Pool) -> None:
         status = "connected" if await pool.check() else "disconnected"
+        self.status_reason = "" if status == "connected" else "Connection refused"
         if status != self.status:
             self.status = status
             if status == "connected":
@@ -112,6 +119,14 @@ class HttpAction:
             Worker(limits, self._sender(index), lambda: self.status == "connected", self.counters)
             for index in range(conf.integer("resource_opts", "worker_pool_size"))
         ]
+
+    @property
+    def status_reason(self) -> str:
+        """In EMQX's words; empty when connected."""
+        if self.status == "connected":
+            return ""
+        installed = self.conf["enable"] and self.connector.conf["enable"]
+        return "Resource not operational" if installed else "Not installed"
 
     @property
     def status(self) -> str:
@@ -163,19 +178,20 @@ class HttpAction:
 
     def metrics(self) -> dict[str, int | float]:
         """The counters under EMQX's names."""
-        names = (
-            "dropped dropped.expired dropped.other dropped.queue_full dropped.resource_not_found"
-            " dropped.resource_stopped failed late_reply matched received retried success"
-        )
+        counted = {name: self.counters[name] for name in self.no_metrics()}
+        rates = {name: 0.0 for name in counted if name.startswith("rate")}
         return {
-            **{name: self.counters[name] for name in names.split()},
+            **counted,
+            **rates,
             "inflight": sum(worker.inflight for worker in self._workers),
             "queuing": sum(worker.queuing for worker in self._workers),
             "queuing_bytes": sum(worker.queuing_bytes for worker in self._workers),
-            "rate": 0.0,
-            "rate_last5m": 0.0,
-            "rate_max": 0.0,
         }
+
+    @staticmethod
+    def no_metrics() -> dict[str, int | float]:
+        """What EMQX answers for an action that does not exist, too."""
+        return dict.fromkeys(_METRICS.split(), 0)
 
     def reset_metrics(self) -> None:
         self.counters.clear()
@@ -200,9 +216,8 @@ class HttpAction:
         target = self.connector.target
         parameters = self.conf.section("parameters")
         method = str(parameters["method"]).upper()
-        path = (
-            f"{target.path}/{quote(render(str(parameters['path']), output), _IN_PATH).lstrip('/')}"
-        )
+        asked = quote(render(str(parameters.get("path", "")), output), _IN_PATH)
+        path = f"{target.path}/{asked.lstrip('/')}"
         template = parameters.get("body")
         body = to_json(output) if template is None else render(str(template), output)
         configured = parameters.section("headers") | self.connector.conf.section("headers")

@@ -44,7 +44,8 @@ def load(text: str) -> dict[str, object]:
         tree = pyhocon.ConfigFactory.parse_string(text, resolve=False)
         for name, line in holes:
             if tree.get(name, None) is None:
-                raise HoconError(f'{{failed_to_resolve,[<<"{name}">>],[{{at_line,{line}}}]}}')
+                said = f'failed_to_resolve <<\\"{name}\\">> at_line {line}'
+                raise HoconError(f'{{resolve_error,<<"{said}">>}}')
         for name in optional:  # pyhocon would look into the environment
             if tree.get(name, None) is None:
                 text = text.replace("${?" + name + "}", "")
@@ -89,6 +90,8 @@ def _duration(milliseconds: int) -> str:
 def dump(value: object, indent: int = 0) -> str:
     """A tree as HOCON, keys sorted, the way EMQX prints it."""
     pad = "  " * indent
+    if value in ({}, []):
+        return "{}" if value == {} else "[]"
     if isinstance(value, Mapping):
         lines = []
         for key, item in sorted(value.items()):
@@ -96,7 +99,8 @@ def dump(value: object, indent: int = 0) -> str:
             lines.append(f"{pad}  {_key(str(key))}{sign}{dump(item, indent + 1)}\n")
         return "{\n" + "".join(lines) + pad + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(dump(item, indent) for item in value) + "]"
+        inside = ",\n".join(f"{pad}  {dump(item, indent + 1)}" for item in value)
+        return f"[\n{inside}\n{pad}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, str) and not _BARE.fullmatch(value):

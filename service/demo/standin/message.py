@@ -43,7 +43,7 @@ class Message:
     payload: bytes
     qos: int = 0
     retain: bool = False
-    dup: bool = False
+    dup: bool | None = False  # None: there is no such flag, as over REST
     clientid: str = ""
     username: str | None = None
     peername: tuple[str, int] | None = None
@@ -64,7 +64,7 @@ class Message:
             "topic": self.topic,
             "payload": self.payload,
             "qos": self.qos,
-            "flags": {"retain": self.retain, "dup": self.dup},
+            "flags": {"retain": self.retain} | ({} if self.dup is None else {"dup": self.dup}),
             "peerhost": UNDEFINED if peer is None else peer[0],
             "peername": UNDEFINED if peer is None else f"{peer[0]}:{peer[1]}",
             "pub_props": self.properties,

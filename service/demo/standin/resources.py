@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping
 
 from service.demo.standin import hocon, schema
@@ -33,6 +34,10 @@ class Refused(Exception):
         self.more = more
 
 
+class EmptyConfiguration(Exception):
+    """EMQX answers 500 to no configuration at all."""
+
+
 class Missing(Exception):
     """EMQX would answer 404 with this message."""
 
@@ -53,6 +58,8 @@ class Resources:
 
         Raises Refused, and schema.Invalid for a missing field (EMQX answers 500 to that).
         """
+        if not text.strip():  # EMQX's own slip, recorded
+            raise EmptyConfiguration
         try:
             tree = hocon.load(text)
         except hocon.HoconError as exc:
@@ -96,8 +103,8 @@ class Resources:
         found = section.get(kind, {})
         return found if isinstance(found, Mapping) else {}
 
-    @staticmethod
     def _all(
+        self,
         check: Callable[[object, str], Settings],
         new: Mapping[str, object],
         old: Mapping[str, Settings],
@@ -111,6 +118,8 @@ class Resources:
             except schema.Invalid as exc:
                 if exc.reason == "required_field":
                     raise
+                if exc.path is None and path == "connectors.http":
+                    raise Refused(self._bad_url(name, conf, exc.reason)) from None
                 raise Refused({path.split(".")[0]: exc.as_json()}) from None
         return checked
 
@@ -133,19 +142,27 @@ class Resources:
 
     def _orphan(self, name: str, conf: Settings) -> str:
         """EMQX's words for an action on a connector that does not exist."""
-        before = hocon.dump({"actions": {"http": dict(self.action_confs())}})
-        after = hocon.dump({"actions": {"http": {name: conf}}})
-        return (
-            f"The effective configurations:\n```\n{_inside(before)}```\n\n"
-            f"Try to merge with:\n```\n{_inside(after)}```\n\n"
-            "Can't merge the new configurations!\nRoot key: actions\n"
-            "Reason: {post_config_update,emqx_bridge_v2,\n"
-            "            [#{action => create,\n               errors =>\n"
-            f"                   [{{{{http,{name}}},\n                     {{error,\n"
+        return _cannot_merge(
+            ("actions", "emqx_bridge_v2"),
+            self.action_confs(),
+            {name: conf},
             f"                         #{{bridge_name => {name},bridge_type => http,\n"
             f'                           connector_name => <<"{conf["connector"]}">>,\n'
             "                           reason =>\n"
-            '                               <<"connector_not_found_or_wrong_type">>}}}]}]}\n'
+            '                               <<"connector_not_found_or_wrong_type">>}}}]}]}\n',
+        )
+
+    def _bad_url(self, name: str, conf: object, reason: object) -> str:
+        """EMQX's words for a connector whose url is none."""
+        assert isinstance(conf, Mapping)
+        filled = schema.connector({**conf, "url": "http://x"}, "") | {"url": conf.get("url")}
+        return _cannot_merge(
+            ("connectors", "emqx_connector"),
+            self.connector_confs(),
+            {name: filled},
+            "                         #{kind => validation_error,\n"
+            "                           reason =>\n"
+            f'                               <<"{reason}">>}}}}}}]}}]}}\n',
         )
 
     # one by one
@@ -172,14 +189,21 @@ class Resources:
             if action.conf["connector"] == name:
                 await self._start_action(action.name, action.conf)
 
-    async def put_action(self, name: str, conf: Settings) -> None:
+    async def put_action(self, name: str, conf: Settings, *, keep_age: bool = True) -> None:
         """Creates or updates. Raises Refused without its connector."""
         old = self.actions.get(name)
         if old is not None and _same(old.conf, conf):
             return
         if conf["connector"] not in self.connectors:
-            raise Refused("connector_not_found_or_wrong_type")
-        await self._start_action(name, _stamped(conf, old.conf if old else None))
+            said = {
+                "reason": "connector_not_found_or_wrong_type",
+                "connector_name": conf["connector"],
+                "conf_root_key": "actions",
+                "bridge_type": "http",
+                "bridge_name": name,
+            }
+            raise Refused(json.dumps(said, separators=(",", ":")))
+        await self._start_action(name, _stamped(conf, old.conf if old and keep_age else None))
 
     async def _start_action(self, name: str, conf: Settings) -> None:
         old = self.actions.get(name)
@@ -206,12 +230,11 @@ class Resources:
     async def delete_connector(self, name: str) -> None:
         """Raises Missing, and Refused while an action uses it."""
         connector = self.connector(name)
-        users = [a.name for a in self.actions.values() if a.conf["connector"] == name]
+        users = [action for action in self.actions.values() if action.conf["connector"] == name]
         if users:
             channels = ",".join(
-                f'{{<<"action:http:{user}:connector:http:{name}">>,'
-                f'#{{bridge_name => <<"{user}">>,bridge_type => <<"http">>}}}}'
-                for user in users
+                f'{{<<"action:http:{user.name}:connector:http:{name}">>,{_channel(user)}}}'
+                for user in sorted(users, key=lambda user: user.name)
             )
             raise Refused(
                 '{<<"Cannot delete connector while there are active channels defined for this'
@@ -222,7 +245,11 @@ class Resources:
 
     async def delete_action(self, name: str) -> None:
         """Raises Missing, and Refused while a rule uses it."""
-        action = self.action(name)
+        if name not in self.actions:
+            raise Missing(
+                f"Bridge lookup failed: bridge named '{name}' of type http does not exist."
+            )
+        action = self.actions[name]
         users = self.rules_of(name)
         if users:
             message = "Cannot delete action while active rules are depending on it"
@@ -267,6 +294,40 @@ class Resources:
             await connector.stop()
 
 
+def _channel(action: HttpAction) -> str:
+    """An action's configuration as Erlang prints it: milliseconds, bytes, atoms."""
+    conf = action.conf
+    parameters, options = conf.section("parameters"), conf.section("resource_opts")
+    headers = {
+        key if key.isalnum() else f"'{key}'": value
+        for key, value in parameters.section("headers").items()
+    }
+    terms: dict[str, object] = {
+        **conf,
+        "bridge_name": action.name,
+        "bridge_type": "http",
+        "config_root": schema.Term("actions"),
+        "parameters": {
+            **parameters,
+            "headers": headers,
+            "method": schema.Term(str(parameters["method"])),
+        },
+        "resource_opts": {
+            **options,
+            "buffer_mode": schema.Term("memory_only"),
+            "health_check_interval": int(options.seconds("health_check_interval") * 1000),
+            "max_buffer_bytes": options.bytes("max_buffer_bytes"),
+            "query_mode": schema.Term(str(options["query_mode"])),
+            "request_ttl": _milliseconds(options.seconds("request_ttl")),
+        },
+    }
+    return schema.erlang(terms)
+
+
+def _milliseconds(seconds: float) -> object:
+    return schema.Term("infinity") if seconds == float("inf") else int(seconds * 1000)
+
+
 def _merged(old: Mapping[str, object], new: object) -> object:
     if not isinstance(new, Mapping):
         return new
@@ -287,6 +348,24 @@ def _stamped(conf: Settings, old: Settings | None) -> Settings:
     now = now_ms()
     created = old["created_at"] if old else now
     return Settings(conf, created_at=created, last_modified_at=now)
+
+
+def _cannot_merge(
+    root: tuple[str, str],
+    before: Mapping[str, object],
+    after: Mapping[str, object],
+    error: str,
+) -> str:
+    blocks = [hocon.dump({root[0]: {"http": dict(confs)}}) for confs in (before, after)]
+    (name,) = after
+    return (
+        f"The effective configurations:\n```\n{_inside(blocks[0])}```\n\n"
+        f"Try to merge with:\n```\n{_inside(blocks[1])}```\n\n"
+        f"Can't merge the new configurations!\nRoot key: {root[0]}\n"
+        f"Reason: {{post_config_update,{root[1]},\n"
+        "            [#{action => create,\n               errors =>\n"
+        f"                   [{{{{http,{name}}},\n                     {{error,\n{error}"
+    )
 
 
 def _inside(block: str) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from service.demo.standin import publishing, rest_resources, rest_rules
@@ -152,7 +153,7 @@ class RestApi:
         return JSONResponse(answer, status)
 
     async def retained(self, request: Request) -> Response:
-        message = self._broker.retained.get(_topic(request))
+        message = self._broker.find_retained(_topic(request))
         if message is None:
             return error(404, "NOT_FOUND", "Viewed message doesn't exist")
         return JSONResponse(
@@ -173,12 +174,17 @@ class RestApi:
         return Response(status_code=204)
 
 
+_NOT_FOUND = (
+    "<html><head><title>404 - NOT FOUND</title></head><body><h1>404 - NOT FOUND</h1></body></html>"
+)
+
+
 async def _no_such_path(_: Request, __: Exception) -> Response:
-    return error(404, "API_NOT_EXIST", "Request Path Not Found")
+    return HTMLResponse(_NOT_FOUND, 404)
 
 
 async def _no_such_method(_: Request, __: Exception) -> Response:
-    return error(405, "METHOD_NOT_ALLOWED", "Method Not Allowed")
+    return Response(status_code=405)
 
 
 def _topic(request: Request) -> str:
@@ -186,5 +192,5 @@ def _topic(request: Request) -> str:
     raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
     segment = raw.partition(b"/mqtt/retainer/message/")[2].decode("ascii", "replace")
     if "/" in segment:
-        raise Missing("Not Found")
+        raise HTTPException(404)
     return unquote(segment)

@@ -14,13 +14,11 @@ from service.demo.standin.action import Connector, HttpAction
 from service.demo.standin.http import Pool, Target
 from service.demo.standin.message import NODE
 from service.demo.standin.publishing import parse_json
-from service.demo.standin.resources import Missing, Refused, Resources
+from service.demo.standin.resources import EmptyConfiguration, Missing, Refused, Resources
 from service.demo.standin.settings import Settings
 
 Handler = Callable[[Request], Awaitable[Response]]
 _NO_BODY = 204
-_ADDED = "name type actions sources rules status status_reason error node_status"
-_SHOWN = frozenset((*_ADDED.split(), "created_at", "last_modified_at"))
 
 
 class Handlers:
@@ -62,6 +60,9 @@ class Handlers:
         except Refused as exc:
             said = json.dumps({"errors": exc.errors}, ensure_ascii=False)
             return PlainTextResponse(said, 400)
+        except EmptyConfiguration:
+            message = "error, function_clause, []"
+            return JSONResponse({"code": "INTERNAL_ERROR", "message": message}, 500)
         except schema.Invalid as exc:
             message = (
                 "throw, {emqx_conf_schema,[#{kind => validation_error,"
@@ -93,15 +94,15 @@ class Handlers:
         return JSONResponse(self._show_connector(self._connector_of(request)))
 
     async def create_connector(self, request: Request) -> Response:
-        name, body = await _named_body(request)
+        name, conf = await _new(request, "post_connector", schema.connector)
         if name in self._resources.connectors:
             raise Refused("connector already exists", "ALREADY_EXISTS")
-        await self._resources.put_connector(name, schema.connector(body, "root"))
+        await self._resources.put_connector(name, conf)
         return JSONResponse(self._show_connector(self._resources.connectors[name]), 201)
 
     async def update_connector(self, request: Request) -> Response:
         connector = self._connector_of(request)
-        body = schema.unmasked(_without_identity(await read_object(request)), connector.conf)
+        body = schema.unmasked(await read_object(request), connector.conf)
         await self._resources.put_connector(connector.name, schema.connector(body, "root"))
         return JSONResponse(self._show_connector(self._resources.connectors[connector.name]))
 
@@ -117,8 +118,7 @@ class Handlers:
         return Response(status_code=_NO_BODY)
 
     async def probe_connector(self, request: Request) -> Response:
-        _, body = await _named_body(request)
-        conf = schema.connector(body, "root")
+        _, conf = await _new(request, "post_connector", schema.connector)
         target = Target.parse(str(conf["url"]))
         pool = Pool(target, size=1, pipelining=1, timeout=5.0, by_hash=False)
         try:
@@ -131,7 +131,7 @@ class Handlers:
         return JSONResponse({"code": "TEST_FAILED", "message": message}, 400)
 
     def _connector_of(self, request: Request) -> Connector:
-        return self._resources.connector(_name(request))
+        return self._resources.connector(_name(request, "connector"))
 
     def _show_connector(self, connector: Connector) -> object:
         used = [
@@ -139,6 +139,9 @@ class Handlers:
             for action in self._resources.actions.values()
             if action.connector is connector
         ]
+        status = {"status": connector.status}
+        if connector.status_reason:
+            status["status_reason"] = connector.status_reason
         return schema.masked(
             {
                 **connector.conf,
@@ -146,8 +149,8 @@ class Handlers:
                 "type": "http",
                 "actions": sorted(used),
                 "sources": [],
-                "status": connector.status,
-                "node_status": [{"node": NODE, "status": connector.status}],
+                **status,
+                "node_status": [{"node": NODE, **status}],
             }
         )
 
@@ -160,26 +163,27 @@ class Handlers:
         return JSONResponse(self._show_action(self._action_of(request)))
 
     async def create_action(self, request: Request) -> Response:
-        name, body = await _named_body(request)
+        name, conf = await _new(request, "post_bridge_v2", schema.action)
         if name in self._resources.actions:
-            raise Refused("action already exists", "ALREADY_EXISTS")
-        await self._resources.put_action(name, schema.action(body, "root"))
+            raise Refused("bridge already exists", "ALREADY_EXISTS")
+        await self._resources.put_action(name, conf)
         return JSONResponse(self._show_action(self._resources.actions[name]), 201)
 
     async def update_action(self, request: Request) -> Response:
         action = self._action_of(request)
-        body = schema.unmasked(_without_identity(await read_object(request)), action.conf)
-        await self._resources.put_action(action.name, schema.action(body, "root"))
+        body = schema.unmasked(await read_object(request), action.conf)
+        conf = schema.action(body, "root")
+        await self._resources.put_action(action.name, conf, keep_age=False)
         return JSONResponse(self._show_action(self._resources.actions[action.name]))
 
     async def delete_action(self, request: Request) -> Response:
-        action = self._action_of(request)
+        name = _name(request, "action")
         if request.query_params.get("also_delete_dep_actions") == "true":
-            for rule_id in self._resources.rules_of(action.name):
+            for rule_id in self._resources.rules_of(name):
                 rule = self._resources.rule(rule_id)
-                kept = [item for item in rule.actions if item != f"http:{action.name}"]
+                kept = [item for item in rule.actions if item != f"http:{name}"]
                 self._resources.put_rule(rule_id, Settings(rule.conf, actions=kept))
-        await self._resources.delete_action(action.name)
+        await self._resources.delete_action(name)
         return Response(status_code=_NO_BODY)
 
     async def enable_action(self, request: Request) -> Response:
@@ -188,7 +192,8 @@ class Handlers:
         return Response(status_code=_NO_BODY)
 
     async def action_metrics(self, request: Request) -> Response:
-        metrics = self._action_of(request).metrics()
+        found = self._resources.actions.get(_name(request, "action"))
+        metrics = HttpAction.no_metrics() if found is None else found.metrics()
         nodes = [{"node": NODE, "metrics": metrics}]
         return JSONResponse({"metrics": metrics, "node_metrics": nodes})
 
@@ -197,11 +202,11 @@ class Handlers:
         return Response(status_code=_NO_BODY)
 
     def _action_of(self, request: Request) -> HttpAction:
-        return self._resources.action(_name(request))
+        return self._resources.action(_name(request, "action"))
 
     def _show_action(self, action: HttpAction) -> object:
         status = action.status
-        reason = "" if status == "connected" else f"connector is {action.connector.status}"
+        reason = action.status_reason
         return schema.masked(
             {
                 **action.conf,
@@ -224,27 +229,51 @@ async def read_object(request: Request) -> Mapping[str, object]:
     return body
 
 
-async def _named_body(request: Request) -> tuple[str, Mapping[str, object]]:
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_IDENTITY = ("type", "name")
+
+
+async def _new(request: Request, kind: str, check: Callable[..., Settings]) -> tuple[str, Settings]:
+    """Name and configuration of a POST. Raises Invalid, as EMQX words it for `kind`."""
     body = await read_object(request)
-    name = body.get("name")
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name):
-        raise schema.Invalid("root.name", "required_field" if name is None else "bad name", name)
-    if body.get("type") != "http":
-        raise schema.Invalid("root.type", "the stand-in knows http only", body.get("type"))
-    return name, _without_identity(body)
+    if "type" in body and body["type"] != "http":
+        word = "bridge" if kind == "post_bridge_v2" else "connector"
+        raise schema.Invalid("root", f"unknown {word} type", body["type"], field_name="type")
+    try:
+        for key in _IDENTITY:
+            if body.get(key) is None:
+                raise schema.Invalid(f"root.{key}", "required_field")
+        checked = check(body, "root", more=_IDENTITY)
+    except schema.Invalid as exc:
+        if exc.path is not None:
+            exc.more["matched_type"] = f"bridge_http:{kind}"
+        raise
+    name = str(body["name"])
+    if not _NAME.fullmatch(name):
+        raise schema.Invalid(
+            None,
+            "Invalid name format. The name must begin with a letter or number (0-9, a-z, A-Z) and"
+            f" can only include underscores and hyphens as non-initial characters. Got: {name}",
+        )
+    if len(name) >= 255:
+        raise schema.Invalid(None, "Name length must be less than 255")
+    return name, checked
 
 
-def _without_identity(body: Mapping[str, object]) -> dict[str, object]:
-    """Without what a GET adds, so that an answer can be sent back."""
-    return {key: value for key, value in body.items() if key not in _SHOWN}
-
-
-def _name(request: Request) -> str:
+def _name(request: Request, what: str) -> str:
     """The name in `http:name`. Raises Missing."""
-    kind, _, name = request.path_params["id"].partition(":")
+    ident: str = request.path_params["id"]
+    kind, colon, name = ident.partition(":")
+    if not colon:
+        raise Missing(
+            f"Invalid {what} ID, should be of pattern {{type}}:{{name}}, but got: {ident}"
+        )
     if kind != "http":
-        raise Missing(f"Invalid id, it must be of format http:name: {request.path_params['id']}")
-    return str(name)
+        raise Missing(
+            f"{what.capitalize()} lookup failed: {what} named '{name}' of type {kind} does not"
+            " exist."
+        )
+    return name
 
 
 def _on(request: Request) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -9,13 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.demo.standin import schema
-from service.demo.standin.message import NODE, Message, rfc3339
+from service.demo.standin.message import NODE, Message, now_ms, rfc3339
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest_resources import read_object
 from service.demo.standin.rules import LoadedRule
 from service.rulesql import RuleException, SqlError, parse, to_json
 
 Handler = Callable[[Request], Awaitable[Response]]
+_ID = "^[A-Za-z0-9]+[A-Za-z0-9-_]*$"
 _SHOWN = ("id", "from", "created_at", "last_modified_at")
 
 
@@ -43,11 +45,10 @@ class Handlers:
             page, limit = int(query.get("page", "1")), int(query.get("limit", "100"))
         except ValueError:
             raise Refused("page and limit are integers") from None
-        if page < 1 or not 1 <= limit <= 10000:
-            raise Refused("page is at least 1, limit between 1 and 10000")
-        rules = reversed(self._resources.engine.rules.values())
-        found = [rule for rule in rules if _wanted(rule, query)]
-        found.sort(key=_created, reverse=True)
+        if page < 1 or limit < 1:
+            raise Refused("page and limit are at least 1")
+        rules = self._resources.engine.rules
+        found = [rules[id] for id in sorted(rules, reverse=True) if _wanted(rules[id], query)]
         at = (page - 1) * limit
         meta = {
             "count": len(found),
@@ -63,7 +64,7 @@ class Handlers:
         if not isinstance(rule_id, str):
             raise schema.Invalid("root.id", "expected a string", rule_id)
         if rule_id in self._resources.engine.rules:
-            raise Refused("Rule id already exists")
+            raise Refused("rule id already exists")
         return JSONResponse(_show(self._put(rule_id, body)), 201)
 
     async def rule(self, request: Request) -> Response:
@@ -91,39 +92,111 @@ class Handlers:
         body = await read_object(request)
         if "sql" not in body:
             raise schema.Invalid("root.sql", "required_field")
+        columns = _example(body.get("context", {}))
+        sql = str(body["sql"])
+        if not sql:
+            raise Refused("invalid_string")
         try:
-            rule = parse(str(body["sql"]))
+            rule = parse(sql)
         except SqlError as exc:
-            raise Refused(schema.parse_error(exc, str(body["sql"]))) from None
-        context = body.get("context", {})
-        if not isinstance(context, Mapping):
-            raise schema.Invalid("root.context", "expected an object", context)
-        if context.get("event_type", "message_publish") != "message_publish":
-            raise Refused("the stand-in tests message_publish only")
-        columns = Message(topic=str(context.get("topic", "")), payload=b"").columns()
-        columns.update({key: value for key, value in context.items() if key != "event_type"})
+            raise Refused(exc.emqx) from None
+        if columns is None or not rule.matches(str(columns["topic"])):
+            return _no_match()
         try:
-            matched = rule.matches(str(columns["topic"]))
-            output = rule.run(columns) if matched else None
-            answer = None if output is None else to_json(output)
+            output = rule.run(columns)
         except RuleException as exc:
             raise Refused(str(exc)) from None
-        if answer is None:
-            return JSONResponse({"code": "NOT_MATCH", "message": "SQL Not Match"}, 412)
-        return Response(answer, media_type="application/json")
+        if output is None:
+            return _no_match()
+        return Response(to_json(output), media_type="application/json")
 
     def _rule_of(self, request: Request) -> LoadedRule:
         return self._resources.rule(request.path_params["id"])
 
     def _put(self, rule_id: str, body: Mapping[str, object]) -> LoadedRule:
         conf = {key: value for key, value in body.items() if key not in _SHOWN}
-        return self._resources.put_rule(rule_id, schema.rule(conf, "root"))
+        try:
+            if not re.fullmatch(_ID[1:-1], rule_id):
+                raise schema.Invalid(
+                    "rule_engine.rules",
+                    schema.Term("invalid_map_key"),
+                    expected_data_type=_ID,
+                    got=schema.Term(f'"{rule_id}"'),
+                )
+            return self._resources.put_rule(
+                rule_id, schema.rule(conf, f"rule_engine.rules.{rule_id}")
+            )
+        except schema.Invalid as exc:
+            raise Refused(f"Bad Arguments: {exc.in_erlang()}") from None
 
 
-def _created(rule: LoadedRule) -> int:
-    created = rule.conf["created_at"]
-    assert isinstance(created, int)
-    return created
+def _no_match() -> Response:
+    return JSONResponse({"code": "NOT_MATCH", "message": "SQL Not Match"}, 412)
+
+
+def _example(context: object) -> dict[str, object] | None:
+    """The columns of a tried message, EMQX's own where `context` names none.
+
+    None for an event that is no message. Raises Refused in EMQX's words.
+    """
+    if not isinstance(context, Mapping):
+        raise schema.Invalid("root.context", schema.expected("map"), context)
+    event = context.get("event_type")
+    if event not in _EVENTS:
+        reason = '<<"unknown event type">>'
+        raise _bad_context(
+            reason=reason, value=event or schema.Term("undefined"), field_name="event_type"
+        )
+    if event != "message_publish":
+        return None
+    payload = context.get("payload", '{"msg": "hello"}')
+    if not isinstance(payload, str):
+        raise _bad_context(
+            where=".payload",
+            reason='#{expected => "binary()"}',
+            value=schema.Term(schema.erlang(payload, is_data=True)),
+            matched_type=schema.Term('"rule_engine:ctx_pub"'),
+        )
+    now = now_ms()
+    return {
+        **Message(topic="t/a", payload=b"", received_at=now).columns(),
+        "clientid": "c_emqx",
+        "username": "u_emqx",
+        "peerhost": "192.168.0.10",
+        "peername": "192.168.0.10:32781",
+        "client_attrs": {"test": "example"},
+        "flags": {},
+        "pub_props": {
+            "Message-Expiry-Interval": 30,
+            "Payload-Format-Indicator": 0,
+            "User-Property": {"foo": "bar"},
+            "User-Property-Pairs": [{"key": "foo"}, {"value": "bar"}],
+        },
+        "metadata": {"rule_id": f"sql_tester:{secrets.token_hex(8)}"},
+        **context,
+        "payload": payload,
+    }
+
+
+def _bad_context(*, reason: str, value: object, where: str = "", **more: object) -> Refused:
+    exc = schema.Invalid(f"rule_test.context{where}", schema.Term(reason), value, **more)
+    if "field_name" in more:
+        exc.more["field_name"] = schema.Term(str(more["field_name"]))
+    return Refused(f"Bad Arguments: {exc.in_erlang()}")
+
+
+_EVENTS = (
+    "message_publish",
+    "message_delivered",
+    "message_acked",
+    "message_dropped",
+    "client_connected",
+    "client_disconnected",
+    "client_connack",
+    "session_subscribed",
+    "session_unsubscribed",
+    "delivery_dropped",
+)
 
 
 def _wanted(rule: LoadedRule, query: Mapping[str, str]) -> bool:

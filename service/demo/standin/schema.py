@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from service.demo.standin.http import Target
@@ -23,18 +23,81 @@ _ABSENT = object()
 
 
 class Invalid(ValueError):
-    """A value that EMQX's schema refuses: where, why, and what it was."""
+    """A value that EMQX's schema refuses: where, why, what it was, and what else EMQX tells."""
 
-    def __init__(self, path: str, reason: object, value: object = None) -> None:
+    def __init__(
+        self, path: str | None, reason: object, value: object = _ABSENT, **more: object
+    ) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
         self.value = value
+        self.more = more
 
     def as_json(self) -> dict[str, object]:
         """In the words of EMQX."""
-        said = {"reason": self.reason, "path": self.path, "kind": "validation_error"}
-        return said if self.reason == "required_field" else {"value": self.value, **said}
+        said = {**self.more, "kind": "validation_error"}
+        if self.reason is not None:
+            said["reason"] = self.reason
+        if self.path is not None:
+            said["path"] = self.path
+        if self.value is not _ABSENT:
+            said["value"] = self.value
+        return said
+
+    def in_erlang(self) -> str:
+        """The same as EMQX prints it for rules."""
+        said = self.as_json() | {"kind": Term("validation_error")}
+        if self.path is not None:
+            said["path"] = Term(f'"{self.path}"')
+        if self.reason == "required_field":
+            said["reason"] = Term("required_field")
+        return erlang(said)
+
+
+class Term(str):
+    """Printed as it is: an atom, or a term already in Erlang's words."""
+
+
+def erlang(value: object, *, is_data: bool = False) -> str:
+    """A JSON-like value as Erlang prints it; the keys of data are binaries, others atoms."""
+    if isinstance(value, Term):
+        return str(value)
+    if isinstance(value, Mapping):
+        pairs = sorted(value.items(), key=lambda pair: pair[0].strip("'"))
+        inside = (
+            f"{erlang(key) if is_data else key} => {erlang(item, is_data=is_data)}"
+            for key, item in pairs
+        )
+        return "#{" + ",".join(inside) + "}"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value) if isinstance(value, int | float) else f'<<"{value}">>'
+
+
+def expected(kind: str) -> dict[str, object]:
+    return {"expected": f"{kind}()"}
+
+
+def unknown_fields(given: Mapping[str, object], known: Iterable[str], path: str) -> None:
+    """Raises Invalid for keys that are none of `known`."""
+    names = set(known)
+    if unknown := sorted(set(given) - names):
+        unmatched = sorted(names - set(given))
+        more = {"unknown": _first(unknown), "unmatched": _first(unmatched)}
+        raise Invalid(path, "unknown_fields", **more)
+
+
+def _first(names: list[str]) -> str:
+    return ",".join([*names[:2], "..."] if len(names) > 2 else names)
+
+
+class _NotIt(Exception):
+    """A value that a check refuses, with EMQX's reason."""
+
+    def __init__(self, reason: object) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +108,7 @@ class _Value:
 
 def _text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("expected a string")
+        raise _NotIt(expected("binary"))
     return value
 
 
@@ -53,7 +116,7 @@ def _boolean(value: object) -> object:
     if value in ("true", "false"):
         return value == "true"
     if not isinstance(value, bool):
-        raise ValueError("expected a boolean")
+        raise _NotIt(expected("boolean"))
     return value
 
 
@@ -61,7 +124,7 @@ def _at_least(least: int) -> Callable[[object], object]:
     def check(value: object) -> object:
         number = int(value) if isinstance(value, str) and value.isdigit() else value
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
-            raise ValueError(f"expected an integer >= {least}")
+            raise _NotIt(expected("pos_integer" if least else "non_neg_integer"))
         return number
 
     return check
@@ -70,33 +133,44 @@ def _at_least(least: int) -> Callable[[object], object]:
 def _one_of(*values: str) -> Callable[[object], object]:
     def check(value: object) -> object:
         if value not in values:
-            raise ValueError(f"expected one of {', '.join(values)}")
+            raise _NotIt("unable_to_convert_to_enum_symbol")
         return value
 
     return check
 
 
 def _duration(value: object) -> object:
-    seconds(value)
+    try:
+        seconds(value)
+    except ValueError:
+        raise _NotIt("Not a valid duration") from None
     return value
 
 
 def _size(value: object) -> object:
-    size(value)
+    try:
+        size(value)
+    except ValueError:
+        raise _NotIt("Not a valid size") from None
     return value
 
 
 def _url(value: object) -> object:
-    Target.parse(str(_text(value)))
+    text = str(_text(value))
+    try:
+        Target.parse(text)
+    except ValueError:
+        missing = "host" if ":" in text else "scheme"
+        raise Invalid(None, f"Missing {missing} in URL: {text}") from None
     return value
 
 
 def _headers(value: object) -> object:
     if not isinstance(value, Mapping):
-        raise ValueError("expected an object")
+        raise _NotIt(expected("map"))
     headers = {str(key): str(item) for key, item in value.items()}
     if any(set(key + item) & set("\r\n") for key, item in headers.items()):
-        raise ValueError("a header with a line break")
+        raise _NotIt("a header with a line break")
     return headers
 
 
@@ -146,7 +220,7 @@ _ACTION: _Shape = {
         "headers": _Value(_headers, _DEFAULT_HEADERS),
         "max_retries": _Value(_at_least(0), 2),
         "method": _Value(_one_of("post", "put", "get", "delete"), "post"),
-        "path": _Value(_text, ""),
+        "path": _Value(_text, _ABSENT),
     },
     "resource_opts": {
         "health_check_interval": _Value(_duration, "15s"),
@@ -177,14 +251,14 @@ _REPUBLISH: _Shape = {
 }
 
 
-def connector(conf: object, path: str) -> Settings:
-    """A connector with its defaults. Raises Invalid."""
-    return _checked(_CONNECTOR, conf, path)
+def connector(conf: object, path: str, *, more: tuple[str, ...] = ()) -> Settings:
+    """A connector with its defaults; `more` may stand beside. Raises Invalid."""
+    return _checked(_CONNECTOR, conf, path, more)
 
 
-def action(conf: object, path: str) -> Settings:
-    """An action with its defaults. Raises Invalid."""
-    return _checked(_ACTION, conf, path)
+def action(conf: object, path: str, *, more: tuple[str, ...] = ()) -> Settings:
+    """An action with its defaults; `more` may stand beside. Raises Invalid."""
+    return _checked(_ACTION, conf, path, more)
 
 
 def rule(conf: object, path: str) -> Settings:
@@ -194,7 +268,7 @@ def rule(conf: object, path: str) -> Settings:
     try:
         parse(sql)
     except SqlError as exc:
-        raise Invalid(f"{path}.sql", parse_error(exc, sql), sql) from None
+        raise Invalid(f"{path}.sql", Term(parse_error(exc, sql)), sql) from None
     actions = checked["actions"]
     if not isinstance(actions, list):
         raise Invalid(f"{path}.actions", "expected an array", actions)
@@ -215,31 +289,39 @@ def parse_error(exc: SqlError, sql: str) -> str:
 
 def _rule_action(item: object, path: str) -> object:
     if isinstance(item, str):
+        if ":" not in item:
+            raise Invalid(None, f"should be of pattern {{type}}:{{name}}, but got: {item}")
         return item
-    if not isinstance(item, Mapping) or item.get("function") not in ("republish", "console"):
+    if not isinstance(item, Mapping):
         raise Invalid(path, "neither an action's id nor republish nor console", item)
-    if item["function"] == "console":
+    if item.get("function") == "console":
         return {"function": "console"}
-    args = _checked(_REPUBLISH, item.get("args", {}), f"{path}.args")
+    if item.get("function") != "republish":
+        raise Invalid(None, Term("unknown_action_function"))
+    try:
+        args = _checked(_REPUBLISH, item.get("args", {}), f"{path}.args")
+    except Invalid as exc:
+        exc.more["matched_type"] = Term('"rule_engine:builtin_action_republish"')
+        raise
     return {"args": dict(args), "function": "republish"}
 
 
-def _checked(shape: _Shape, conf: object, path: str) -> Settings:
+def _checked(shape: _Shape, conf: object, path: str, more: tuple[str, ...] = ()) -> Settings:
     if not isinstance(conf, Mapping):
-        raise Invalid(path, "expected an object", conf)
-    for key in conf:
-        if key not in shape:
-            raise Invalid(f"{path}.{key}", "unknown_fields", conf[key])
+        raise Invalid(path, expected("map"), conf)
+    unknown_fields(conf, (*shape, *more), path)
     checked = Settings()
     for key, kind in shape.items():
         here = f"{path}.{key}"
         if not isinstance(kind, _Value):
+            if key == "parameters" and conf.get(key) is None:
+                raise Invalid(here, "required_field")
             checked[key] = dict(_checked(kind, conf.get(key, {}), here))
         elif conf.get(key) is not None:
             try:
                 checked[key] = kind.check(conf[key])
-            except ValueError as exc:
-                raise Invalid(here, str(exc), conf[key]) from None
+            except _NotIt as exc:
+                raise Invalid(here, exc.reason, conf[key]) from None
         elif kind.default is _REQUIRED:
             raise Invalid(here, "required_field")
         elif kind.default is not _ABSENT:

@@ -74,6 +74,11 @@ class MqttBroker:
         return sum(session.link is not None for session in self.sessions.values())
 
     @property
+    def connection_count(self) -> int:
+        """Sockets, whether their clients have said CONNECT or not."""
+        return sum(len(listener.sockets) for listener in self._listeners.values())
+
+    @property
     def subscription_count(self) -> int:
         return sum(len(session.subscriptions) for session in self.sessions.values())
 
@@ -113,6 +118,18 @@ class MqttBroker:
             else:
                 self.retained.pop(message.topic, None)
         return self.dispatch(message)
+
+    def find_retained(self, topic: str) -> Message | None:
+        """The first that this topic or topic filter matches."""
+        now = now_ms()
+        return next(
+            (
+                message
+                for name, message in self.retained.items()
+                if matches(topic, name) and seconds_left(message, now) != 0
+            ),
+            None,
+        )
 
     def dispatch(self, message: Message) -> int:
         """To subscribers alone."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import http
 import logging
 from typing import TYPE_CHECKING, cast
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidState, ProtocolError
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -136,17 +135,19 @@ class WebSocket(TcpSocket):
         self._waiting = asyncio.get_running_loop().call_later(FIRST_PACKET, self.abort)
 
     def write(self, data: bytes) -> None:
-        try:
+        if self._is_open():
             self._protocol.send_binary(data)
-        except InvalidState:  # the closing handshake has begun
-            return
-        self._flush()
+            self._flush()
+
+    def _is_open(self) -> bool:
+        """False before the handshake, and once the closing handshake has begun."""
+        return self._protocol.state is State.OPEN and self._protocol.close_rcvd is None
 
     def close(self) -> None:
         if self._ending is None:
-            with contextlib.suppress(InvalidState, ProtocolError):
+            if self._is_open():
                 self._protocol.send_close(1000)
-            self._flush()
+                self._flush()
             super().close()
 
     def data_received(self, data: bytes) -> None:
@@ -196,8 +197,8 @@ class WebSocket(TcpSocket):
         for data in self._protocol.data_to_send():
             if data:
                 TcpSocket.write(self, data)
-            elif self._transport.can_write_eof() and not self._transport.is_closing():
-                self._transport.write_eof()
+            else:  # the WebSocket is at its end, in order or for a fault
+                TcpSocket.close(self)
 
 
 def _offers(headers: Headers) -> bool:

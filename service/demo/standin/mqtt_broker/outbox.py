@@ -50,7 +50,7 @@ class Outbox:
         self._client_id = client_id
         self._link: Link | None = None
         self._queue: deque[Delivery] = deque()
-        self._bytes = 0
+        self.queued_bytes = 0
         self._inflight: dict[int, Delivery | None] = {}  # None: PUBREC came, PUBREL is sent
         self._last_id = 0
         self.dropped = 0
@@ -89,8 +89,8 @@ class Outbox:
                 self._send(link, delivery)
                 return
         self._queue.append(delivery)
-        self._bytes += len(delivery.message.payload)
-        while len(self._queue) > MAX_QUEUED or self._bytes > MAX_QUEUED_BYTES:
+        self.queued_bytes += len(delivery.message.payload)
+        while len(self._queue) > MAX_QUEUED or self.queued_bytes > MAX_QUEUED_BYTES:
             self._drop()
 
     def pump(self) -> None:
@@ -137,7 +137,7 @@ class Outbox:
 
     def _pop(self) -> Delivery:
         delivery = self._queue.popleft()
-        self._bytes -= len(delivery.message.payload)
+        self.queued_bytes -= len(delivery.message.payload)
         return delivery
 
     def _drop(self) -> None:
