@@ -16,6 +16,8 @@ from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.worker import LEASE, Worker
+from service.emqx import losses, resources
+from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
@@ -29,6 +31,7 @@ from service.operations.actions import Actions
 from service.operations.events import Hub
 from service.operations.health import Health
 from service.operations.insights import Insights
+from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings
@@ -81,7 +84,16 @@ class Service:
             prefix=settings.emqx_prefix,
             tokens=settings.webhook_tokens,
         )
-        self.health = Health(self.store, self.emqx, self.breakers)
+        wanted = any(resources.replies(flow) for flow in flows.flows.values())
+        reply_tokens = settings.webhook_tokens if wanted else ()
+        self.admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin)
+        self.losses = LossWatch(
+            lambda: losses.read(self.admin, settings.emqx_prefix),
+            lambda: self.metrics.refused_for_good,
+            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, reply_tokens),
+        )
+        self.metrics.given_up.set_function(lambda: self.losses.lost)
+        self.health = Health(self.store, self.emqx, self.breakers, self.losses)
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)
 
@@ -140,6 +152,7 @@ class Service:
         self.publisher.start()
         self.worker.start()
         self.watchdog.start()
+        self.losses.start()
         log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
 
     async def _take_over(self) -> None:
@@ -175,6 +188,8 @@ class Service:
         self.watchdog.stop()
         await self.store.close()
         await self.gpt.close()
+        await self.losses.stop()
+        await self.admin.close()
         await self.emqx.close()
         log.info("stopped")
 

@@ -1,4 +1,4 @@
-"""`emqx-gpt emqx render / diff / apply / remove / doctor`: the broker's half as code.
+"""`emqx-gpt emqx render / diff / apply / remove / acl / doctor`: the broker's half as code.
 
 Exit codes: 0 fine; 1 a fault in settings or flows, or something doctor found; 2 EMQX differs;
 3 EMQX unreachable; 4 wrong API key; 5 the key may not do this; 6 SQL refused; 7 a name is
@@ -24,20 +24,14 @@ from service import settings as environment
 from service.cli.common import console, say_error
 from service.cli.emqx_view import show_finding, show_plan
 from service.emqx import names
-from service.emqx.apply import (
-    ApplyError,
-    apply,
-    compare,
-    connected,
-    ours,
-    read,
-    remove,
-    suited,
-    waiting_messages,
-)
+from service.emqx.acl import acl
+from service.emqx.apply import apply, connected
+from service.emqx.look import compare, read, suited, waiting_messages
 from service.emqx.management_api import EmqxAdmin
+from service.emqx.remove import ours, remove
 from service.emqx.render import render, render_filled
 from service.emqx.resources import Desired, build, target
+from service.emqx.run import ApplyError
 from service.errors import ConfigError, EmqxGptError
 from service.flows import Flows
 from service.settings import Settings
@@ -51,6 +45,7 @@ EXIT = {
     "sql_refused": 6,
     "broker_name_taken": 7,
     "broker_in_use": 7,
+    "broker_namespace": 5,
     "webhook_unreachable": 8,
     "webhook_token": 8,
     "webhook_busy": 8,
@@ -172,6 +167,17 @@ def remove_command(yes: Yes = False, prefix: Prefix = None) -> None:
                 typer.echo(f"- delete {step}")
             _confirm(yes, "Delete these?")
             await remove(admin, named, tell=typer.echo)
+
+    _run(work())
+
+
+@emqx_app.command("acl")
+def acl_command() -> None:
+    """Print what EMQX's access control has to allow devices, for acl.conf."""
+
+    async def work() -> None:
+        _, found = _load()
+        typer.echo(acl(found), nl=False)
 
     _run(work())
 

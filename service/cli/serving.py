@@ -15,9 +15,10 @@ from service import flows
 from service.bootstrap import Service
 from service.cli.common import run_async
 from service.cli.workers import run_workers
-from service.emqx.apply import ApplyError, apply_when_ready
+from service.emqx.apply import apply_when_ready
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired, build, target
+from service.emqx.run import ApplyError
 from service.errors import ConfigError, Fault
 from service.operations import logs
 from service.server import bind, make_server, serve

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from service.emqx import findings
-from service.emqx.apply import check_version, read, suited
 from service.emqx.findings import Finding, fail, ok, skip, warn
+from service.emqx.look import check_version, read, suited
 from service.emqx.loop import Loop
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Actual, Do, Plan, plan, uses

@@ -159,11 +159,18 @@ class EmqxAdmin:
     async def metrics(self, kind: Kind, ident: str) -> dict[str, float]:
         """The counters of an action or a rule, summed over the cluster."""
         answer = _object(await self._get(f"{_path(kind, ident)}/metrics"))
-        counters = answer.get("metrics")
+        return _numbers(answer.get("metrics"))
+
+    async def node_metrics(self, kind: Kind, ident: str) -> dict[str, dict[str, float]]:
+        """The same by node; nothing where there is no such resource."""
+        answer = await self._send("GET", f"{_path(kind, ident)}/metrics")
+        if answer.status_code == 404:
+            return {}
+        nodes = _object(self._checked(answer, ident)).get("node_metrics")
         return {
-            name: value
-            for name, value in (counters if isinstance(counters, dict) else {}).items()
-            if isinstance(value, int | float)
+            str(node.get("node")): _numbers(node.get("metrics"))
+            for node in (nodes if isinstance(nodes, list) else [])
+            if isinstance(node, dict)
         }
 
     async def _get(self, path: str, query: Mapping[str, int | str] | None = None) -> Any:
@@ -238,6 +245,11 @@ def _json(answer: httpx.Response) -> Any:
         return orjson.loads(answer.content)
     except orjson.JSONDecodeError:
         return answer.text
+
+
+def _numbers(counters: Any) -> dict[str, float]:
+    found = counters if isinstance(counters, dict) else {}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _object(answer: Any) -> Json:

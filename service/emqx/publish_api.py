@@ -60,7 +60,7 @@ class Emqx:
         # Made once: httpx takes longer to make a request than to send it.
         self._head = self._headers(key)
         self._admin_head = self._headers(admin or key)
-        self._reply_topic = reply_rule.topic(prefix)
+        self._reply_topic = reply_rule.topic(names.check_prefix(prefix))
         self._reply_keys = [reply_rule.key(token, prefix) for token in tokens]
         self._clock: float | None = None  # EMQX's minus time.monotonic(), in seconds
         self._urls = {path: httpx.URL(f"{url}/api/v5{path}") for path in (_ONE, _BULK)}

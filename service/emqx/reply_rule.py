@@ -75,6 +75,16 @@ def sql(prefix: str, keys: Sequence[str]) -> str:
     )
 
 
+def fault(rule: Mapping[str, Any] | None, keys: Sequence[str]) -> str | None:
+    """Why replies through the rule would not arrive; None where it obeys one of `keys`."""
+    apply = "emqx-gpt emqx apply mends it"
+    if rule is None:
+        return f"EMQX has no reply rule: replies to binary Correlation-Data are lost; {apply}"
+    if not any(f"'{each}'" in str(rule.get("sql", "")) for each in keys):
+        return f"the reply rule in EMQX does not obey our signature; {apply}"
+    return None
+
+
 def without_keys(rule_sql: str) -> str:
     """The SQL as it is rendered before its keys are filled in, for showing and comparing."""
     return re.sub(r"'[0-9a-f]{64}'", lambda _: KEY_HOLE, rule_sql)

@@ -126,7 +126,7 @@ def build(
         action = ordered if flow.ordered else plain
         rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
         topics[ident] = sample_topic(flow)
-    if any(_replies(flow) for flow in flows.flows.values()):
+    if any(replies(flow) for flow in flows.flows.values()):
         keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
         sql = reply_rule.sql(prefix, keys)
         rules[names.reply_id(prefix)] = _rule(sql, [reply_rule.ACTION], names.REPLY_SAYS)
@@ -197,7 +197,7 @@ def _rule(sql: str, actions: list[Any], description: str) -> dict[str, Any]:
     return {"description": description, "enable": True, "sql": sql, "actions": actions}
 
 
-def _replies(flow: Flow) -> bool:
+def replies(flow: Flow) -> bool:
     """Whether a reply of this flow may carry a requester's Correlation-Data."""
     return bool(flow.reply or flow.error or flow.allow_response_topics)
 

@@ -40,7 +40,7 @@ def read(path: str | FilePath) -> str:
     try:
         return FilePath(path).read_bytes().decode("utf-8-sig")  # Windows editors put a BOM
     except FileNotFoundError:
-        hint = "write one (docs/flows.md), or point FLOWS at it"
+        hint = "write one with emqx-gpt init (docs/flows.md), or point FLOWS at it"
         fault = Fault(str(path), "there is no such file", hint=hint)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1

@@ -9,6 +9,7 @@ from service.emqx.publish_api import Emqx
 from service.errors import BrokerError, StoreError
 from service.inbox import Store
 from service.llm.circuit_breaker import CircuitBreakers
+from service.operations.losses import LossWatch
 
 READY_CACHE = 2.0  # seconds a look at the broker counts, so that probes cost it little
 
@@ -17,8 +18,11 @@ class Health:
     """One process's health. `outage` is why the broker takes nothing now; the publisher,
     which knows it first, writes it here."""
 
-    def __init__(self, store: Store, emqx: Emqx, breakers: CircuitBreakers) -> None:
+    def __init__(
+        self, store: Store, emqx: Emqx, breakers: CircuitBreakers, losses: LossWatch
+    ) -> None:
         self._store = store
+        self._losses = losses
         self._emqx = emqx
         self._breakers = breakers
         self._seen: BrokerError | None = None
@@ -57,9 +61,12 @@ class Health:
 
     async def _broker(self) -> dict[str, Any]:
         error = self.outage or await self._ping()
-        if error is None:
-            return {"ok": True}
-        return {"ok": False, "code": error.code, "message": error.message}
+        part: dict[str, Any] = {"ok": True}
+        if error is not None:
+            part = {"ok": False, "code": error.code, "message": error.message}
+        if (warning := self._losses.warning) is not None:
+            part["warning"] = warning
+        return part
 
     async def _ping(self) -> BrokerError | None:
         if time.monotonic() >= self._look_again:

@@ -37,6 +37,7 @@ class Metrics:
         self.refused = Counter(
             "emqx_gpt_refused", "Webhook calls not taken", ["code"], registry=registry
         )
+        self.refused_for_good = 0  # of these, without probes, what EMQX does not send again
         self.ended = Counter(
             "emqx_gpt_ended", "Requests ended", ["flow", "state", "error"], registry=registry
         )
@@ -65,6 +66,11 @@ class Metrics:
         self.backlog = Gauge("emqx_gpt_backlog", "Requests waiting", registry=registry)
         self.backlog_age = Gauge(
             "emqx_gpt_backlog_age_seconds", "Age of the oldest waiting request", registry=registry
+        )
+        self.given_up = Gauge(
+            "emqx_gpt_given_up",
+            "Messages that EMQX lost on their way to the webhook, since this process started",
+            registry=registry,
         )
         self.in_flight = Gauge("emqx_gpt_in_flight", "Model calls in flight", registry=registry)
 

@@ -99,7 +99,10 @@ class Webhook:
         # One line a minute for each reason: a full backlog would flood the log otherwise.
         if find(headers, b"user-agent") == webhook.PROBE.encode():
             log.debug("a probe of the broker's half was answered %d", error.status)
-        elif now - self._warned.get(error.code, -60.0) >= 60:
+            return error_response(error)
+        if error.status != Unavailable.status:
+            self._metrics.refused_for_good += 1  # EMQX drops the message, and counts it
+        if now - self._warned.get(error.code, -60.0) >= 60:
             self._warned[error.code] = now
             text = "webhook answered %d: %s"
             log.warning(text, error.status, error.message, extra={"code": error.code})

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from service.emqx.apply import apply, remove
+from service.emqx.apply import apply
 from service.emqx.management_api import EmqxAdmin
+from service.emqx.remove import remove
 from service.emqx.resources import Desired, Kind, Target, build, target
 from service.flows import parse
 from tests.contract import brokers
@@ -109,9 +110,11 @@ class Setup:
     def client_id(self, name: str) -> str:
         return f"emqxgpt-test-{self.run_id}-{name}"
 
-    def named_device(self, client_id: str) -> AbstractContextManager[Device]:
+    def named_device(
+        self, client_id: str, *, will: tuple[str, str] | None = None
+    ) -> AbstractContextManager[Device]:
         """A client that calls itself exactly so."""
-        return device(self.broker, client_id)
+        return device(self.broker, client_id, will=will)
 
 
 FLOWS = """

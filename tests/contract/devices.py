@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from tests.contract.brokers import Broker
 
@@ -55,6 +57,13 @@ class Device:
         self._client.subscribe(topic, 1)
         assert self._granted.wait(30), f"subscription to {topic} not granted"
 
+    def drop(self) -> None:
+        """Go without a word: the broker publishes the will."""
+        self._client.loop_stop()
+        if (sock := self._client.socket()) is not None:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
     def wait(self, done: Callable[[list[Heard]], bool], timeout: float = 30.0) -> list[Heard]:
         """What was heard, once `done(heard)`."""
         end = time.monotonic() + timeout
@@ -76,11 +85,21 @@ class Device:
 
 
 @contextmanager
-def device(broker: Broker, client_id: str, *, version: int = 4) -> Iterator[Device]:
-    """A connected device; `version` 4 is MQTT 3.1.1, 5 is MQTT 5."""
+def device(
+    broker: Broker, client_id: str, *, version: int = 4, will: tuple[str, str] | None = None
+) -> Iterator[Device]:
+    """A connected device; `version` 4 is MQTT 3.1.1, 5 is MQTT 5. `will`: topic and payload."""
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id, protocol=version)
+    if will is not None:
+        client.will_set(*will, qos=1)
     connected = threading.Event()
-    client.on_connect = lambda *_: connected.set()
+
+    def on_connect(_: object, __: object, ___: object, reason: ReasonCode, ____: object) -> None:
+        # Not every CONNACK is a success: a client id may still be in clearing. paho tries again.
+        if not reason.is_failure:
+            connected.set()
+
+    client.on_connect = on_connect
     client.connect(broker.mqtt_host, broker.mqtt_port, keepalive=60)
     client.loop_start()
     try:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.emqx.apply import ApplyError, compare, read, remove
+from service.emqx.look import compare, read
 from service.emqx.management_api import EmqxAdmin
+from service.emqx.remove import remove
 from service.emqx.render import to_hocon
+from service.emqx.run import ApplyError
 from service.errors import BrokerError
 from tests.contract.conftest import Setup
 
@@ -76,6 +78,7 @@ def test_drift_is_seen_and_mended(fresh: Setup) -> None:
                 "description": action["description"],
                 "parameters": {**action["parameters"], "body": "${payload}", "max_retries": 3},
                 "resource_opts": {**action["resource_opts"], "inflight_window": 7},
+                **{key: action[key] for key in ("fallback_actions",) if key in action},
             },
         )
         rule = await admin.get("rule", fresh.rule("chat"))

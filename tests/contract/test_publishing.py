@@ -12,8 +12,8 @@ import pytest
 
 from service.domain import Publish
 from service.emqx import reply_rule
-from service.emqx.apply import remove
 from service.emqx.publish_api import Emqx
+from service.emqx.remove import remove
 from service.emqx.resources import target
 from service.errors import BrokerError
 from tests.contract.conftest import Setup, build_for, eventually
@@ -244,6 +244,27 @@ def test_the_reply_rule_is_for_nobody_else(setup: Setup) -> None:
         assert setup.rest("POST", "/publish", {"topic": topic, "payload": "last"}).is_success
         heard = victim.wait(bool)
     assert [one.payload for one in heard] == [b"last"]
+
+
+@pytest.mark.parametrize("client_id", ["http_api", "somebody"])
+def test_a_last_will_is_no_way_past_the_reply_rule(setup: Setup, client_id: str) -> None:
+    """A will has no peerhost and may come from any client id."""
+    topic = f"{setup.root}/answers/will"
+    internal = reply_rule.topic(setup.desired.prefix)
+    unsigned = json.dumps({"topic": topic, "payload": "x", "correlation": "AA==", "user": {}})
+    with setup.device("victim") as victim:
+        victim.subscribe(topic)
+        victim.subscribe(f"{setup.root}/wills")
+        for forged in (unsigned, envelope(setup, topic, token="guessed")):  # noqa: S106
+            with setup.named_device(client_id, will=(internal, forged)) as gone:
+                gone.drop()
+        # Wills do go out: this one is heard, and after it nothing of the others.
+        with setup.named_device(client_id, will=(f"{setup.root}/wills", "went")) as gone:
+            gone.drop()
+        victim.wait(lambda heard: len(heard) == 1)
+        assert setup.rest("POST", "/publish", {"topic": topic, "payload": "last"}).is_success
+        heard = victim.wait(lambda heard: len(heard) == 2)
+    assert [one.payload for one in heard] == [b"went", b"last"]
 
 
 def test_two_installations_do_not_answer_twice(setup: Setup) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.emqx.look import read
 from service.emqx.management_api import EmqxAdmin, Version
 from service.emqx.reasons import reason
 from service.errors import BrokerError
@@ -169,3 +170,55 @@ async def test_what_is_no_emqx(talk: Any) -> None:
     assert caught.value.code == "broker_strange"
     with pytest.raises(BrokerError):
         Version.parse("latest")
+
+
+async def test_rules_of_a_namespace_are_left_out_and_its_key_is_refused(talk: Any) -> None:
+    """EMQX 6.1 and later lists every namespace's unless it is asked for the global ones."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        if request.url.path.endswith("/rules"):
+            return httpx.Response(200, json={"data": []})
+        if "connectors" in request.url.path:
+            return httpx.Response(200, json={"name": "emqx_gpt", "namespace": "tenant1"})
+        return httpx.Response(404, json={"code": "NOT_FOUND", "message": "none"})
+
+    async with talk(answer) as admin:
+        with pytest.raises(BrokerError, match="namespace 'tenant1'") as caught:
+            await read(admin, "emqx_gpt")
+    assert caught.value.code == "broker_namespace"
+    assert [url for url in asked if "only_global=true" in url]
+
+
+async def test_a_403_names_role_and_scopes(talk: Any) -> None:
+    said = {"code": "UNAUTHORIZED_ROLE", "message": "no"}
+    async with talk(lambda _: httpx.Response(403, json=said)) as admin:
+        with pytest.raises(BrokerError) as caught:
+            await admin.version()
+    assert "role administrator" in caught.value.message
+    assert "data_integration and cluster_operations" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (204, None, None),
+        (400, {"code": "TEST_FAILED", "message": "Connection refused"}, "Connection refused"),
+        (400, {"code": "TEST_FAILED", "message": ""}, "no reason given"),
+    ],
+)
+async def test_an_address_is_tried_by_emqx(
+    talk: Any, status: int, body: Any, why: str | None
+) -> None:
+    sent: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append((request.url.path, json.loads(request.content)))
+        return httpx.Response(status, json=body) if body else httpx.Response(status)
+
+    async with talk(answer) as admin:
+        assert await admin.try_connector("http:emqx_gpt", {"url": "http://a"}) == why
+    assert sent == [
+        ("/api/v5/connectors_probe", {"type": "http", "name": "emqx_gpt", "url": "http://a"})
+    ]

@@ -10,11 +10,14 @@ import pytest
 
 from service.demo.standin.broker import StandIn
 from service.emqx import findings, names, reply_rule
-from service.emqx.apply import ApplyError, apply, compare, read, remove
+from service.emqx.apply import apply
+from service.emqx.look import compare, read
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do
+from service.emqx.remove import remove
 from service.emqx.render import to_hocon
 from service.emqx.resources import Desired
+from service.emqx.run import ApplyError
 from tests.contract.webhook import Webhook
 from tests.emqx.conftest import FLOWS, TOKEN, publish
 from tests.rig import eventually

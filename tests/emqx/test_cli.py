@@ -121,6 +121,20 @@ def test_what_render_filled_prints_is_in_step(here: Path, running: Broker) -> No
     assert emqx("diff").exit_code == 0
 
 
+def test_access_control_for_devices(here: Path) -> None:
+    """Lines that EMQX's acl.conf takes: deny the internal topics, then allow what flows need."""
+    printed = emqx("acl")
+    assert printed.exit_code == 0
+    lines = [line for line in printed.stdout.splitlines() if not line.startswith("%%")]
+    rules = "".join(lines).replace("\n", "")
+    assert rules == (
+        '{deny, all, all, [  "emqx-gpt/reply/#"]}.'
+        '{allow, all, publish, [  "lab/+/ask",  "sensors/+/telemetry",  "boilers/+",'
+        '  "cameras/+/snapshot"]}.'
+        '{allow, all, subscribe, [  "lab/+/say",  "alerts/+",  "cameras/+/said"]}.'
+    )
+
+
 def test_nobody_to_ask(here: Path) -> None:
     refused = emqx("apply")
     assert refused.exit_code == 1
@@ -182,7 +196,7 @@ def test_a_taken_name(here: Path, running: Broker) -> None:
 
 
 def test_refused_sql(here: Path) -> None:
-    where = "payload.x ==== 1"
+    where = "nosuch(payload.x) = 1"
     broken = f'[flows.a]\nrequest = "a"\nreply = "b"\nwhere = "{where}"\n'
     (here / "flows.toml").write_text(broken)
     refused = emqx("apply", "--yes")

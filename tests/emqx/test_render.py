@@ -16,7 +16,7 @@ from service.demo.standin.broker import StandIn
 from service.demo.standin.resources import Refused
 from service.domain import Publish
 from service.emqx import names, reply_rule
-from service.emqx.apply import compare
+from service.emqx.look import compare
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.render import render, render_filled
 from service.emqx.resources import build, target

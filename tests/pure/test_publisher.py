@@ -26,7 +26,7 @@ def one(name: str, size: int = 1) -> Publish:
 async def publishing(
     emqx: FakeEmqx, policy: PublishPolicy = SOON
 ) -> AsyncIterator[tuple[Publisher, Health, Metrics]]:
-    health, metrics = Health(None, emqx, None), Metrics()  # type: ignore[arg-type]
+    health, metrics = Health(None, emqx, None, None), Metrics()  # type: ignore[arg-type]
     publisher = Publisher(emqx, metrics, health, policy=policy)
     publisher.start()
     try:

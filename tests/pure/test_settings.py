@@ -153,3 +153,21 @@ def test_what_serve_needs(
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     found = load(monkeypatch, **dict.fromkeys(settings.SECRETS, "hush"))
     assert "hush" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://emqx.example:8443/api/v5", "leave /api/v5 out: https://emqx.example:8443"),
+        ("https://emqx.example:8443/api/v5/", "leave /api/v5 out"),
+        ("http://key:secret@emqx:18083", "EMQX_API_KEY"),
+    ],
+)
+def test_an_address_of_emqx_with_more_than_belongs_there(url: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.load({}, emqx_url=url)
+    (fault,) = caught.value.faults
+    assert fault.where == "EMQX_URL"
+    assert said in fault.message
+    assert "secret" not in fault.message
+    assert settings.load({}, emqx_url="https://front.example/emqx").emqx_url.endswith("/emqx")
