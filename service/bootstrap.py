@@ -21,7 +21,7 @@ from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Store
+from service.inbox import Store, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
@@ -39,10 +39,6 @@ from service.settings import Settings
 SETTLE = 5.0  # seconds; EMQX sends again what it could not bring up to so much later
 
 log = logging.getLogger("emqx-gpt")
-
-
-def epoch_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Service:
@@ -76,7 +72,12 @@ class Service:
         url = settings.database_url.get_secret_value()
         self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
-        self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
+        self.gpt = Gpt(
+            providers,
+            keys,
+            concurrency=settings.max_concurrency,
+            granted=self.breakers.granted,
+        )
         self.emqx = Emqx(
             settings.emqx_url,
             settings.emqx_key,

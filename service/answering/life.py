@@ -21,7 +21,7 @@ from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flows
+from service.flows import Flow, Flows
 from service.inbox import Store
 from service.llm import retry
 from service.llm.answers import Completion
@@ -203,7 +203,7 @@ class Life:
         self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], completion: Completion
     ) -> Answer:
         flow, now = job.flow, self._now()
-        text, cut = shape.said(flow, completion.text)
+        text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut
         tokens = prompt.estimate(asked.text) + prompt.estimate(text)
         turn = Turn(asked.text, text, now, tokens)
@@ -213,9 +213,15 @@ class Life:
             text=text,
             model=completion.model,
             turn=turn if flow.history is not None else None,
-            keep_turns=prompt.kept(flow, turns, turn),
+            keep_turns=min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
+
+    def _said(self, flow: Flow, text: str) -> tuple[str, bool]:
+        """The text as it is published and remembered, and whether it was cut."""
+        if flow.speak or flow.max_length is not None:
+            return shape.said(flow, text)
+        return text, False
 
     def _refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
@@ -236,7 +242,7 @@ class Life:
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
             # Said at once: a spoken alert that waits for the model's recovery comes too late.
-            text, cut = shape.said(flow, flow.on_error.render(job.scope))
+            text, cut = self._said(flow, flow.on_error.render(job.scope))
             said = replies.reply(job, text, truncated=cut, error=error.code)
             said += replies.status(job, "failed", error.code)
             return Answer(

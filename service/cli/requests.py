@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from service import flows, settings
-from service.bootstrap import epoch_ms
 from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
-from service.inbox import Store, database
+from service.inbox import Store, database, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 

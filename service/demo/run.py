@@ -66,7 +66,9 @@ async def run(
         loop.add_signal_handler(number, stopped.set)
     # While the service starts again nobody answers the stand-in: no news in a demo.
     logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
-    logging.getLogger("emqx-gpt.requests").setLevel(logging.ERROR)  # the screen tells them
+    # What becomes of a request is on the screen; how a server wants to be asked is no trouble.
+    for name in ("emqx-gpt.requests", "emqx-gpt.model"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     found = load()
     if offline:
         settings = settings.model_copy(
@@ -163,6 +165,9 @@ async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> N
         await asyncio.sleep(LOOK)
         if (stamp := _stamp(path)) == seen:
             continue
+        if stamp is None:  # an editor may be putting the new file in its place
+            await asyncio.sleep(LOOK)
+            stamp = _stamp(path)
         seen = stamp
         try:
             await _changed(screen, demo, load())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -112,7 +113,12 @@ def _price_list(data: dict[str, Any], report: Report) -> str | None:
     """The one key of the file that is no table."""
     said = {"price_list": data["price_list"]} if "price_list" in data else {}
     found = _valid(File, (), said, report)[0]
-    return found.price_list if found else None
+    if found is None or found.price_list is None:
+        return None
+    if importlib.util.find_spec("genai_prices") is None:
+        hint = "pip install 'emqx-gpt[prices]'"
+        report.add(("price_list",), f"needs the package {found.price_list}", hint)
+    return found.price_list
 
 
 def _belongs(name: str) -> str:

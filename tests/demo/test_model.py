@@ -181,7 +181,7 @@ async def test_a_story_is_long_enough_to_be_streamed(client: AsyncOpenAI) -> Non
 
 
 async def test_a_huge_text_is_quoted_in_short(client: AsyncOpenAI) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await said(client, user("\x01 sensor and then " * 60_000))
     assert len(answer) < 400
 
@@ -229,7 +229,7 @@ async def test_it_starts_and_stops_without_leaving_anything() -> None:
         )
         chunks = aiter(stream)
         await anext(chunks)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(8):
             await model.stop()
         rest = [chunk async for chunk in chunks]  # a stream under way is finished in a hurry
         assert rest[-1].choices[0].finish_reason == "stop"
