@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve test lint types layers unit chaos bench clean
+.PHONY: help demo once serve test lint types layers unit gateways chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,8 @@ layers: $(VENV)/.test ## import-linter: imports go downward only
 unit: $(VENV)/.test ## All tests
 	$(BIN)/pytest -q -n auto
 
+gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
+
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long
 
@@ -49,6 +51,11 @@ $(VENV)/bin/python:
 	  { echo 'Python 3.11 or later is needed; name one: make PYTHON=python3.12'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
+
+.venv-gateways/.made:
+	$(PYTHON) -m venv .venv-gateways
+	.venv-gateways/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' 'llmock==0.2.2'
+	@touch $@
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'Installing (once) …'

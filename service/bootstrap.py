@@ -68,7 +68,12 @@ class Service:
         url = settings.database_url.get_secret_value()
         self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
-        self.gpt = Gpt(providers, keys, concurrency=settings.max_concurrency)
+        self.gpt = Gpt(
+            providers,
+            keys,
+            concurrency=settings.max_concurrency,
+            granted=self.breakers.granted,
+        )
         self.emqx = Emqx(
             settings.emqx_url,
             settings.emqx_key,

@@ -121,6 +121,7 @@ class ErrorKind(StrEnum):
 
     REQUEST = "request"  # this question, as it stands, will fail again
     MODEL = "model"  # this model will not do it; another one might
+    ANSWER = "answer"  # it answered, and was paid, with nothing that can be used
     PASSING = "passing"  # network, overload: the same call may succeed later
     RATE = "rate"  # the provider asks everyone to wait
     ACCOUNT = "account"  # key or quota: a person has to act; keep the backlog

@@ -206,7 +206,7 @@ class Life:
             text=text,
             model=completion.model,
             turn=turn if flow.history is not None else None,
-            keep_turns=prompt.kept(flow, turns, turn),
+            keep_turns=min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 

@@ -161,6 +161,10 @@ def options_of(flow: Flow) -> dict[str, Any]:
     extra: dict[str, Any] = dict(flow.params)
     if flow.temperature is not None:
         extra["temperature"] = flow.temperature
+    if flow.effort is not None:
+        extra["reasoning_effort"] = flow.effort
+    if flow.verbosity is not None:
+        extra["verbosity"] = flow.verbosity
     if flow.schema is not None:
         schema = {"name": flow.name.replace(".", "_")[:64], "schema": flow.schema}
         extra["response_format"] = {"type": "json_schema", "json_schema": schema}

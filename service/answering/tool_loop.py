@@ -35,31 +35,44 @@ class ToolLoop:
     async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Completion:
         """The model's last word, which fits the flow's schema. Raises ModelError, LostLease."""
         flow = job.flow
+        turns = sum(message["role"] == "assistant" for message in messages)
         steps = await self._resumed(job, messages)
         options = prompt.options_of(flow)
         corrected = False  # it may correct itself once, where its answer must fit a schema
         while True:
             if flow.tools and len(steps) >= ROUNDS:
                 options = {**options, "tool_choice": "none"}
+            question = Question(
+                flow.model,
+                tuple(messages),
+                options,
+                flow.max_tokens,
+                flow.timeout,
+                turns=turns,
+            )
             completion = await self._asker.ask(
-                Question(flow.model, tuple(messages), options, flow.max_tokens, flow.timeout),
+                question,
                 flow.fallback,
                 job.log,
                 left=max(1.0, (job.claimed.deadline - self._now()) / 1000),
                 on_delta=stream.delta if stream else None,
                 on_restart=stream.restart if stream else None,
             )
+            if completion.dropped:
+                messages[:] = question.without_turns(completion.dropped)
+                turns -= completion.dropped
             if completion.tool_calls and len(steps) < ROUNDS:
                 if stream is not None:  # what it said beside its calls is not the reply
                     stream.restart()
-                step = tools.step_of(job, len(steps), completion.text, completion.tool_calls)
+                step = tools.step_of(job, len(steps), completion)
                 await self._carry_out(job, steps, step)
                 messages.extend(tools.as_messages(steps[-1]))
                 continue
             if completion.tool_calls and not completion.text.strip():
                 text = f"the model came to no answer in {ROUNDS} rounds of tool calls"
                 raise ModelError(text, code="model_rounds", kind=ErrorKind.MODEL)
-            if flow.schema is None or completion.tool_calls:
+            completion = replace(completion, turns=turns)
+            if flow.schema is None:
                 return completion
             fault, text = prompt.check_schema(completion.text, flow.schema)
             if fault is None:

@@ -7,7 +7,7 @@ the same `call_id`, and not at all if its tool says `at_most_once`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema
@@ -18,24 +18,27 @@ from service.answering.publisher import Publisher
 from service.domain import Publish
 from service.errors import BrokerError, MessageError
 from service.flows import Tool
-from service.llm.answers import ToolCall
+from service.llm.answers import Completion
 from service.mqtt.templates import Scope
 
 RESULT = 4000  # characters of a retained message the model gets to see
 
 
-def step_of(job: Job, number: int, text: str, calls: Sequence[ToolCall]) -> dict[str, Any]:
-    """A round as it is stored: the model's calls, each with its `call_id`, no results yet."""
+def step_of(job: Job, number: int, said: Completion) -> dict[str, Any]:
+    """A round as it is stored: the model's calls, each with its `call_id`, no results yet, and
+    what that model wants to see again with them."""
     return {
-        "text": text,
+        "text": said.text,
+        "echo": {"model": said.asked, "fields": dict(said.echo)},
         "calls": [
             {
                 "id": call.id or f"call_{number}_{index}",
                 "call_id": f"{job.claimed.id}-{number}-{index}",
                 "name": call.name,
                 "arguments": call.arguments,
+                **call.echo,
             }
-            for index, call in enumerate(calls)
+            for index, call in enumerate(said.tool_calls)
         ],
     }
 
@@ -47,6 +50,7 @@ def as_messages(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
             "id": call["id"],
             "type": "function",
             "function": {"name": call["name"], "arguments": call["arguments"]},
+            **({"extra_content": extra} if (extra := call.get("extra_content")) else {}),
         }
         for call in step["calls"]
     ]
@@ -54,7 +58,8 @@ def as_messages(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         {"role": "tool", "tool_call_id": call["id"], "content": result}
         for call, result in zip(step["calls"], step["results"], strict=True)
     ]
-    return [{"role": "assistant", "content": step["text"], "tool_calls": calls}, *results]
+    said = {"role": "assistant", "content": step["text"], "tool_calls": calls}
+    return [{**said, "echo": step.get("echo") or {}}, *results]
 
 
 async def carry_out(

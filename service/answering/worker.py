@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 
@@ -23,6 +24,7 @@ from service.llm.circuit_breaker import CircuitBreakers
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
 AHEAD = 4  # answered requests in hand for each that may be asked, while the broker is away
+MOMENT = 0.02  # seconds
 IDLE = 2.0  # seconds between looks when nothing falls due
 PURGE = 500  # requests removed at once
 UPKEEP = 60.0  # seconds between removals of old requests
@@ -141,28 +143,44 @@ class Worker:
         if free <= 0:
             await self._sleep(IDLE)
             return 0.0
-        flows, opens = self._open_flows()
-        lease_ms = int(self._lease * 1000)
-        claims = await self._store.claim(flows, min(free, BATCH), self._owner, lease_ms)
-        for claimed in claims.requests:
-            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
-        due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
-        if due > 0 or not claims.requests:
+        names, limited, opens = self._open_flows()
+        took, due = await self._take(names, min(free, BATCH))
+        for flows, room in limited:
+            # Beyond their limit they had better wait in the inbox than here.
+            more, _ = await self._take(flows, min(free - took, room))
+            if more:
+                await asyncio.sleep(MOMENT)  # until they stand in line for their model
+            took += more
+        if due > 0 or not took:
             await self._sleep(min(max(0.01, due), opens, IDLE))
         return 0.0
 
-    def _open_flows(self) -> tuple[list[str], float]:
-        """Flows one of whose providers may be called, and seconds until another opens."""
-        names, opens = [], IDLE
+    async def _take(self, flows: list[str], limit: int) -> tuple[int, float]:
+        """How many requests were taken up, and seconds until the next of these flows is due."""
+        if not flows or limit <= 0:
+            return 0, IDLE
+        claims = await self._store.claim(flows, limit, self._owner, int(self._lease * 1000))
+        for claimed in claims.requests:
+            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
+        due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
+        return len(claims.requests), due
+
+    def _open_flows(self) -> tuple[list[str], list[tuple[list[str], int]], float]:
+        """Flows one of whose models may be called; those of them whose models have shown a
+        limit, with the room that there is; and seconds until another opens."""
+        names, limited, opens = [], [], IDLE
         for flow in self._flows.flows.values():
-            wait = 0.0
+            room = math.inf
             if flow.on_error is None:  # such a flow speaks also when no model can
-                wait = self._breakers.closed(flow.models)
-            if wait <= 0:
+                room = self._breakers.room(flow.models)
+            if room == math.inf:
                 names.append(flow.name)
+            elif room >= 1:
+                limited.append(([flow.name], int(room)))
+                opens = min(opens, MOMENT)
             else:
-                opens = min(opens, max(wait, 0.01))
-        return names, opens
+                opens = min(opens, max(self._breakers.closed(flow.models), MOMENT))
+        return names, limited, opens
 
     async def _sleep(self, seconds: float) -> None:
         """Until something changes, at most so long."""

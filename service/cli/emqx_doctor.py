@@ -14,6 +14,7 @@ from service.emqx.publish_api import Emqx
 from service.emqx.resources import Desired
 from service.errors import ConfigError, ModelError
 from service.flows import Flows
+from service.llm import catalogue
 from service.llm.client import Gpt
 from service.settings import Settings
 
@@ -75,18 +76,13 @@ async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
     try:
         known = await gpt.models(provider)
     except ModelError as error:
-        if error.status == 404:
+        if error.status == 404 and " probably lacks " not in error.message:
             return skip(title, "its server has no list of models (GET /models)")
+        if error.code == "model_garbage":
+            return warn(title, error.message)
         hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
         return fail(title, error.message, hint)
-    except Exception as error:  # whatever answers there, the other findings come
-        said = f"its GET /models is no list of models ({type(error).__name__})"
-        return warn(title, said, "is /v1 missing at the end of its base URL?")
-    # Ollama lists llama3.2:latest for what is asked for as llama3.2.
-    # Gemini lists models/NAME.
-    listed = {name for full in known for name in (full, full.removesuffix(":latest"))}
-    listed |= {full.removeprefix("models/") for full in known}
-    if missing := [model for model in wanted if model not in listed]:
+    if missing := [model for model in wanted if not catalogue.listed(model, known)]:
         said = (
             f"it does not list {', '.join(missing)}: shut down, misspelt, or hidden from this key"
         )

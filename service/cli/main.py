@@ -14,6 +14,7 @@ from service.cli.common import console, fail_clearly, run_async
 from service.cli.emqx import emqx_app
 from service.cli.requests import requests_app
 from service.errors import ConfigError, Fault
+from service.llm.addresses import doubt
 
 app = typer.Typer(
     name="emqx-gpt",
@@ -164,10 +165,11 @@ def check(
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
     faults: list[Fault] = []
-    path, model = file or Path("flows.toml"), None
+    path, model, addresses = file or Path("flows.toml"), None, {}
     try:
         loaded = settings.load()
         path, model = file or loaded.flows, loaded.openai_model
+        addresses["OPENAI_BASE_URL"] = loaded.openai_base_url
     except ConfigError as error:
         faults.extend(error.faults)
     found = None
@@ -176,6 +178,12 @@ def check(
         faults.extend(in_file)
     except ConfigError as error:
         faults.extend(error.faults)
+    for name, provider in (found.providers if found else {}).items():
+        if provider.base_url is not None:
+            addresses[f"[providers.{name}] base_url"] = provider.base_url
+    for where, address in addresses.items():
+        if said := doubt(address):
+            faults.append(Fault(where, said, warning=True))
     out = console()
     for fault in faults:
         kind = "warning" if fault.warning else "error"

@@ -31,12 +31,6 @@ class Provider(ProviderKeys):
 
     name: str = DEFAULT_PROVIDER
 
-    @property
-    def max_tokens_name(self) -> str:
-        """Compatible servers know `max_tokens`; only OpenAI's own wants the long name."""
-        usual = "max_completion_tokens" if self.name == DEFAULT_PROVIDER else "max_tokens"
-        return self.max_tokens_param or usual
-
 
 @dataclass(frozen=True, slots=True)
 class Flow(FlowKeys):

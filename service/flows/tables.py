@@ -41,6 +41,28 @@ from service.flows.kinds import (
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.mqtt.templates import Template
 
+ServerKind = Literal[
+    "openai",
+    "azure",
+    "deepseek",
+    "qwen",
+    "kimi",
+    "zhipu",
+    "doubao",
+    "minimax",
+    "ollama",
+    "vllm",
+    "lmstudio",
+    "llamacpp",
+    "gemini",
+    "mistral",
+    "groq",
+    "openrouter",
+    "together",
+    "xai",
+    "litellm",
+    "generic",
+]  # what is known of each is in llm.providers
 FLOW_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _FORBID = ConfigDict(extra="forbid")
 
@@ -158,6 +180,12 @@ class FlowKeys:
         None, "Sent only if set: reasoning models refuse it.", ge=0, le=2
     )
     max_tokens: Count | None = key(None, "Longest answer, in tokens.")
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = key(
+        None, "How long a reasoning model may think; sent only if set."
+    )
+    verbosity: Literal["low", "medium", "high"] | None = key(
+        None, "How much the model says; sent only if set."
+    )
     timeout: Duration = key(60.0, 'Longest wait for one model call: "60s".')
     params: JsonTable = key(dict, "Anything else of the Chat Completions API, sent as it stands.")
     history: History | None = key(None, "Memory; off unless set.")
@@ -208,8 +236,14 @@ class ProviderKeys:
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = key(
         None, "Name of the environment variable with its key; none: no key."
     )
+    kind: ServerKind | None = key(
+        None, 'What it is, where its address does not tell: "ollama", "vllm", "litellm" …'
+    )
+    api: Literal["chat", "responses"] | None = key(
+        None, "Which of OpenAI's APIs it is asked by. Without it: chat, unless a model needs more."
+    )
     max_tokens_param: Literal["max_tokens", "max_completion_tokens"] | None = key(
-        None, "What this server calls max_tokens."
+        None, "What this server calls max_tokens. Without it: as is known of its kind."
     )
 
 

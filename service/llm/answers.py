@@ -1,4 +1,4 @@
-"""What a model answered, in one piece or in a stream's: text, tool calls, usage; never nothing."""
+"""What a model answered, whichever API and server it came from: never nothing, never half."""
 
 from __future__ import annotations
 
@@ -6,27 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
-from service.llm.usage import usage_of
+from service.llm import tool_calls
+from service.llm.contents import content_of, thinks
+from service.llm.markup import Separator
+from service.llm.tool_calls import Calls, ToolCall
 
+__all__ = ["Completion", "Gathered", "ToolCall", "garbage"]
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A tool the model wants called; `arguments` is JSON text as it came."""
+Tools = Mapping[str, Mapping[str, Any]]
+"""The JSON Schema of each tool's arguments, by its name."""
 
-    id: str
-    name: str
-    arguments: str
+_FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
+_FAILED = (
+    *("error", "network_error", "insufficient_system_resource", "abort", "aborted"),
+    *("malformed_function_call", "failed", "cancelled", "model_error"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model said. `truncated`: it hit its token limit. `reasoning` is for the operator:
-    it is never published and never remembered."""
+    """What the model said. `truncated`: it hit its token limit. `reasoning` is for the operator
+    alone. `echo` goes back with the tool calls, to the model that it came from. `turns`: so many
+    of the remembered exchanges fit its context, after `dropped` of them went. `asked`: the model
+    as flows.toml calls it.
+    """
 
     text: str
     model: str
@@ -34,127 +40,128 @@ class Completion:
     tool_calls: tuple[ToolCall, ...] = ()
     truncated: bool = False
     reasoning: str = ""
+    echo: Mapping[str, Any] = field(default_factory=dict)
+    dropped: int = 0
+    turns: int | None = None
+    asked: str = ""
 
 
-def read(content: bytes, model: ModelRef) -> Completion:
-    try:
-        document = orjson.loads(content)
-        choice = document["choices"][0]
-        message = choice["message"]
-        text = message.get("content") or ""
-        reason = choice.get("finish_reason")
-        calls = tuple(_tool_call(call) for call in message.get("tool_calls") or ())
-        if not isinstance(text, str):
-            raise TypeError("content")
-    except (orjson.JSONDecodeError, KeyError, IndexError, TypeError, AttributeError):
-        raise garbage() from None
-    usage = usage_of(document)
-    name = str(document.get("model") or model.model)
-    return _checked(text, message.get("refusal"), reason, calls, name, usage)
+def garbage(text: str = "something that is no completion") -> ModelError:
+    return ModelError(
+        f"the model's server answered with {text}", code="model_garbage", kind=ErrorKind.PASSING
+    )
 
 
-def garbage() -> ModelError:
-    text = "the model's server answered with something that is no completion"
-    return ModelError(text, code="model_garbage", kind=ErrorKind.PASSING)
+def _unusable(code: str, text: str) -> ModelError:
+    return ModelError(text, code=code, kind=ErrorKind.ANSWER)
 
 
-def _tool_call(call: Mapping[str, Any]) -> ToolCall:
-    """Some servers leave out the id, or write the arguments as an object."""
-    function = call["function"]
-    arguments = function.get("arguments") or ""
-    if not isinstance(arguments, str):
-        arguments = orjson.dumps(arguments).decode()
-    return ToolCall(str(call.get("id") or ""), str(function["name"]), arguments)
+class Gathered:
+    """One answer as it is gathered, from one piece or many. `restarted`: what `say` handed out
+    before turned out to be none of the answer.
+    """
 
+    def __init__(self, model: ModelRef, tools: Tools) -> None:
+        self.model = self.asked = str(model)
+        self.calls = Calls()
+        self.usage = Usage()
+        self.finish: str | None = None
+        self.refusal = ""
+        self.reasoning: list[str] = []
+        self.echo: dict[str, Any] = {}
+        self.restarted = False
+        self._tools = tools
+        self._separator = Separator(inside=thinks(model.model))
 
-def _checked(
-    text: str,
-    refusal: str | None,
-    reason: str | None,
-    calls: tuple[ToolCall, ...],
-    model: str,
-    usage: Usage,
-) -> Completion:
-    """An answer that can't be used is paid for as well."""
-    try:
-        return _usable(text, refusal, reason, calls, model, usage)
-    except ModelError as error:
-        error.usage = usage
-        raise
+    def say(self, content: Any) -> str:
+        """A message's or delta's content came; the text that is certain now. Raises TypeError."""
+        parts = content_of(content)
+        if parts.reasoning:
+            self.think(parts.reasoning)
+        text = self._separator.feed(parts.text)
+        self.restarted = self._separator.restarted
+        return text
 
+    def think(self, text: str) -> None:
+        """Reasoning that came in a field of its own."""
+        self._separator.sure()
+        self.reasoning.append(text)
 
-def _usable(
-    text: str,
-    refusal: str | None,
-    reason: str | None,
-    calls: tuple[ToolCall, ...],
-    model: str,
-    usage: Usage,
-) -> Completion:
-    """Cut short, filtered, refused, empty: never an empty reply."""
-    if reason == "content_filter":
-        raise ModelError(
-            "the model's content filter stopped the answer",
-            code="model_filtered",
-            kind=ErrorKind.REQUEST,
+    def rest(self) -> str:
+        """The text that became certain with the end."""
+        text = self._separator.end(cut=(self.finish or "").lower() == "length")
+        self.restarted = self._separator.restarted
+        return text
+
+    def completion(self) -> Completion:
+        """The whole. Raises ModelError: one that can't be used is paid for as well."""
+        try:
+            return self._completion()
+        except ModelError as error:
+            error.usage = self.usage
+            raise
+
+    def _completion(self) -> Completion:
+        finish = (self.finish or "").lower()
+        self.rest()
+        found = self._separator.separated
+        text, calls = found.text, self.calls.all()
+        if found.calls and not calls:
+            calls = self._written(found.calls)
+        elif not calls and (calls := tool_calls.calls_as_answer(text, self._tools)):
+            text = ""
+        if any(not call.name for call in calls):
+            raise garbage()
+        if calls and not self._tools:
+            calls = ()
+            if not text.strip():
+                raise _unusable("model_no_tools", "the model calls tools, and there are none")
+        if finish in _FILTERED:
+            raise ModelError(
+                "the model's content filter stopped the answer",
+                code="model_filtered",
+                kind=ErrorKind.REQUEST,
+            )
+        if finish in _FAILED:
+            raise ModelError(
+                f"the model broke off ({clean_word(finish)})",
+                code="model_broke_off",
+                kind=ErrorKind.PASSING,
+            )
+        if not text.strip() and not calls:
+            text = self.refusal or self._blank(finish)
+        reasoning = "\n".join(part for part in ("".join(self.reasoning), found.reasoning) if part)
+        return Completion(
+            text.strip(),
+            self.model,
+            self.usage,
+            calls,
+            truncated=finish == "length",
+            reasoning=reasoning,
+            echo=self.echo,
+            asked=self.asked,
         )
-    if not text.strip() and refusal:
-        text = refusal
-    if not text.strip() and not calls:
-        if reason == "length":
+
+    def _written(self, texts: tuple[str, ...]) -> tuple[ToolCall, ...]:
+        """Calls that the server handed over as text."""
+        calls = tool_calls.calls_in(texts, self._tools) if self._tools else ()
+        if calls is None:
+            raise _unusable(
+                "model_tool_text",
+                "the model's server hands tool calls over as text, and this one can't be read: "
+                "start it with the tool-call parser of its model",
+            )
+        return calls
+
+    def _blank(self, finish: str) -> str:
+        if finish == "length":
             raise ModelError(
                 "the model used up max_tokens before it said anything; raise max_tokens",
                 code="model_length",
                 kind=ErrorKind.REQUEST,
             )
-        raise ModelError("the model's answer was empty", code="model_empty", kind=ErrorKind.PASSING)
-    return Completion(text, model, usage, calls, truncated=reason == "length")
+        raise _unusable("model_empty", "the model's answer was empty")
 
 
-class Pieces:
-    """Gathers a stream's events into what a plain answer would have been."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._text: list[str] = []
-        self._refusal: list[str] = []
-        self._calls: dict[int, list[str]] = {}
-        self._reason: str | None = None
-        self._usage = Usage()
-
-    def add(self, event: Any) -> str:
-        """The text that came with it. Raises ModelError."""
-        try:
-            self._model = event.get("model") or self._model
-            if event.get("usage"):
-                self._usage = usage_of(event)
-            choices = event.get("choices")
-            return self._add(choices[0]) if choices else ""
-        except (AttributeError, KeyError, TypeError, IndexError):
-            raise garbage() from None
-
-    def _add(self, choice: Mapping[str, Any]) -> str:
-        self._reason = choice.get("finish_reason") or self._reason
-        delta = choice["delta"]
-        for call in delta.get("tool_calls") or ():
-            parts = self._calls.setdefault(call["index"], ["", "", ""])
-            function = call.get("function") or {}
-            for at, piece in enumerate((call.get("id"), *map(function.get, ("name", "arguments")))):
-                parts[at] += piece or ""
-        if delta.get("refusal"):
-            self._refusal.append(delta["refusal"])
-        text = delta.get("content") or ""
-        if not isinstance(text, str):
-            raise TypeError("content")
-        self._text.append(text)
-        return text
-
-    def completion(self) -> Completion:
-        if self._reason is None:
-            raise ModelError(
-                "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
-            )
-        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
-        refusal = "".join(self._refusal) or None
-        text = "".join(self._text)
-        return _checked(text, refusal, self._reason, calls, self._model, self._usage)
+def clean_word(text: str) -> str:
+    return "".join(char for char in text if char.isalnum() or char == "_")[:40]

@@ -20,7 +20,11 @@ from service.llm.prices import Prices
 from service.llm.retry import RetryPolicy
 
 OnCall = Callable[[str, str, float, Usage], None]
-_RANK = (ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING, ErrorKind.MODEL, ErrorKind.REQUEST)
+# An answer that was paid for and can't be used is not asked for again and again.
+_RANK = (
+    *(ErrorKind.ANSWER, ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING),
+    *(ErrorKind.MODEL, ErrorKind.REQUEST),
+)
 
 
 @dataclass(slots=True)
@@ -77,20 +81,26 @@ class Asker:
         worst: ModelError | None = None
         ends = time.monotonic() + left
         for model in (question.model, *fallback):
-            asked = question if model is question.model else replace(question, model=model)
-            turn = _Turn(asked, log, ends, on_delta, on_restart)
-            try:
-                return await self._retrying.copy()(self._call, turn)
-            except ModelError as error:
-                if error.kind is ErrorKind.REQUEST:
-                    raise
-                if worst is None or _RANK.index(error.kind) < _RANK.index(worst.kind):
-                    worst = error
+            dropped = 0
+            while True:
+                asked = _shortened(question, model, dropped)
+                turn = _Turn(asked, log, ends, on_delta, on_restart)
+                try:
+                    completion: Completion = await self._retrying.copy()(self._call, turn)
+                    return replace(completion, dropped=dropped) if dropped else completion
+                except ModelError as error:
+                    failure = error
+                # The model may have begun to speak before it failed.
+                if on_restart is not None:
+                    on_restart()
+                if failure.code != "model_too_long" or dropped >= question.turns:
+                    break
+                # Once with the newer half of its memory, once without any.
+                dropped = question.turns if dropped else (question.turns + 1) // 2
+            if worst is None or _RANK.index(failure.kind) < _RANK.index(worst.kind):
+                worst = failure
             if time.monotonic() >= ends:
                 break
-            # The model may have begun to speak before it failed.
-            if on_restart is not None:
-                on_restart()
         if worst is None:  # a flow always has a model
             raise AssertionError("no model to ask")
         raise worst
@@ -98,29 +108,31 @@ class Asker:
     async def _call(self, turn: _Turn) -> Completion:
         question, log = turn.question, turn.log
         model = question.model
-        waiting, left = self._breakers.wait(model), turn.ends - time.monotonic()
-        if waiting > 0 or left <= 0:
-            raise turn.failure or self._paused(model, waiting)
+        start = await self._breakers.turn(model, turn.ends)
+        left = turn.ends - time.monotonic()
+        if start is None or left <= 0:
+            if start is not None:
+                self._breakers.left(model, start)
+            raise turn.failure or self._paused(model)
         if turn.failure is not None and turn.on_restart is not None:
             turn.on_restart()
         if left < question.timeout:
             question = replace(question, timeout=left)
         began, clock = log.now(), time.monotonic()
-        self._breakers.enter(model)
         try:
-            completion = await self._gpt.ask(question, turn.on_delta)
+            completion = await self._gpt.ask(question, turn.on_delta, turn.on_restart)
         except ModelError as error:
             turn.failure = error
-            self._breakers.failed(model, error, log.id)
+            self._breakers.failed(model, error, log.id, start)
             log.add(began, model, error.code, error.message)
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage
             self._on_call(str(model), error.code, time.monotonic() - clock, usage)
             raise
         except BaseException:
-            self._breakers.left(model)
+            self._breakers.left(model, start)
             raise
-        self._breakers.succeeded(model)
+        self._breakers.succeeded(model, start)
         log.add(began, model, "ok")
         usage = self._billed(model, completion.usage)
         log.usage += usage
@@ -132,8 +144,9 @@ class Asker:
     def _billed(self, model: ModelRef, usage: Usage) -> Usage:
         return self._prices.billed(model, usage) if self._prices else usage
 
-    def _paused(self, model: ModelRef, waiting: float) -> ModelError:
+    def _paused(self, model: ModelRef) -> ModelError:
         last = self._breakers.last_error(model)
+        waiting = self._breakers.wait(model)
         code = last.code if last else "model_paused"
         message = last.message if last else f"model {model} is paused"
         return ModelError(message, code=code, kind=ErrorKind.RATE, retry_after=waiting)
@@ -143,14 +156,21 @@ class Asker:
     def _again(self, state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
         turn: _Turn = state.args[0]
-        return self.policy.repeats(error) and self._breakers.wait(turn.question.model) <= 0
+        again = self.policy.repeats(error, state.attempt_number)
+        return again and self._breakers.wait(turn.question.model) <= 0
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
         turn: _Turn = state.args[0]
-        late = time.monotonic() + state.upcoming_sleep >= turn.ends
-        return late or state.attempt_number >= self.policy.inner_attempts
+        return time.monotonic() + state.upcoming_sleep >= turn.ends
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         after = error.retry_after if isinstance(error, ModelError) else None
         return self.policy.inner_delay(state.attempt_number, after, random.random())
+
+
+def _shortened(question: Question, model: ModelRef, dropped: int) -> Question:
+    if model is question.model and not dropped:
+        return question
+    messages, turns = question.without_turns(dropped), question.turns - dropped
+    return replace(question, model=model, messages=messages, turns=turns)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -20,9 +21,16 @@ import orjson
 
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
-from service.llm.answers import Completion, Pieces, read
-from service.llm.refusals import broken, refused, status_error
+from service.llm import addresses, catalogue, chat, failures, learning, providers, responses
+from service.llm.answers import Completion
+from service.llm.chat import ChatAnswer, Question
+from service.llm.limits import Granted
+from service.llm.providers import Api, Dialect
+from service.llm.responses import ResponsesAnswer
 
+__all__ = ["Gpt", "OnDelta", "Question"]
+
+_V1 = "is /v1 missing in its address?"
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
@@ -33,34 +41,47 @@ _BROKEN = (
     aiohttp.ClientError,  # the SDK's transport lets some through, on what is no HTTP
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to ask. `options` go into the body as they are; `timeout` in seconds, in total."""
-
-    model: ModelRef
-    messages: tuple[Mapping[str, Any], ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    max_tokens: int | None = None
-    timeout: float = 60.0
+log = logging.getLogger("emqx-gpt.model")
 
 
 @dataclass(slots=True)
 class _Server:
-    """A provider's server: where it is asked, and what was learned of it."""
+    """A provider's server: where it is asked, and how its models want it, as far as learned."""
 
-    provider: Provider
     sdk: openai.AsyncOpenAI
-    url: httpx2.URL
+    base_url: str
     headers: httpx2.Headers
-    counts_streams: bool = True  # it knows stream_options
+    row: providers.Server
+    dialect: Dialect
+    learned: dict[str, Dialect] = field(default_factory=dict)
+    urls: dict[str, httpx2.URL] = field(default_factory=dict)
+
+    def url(self, endpoint: str) -> httpx2.URL:
+        if endpoint not in self.urls:
+            self.urls[endpoint] = httpx2.URL(addresses.join(self.base_url, endpoint))
+        return self.urls[endpoint]
+
+
+class _Refused(Exception):
+    """An answer that is none, as it came."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
 
 
 class Gpt:
-    """All providers behind one door. `keys` by provider name; pools fit `concurrency`."""
+    """All providers behind one door. `keys` by provider name; pools fit `concurrency`.
+
+    `granted` hears what a model's server says of its limits.
+    """
 
     def __init__(
-        self, providers: Mapping[str, Provider], keys: Mapping[str, str], *, concurrency: int
+        self,
+        servers: Mapping[str, Provider],
+        keys: Mapping[str, str],
+        *,
+        concurrency: int,
+        granted: Callable[[ModelRef, Granted], None] | None = None,
     ) -> None:
         limits = httpx2.Limits(
             max_connections=concurrency,
@@ -68,129 +89,231 @@ class Gpt:
             keepalive_expiry=KEEP_ALIVE,
         )
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
+        self._granted = granted
         self._servers = {
-            name: self._server(provider, keys.get(name) or "none")
-            for name, provider in providers.items()
+            name: self._server(provider, keys.get(name) or "") for name, provider in servers.items()
         }
 
     def _server(self, provider: Provider, key: str) -> _Server:
+        base_url = provider.base_url or providers.KINDS["openai"].address
         sdk = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=provider.base_url,
+            api_key=key or "none",
+            base_url=addresses.base_of(base_url),
             max_retries=0,
             timeout=None,
             http_client=self._http,
         )
+        row = providers.find(provider.kind, base_url)
+        if provider.api is not None:
+            row = replace(row, responses_for="")
         found = {**sdk.default_headers, **sdk.auth_headers}
-        headers = {name: value for name, value in found.items() if isinstance(value, str)}
-        url = sdk.base_url.join("chat/completions")
-        return _Server(provider, sdk, url, httpx2.Headers(headers))
+        headers = {name.lower(): value for name, value in found.items() if isinstance(value, str)}
+        del headers["authorization"]  # without a key none goes out: a wrong one may be refused
+        if key:
+            headers["authorization"] = f"Bearer {key}"
+        if key and row.key_header != "authorization":
+            headers[row.key_header] = key
+        dialect = providers.dialect_of(row, provider)
+        return _Server(sdk, base_url, httpx2.Headers(headers), row, dialect)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def ask(self, question: Question, on_delta: OnDelta | None = None) -> Completion:
-        """One call; with `on_delta` each piece of text is handed over as it comes.
+    async def ask(
+        self,
+        question: Question,
+        on_delta: OnDelta | None = None,
+        on_restart: Callable[[], None] | None = None,
+    ) -> Completion:
+        """One answer; with `on_delta` each piece of text is handed over as it comes, and
+        `on_restart` says that what came so far does not count.
 
-        Raises ModelError.
+        A server that refuses how it is asked is asked again as it wants it. Raises ModelError.
         """
         server = self._servers[question.model.provider]
-        with _errors(server, question):
-            async with asyncio.timeout(question.timeout):
-                async with self._answer(server, question, on_delta is not None) as response:
-                    if on_delta is None:
-                        return read(await response.aread(), question.model)
-                    pieces = Pieces(str(question.model))
-                    events = openai.AsyncStream(
-                        cast_to=object, response=response, client=server.sdk
-                    )
-                    async for event in events:
-                        if text := pieces.add(event):
-                            await on_delta(text)
-        return pieces.completion()
+        name = question.model.model
+        for _ in range(learning.MOST):
+            dialect = self._dialect(server, question)
+            stream = on_delta is not None or dialect.stream_only
+            make = chat.body if dialect.api is Api.CHAT else responses.body
+            body = make(question, dialect, stream=stream)
+            with _errors(server, question):
+                try:
+                    async with asyncio.timeout(question.timeout):
+                        return await self._asked(
+                            server, question, dialect, body, on_delta, on_restart
+                        )
+                except _Refused as refusal:
+                    learned = _lesson(dialect, body, refusal.response)
+                    if learned is None:
+                        raise
+            log.warning("model %s is asked in another way: %s", question.model, _said(learned))
+            server.learned[name] = learned
+        raise ModelError(
+            f"model {question.model} refused each way to ask it",
+            code="model_refused",
+            kind=ErrorKind.MODEL,
+        )
+
+    def _dialect(self, server: _Server, question: Question) -> Dialect:
+        dialect = server.learned.get(question.model.model, server.dialect)
+        if dialect.api is Api.CHAT and providers.needs_responses(
+            server.row, question.model.model, question.options
+        ):
+            return replace(dialect, api=Api.RESPONSES)
+        return dialect
+
+    async def _asked(
+        self,
+        server: _Server,
+        question: Question,
+        dialect: Dialect,
+        body: Mapping[str, Any],
+        on_delta: OnDelta | None,
+        on_restart: Callable[[], None] | None,
+    ) -> Completion:
+        chatting = dialect.api is Api.CHAT
+        answer = ChatAnswer(question) if chatting else ResponsesAnswer(question)
+        endpoint = chat.PATH if chatting else responses.PATH
+        async with self._send(server, "POST", endpoint, _json(body)) as response:
+            if self._granted and (said := Granted.read(response.headers)):
+                self._granted(question.model, said)
+            async for event in _events(server, response):
+                await _hand_over(answer, answer.add(event), on_delta, on_restart)
+            await _hand_over(answer, answer.rest(), on_delta, on_restart)
+        return answer.completion()
 
     @contextlib.asynccontextmanager
-    async def _answer(
-        self, server: _Server, question: Question, stream: bool
+    async def _send(
+        self, server: _Server, method: str, endpoint: str, content: bytes | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """The response to a question, its body not read yet. Raises what `_errors` takes."""
-        body = _body(server, question, stream)
-        response = await self._send(server, body)
-        if "stream_options" in body and await _unknown(response, "stream_options"):
-            server.counts_streams = False  # its tokens are not counted, but it answers
-            del body["stream_options"]
-            response = await self._send(server, body)
+        """The response, its body not read yet. Raises _Refused, and what `_errors` takes."""
+        request = httpx2.Request(
+            method, server.url(endpoint), headers=server.headers, content=content
+        )
+        response = await self._http.send(request, stream=True)
         try:
             if not response.is_success:
                 await response.aread()
-                raise refused(response)
+                raise _Refused(response)
             yield response
         finally:
             await response.aclose()
-
-    async def _send(self, server: _Server, body: Mapping[str, Any]) -> httpx2.Response:
-        request = httpx2.Request("POST", server.url, headers=server.headers, content=_json(body))
-        return await self._http.send(request, stream=True)
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
         server = self._servers[provider]
         question = Question(ModelRef(provider, "-"), (), timeout=10.0)
-        with _errors(server, question):
+        with _errors(server, question, "models"):
             async with asyncio.timeout(question.timeout):
-                page = await server.sdk.models.list()
-                return [model.id for model in page.data]
+                async with self._send(server, "GET", "models") as response:
+                    found = catalogue.names(await response.aread(), server.row.model_prefix)
+        if found is None:
+            raise ModelError(
+                _with_doubt(f"its GET /models is no list of models: {_V1}", server),
+                code="model_garbage",
+                kind=ErrorKind.PASSING,
+            )
+        return found
+
+
+async def _events(server: _Server, response: httpx2.Response) -> AsyncIterator[Any]:
+    """What came: one document, or a stream's events, whatever was asked for."""
+    kind = response.headers.get("content-type", "")
+    if "event-stream" not in kind:
+        content = await response.aread()
+        if not content.lstrip().startswith((b"data:", b"event:")):
+            yield orjson.loads(content)
+            return
+    async for event in openai.AsyncStream(cast_to=object, response=response, client=server.sdk):
+        yield event
+
+
+def _lesson(dialect: Dialect, body: Mapping[str, Any], answer: httpx2.Response) -> Dialect | None:
+    if answer.status_code not in learning.STATUSES:
+        return None
+    return learning.lesson(dialect, body, answer.text[:4000])
+
+
+def _said(dialect: Dialect) -> str:
+    """A dialect for the log: what differs from the usual."""
+    usual = Dialect()
+    names = ("max_tokens", "system", "schemas", "tool_id", "stream_only", "stream_usage", "api")
+    found = [
+        f"{name} = {getattr(dialect, name)}"
+        for name in names
+        if getattr(dialect, name) != getattr(usual, name)
+    ]
+    if dialect.without:
+        found.append(f"without {', '.join(sorted(dialect.without))}")
+    return ", ".join(found) or "as usual"
 
 
 @contextlib.contextmanager
-def _errors(server: _Server, question: Question) -> Iterator[None]:
-    """The SDK's errors in our words."""
+def _errors(server: _Server, question: Question, endpoint: str = chat.PATH) -> Iterator[None]:
+    """All that can go wrong in our words."""
+    url = addresses.shown(str(server.url(endpoint)))
     try:
         yield
-    except openai.APIStatusError as error:
-        raise status_error(error, question.model) from None
+    except _Refused as refusal:
+        answer = refusal.response
+        error = failures.failure(
+            answer.status_code, answer.content, answer.headers, question.model, url
+        )
+        raise (_doubted(error, server) if answer.status_code in (404, 405) else error) from None
+    except openai.APIError as error:  # an error event in a stream
+        if isinstance(error, openai.APIConnectionError):
+            raise _unreachable(error, server, question) from None
+        body = {"error": error.body}
+        raise failures.failure(200, body, {}, question.model, url) from None
     except _BROKEN as error:
-        reason = broken(error)
-        if reason is None:
-            raise ModelError(
-                f"the model did not answer within {question.timeout:.3g} s",
-                code="model_timeout",
-                kind=ErrorKind.PASSING,
-            ) from None
-        raise ModelError(
-            f"the model's server at {server.url.host} can't be reached: {reason}",
-            code="model_connection",
-            kind=ErrorKind.PASSING,
-        ) from None
+        raise _unreachable(error, server, question) from None
     except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
+        what = "what it sent is no JSON" if isinstance(error, ValueError) else type(error).__name__
+        text = f"the model's answer could not be read: {what}, from {url}"
         raise ModelError(
-            f"the model's answer could not be read: {type(error).__name__}",
-            code="model_garbage",
-            kind=ErrorKind.PASSING,
+            _with_doubt(text, server), code="model_garbage", kind=ErrorKind.PASSING
         ) from None
 
 
-def _body(server: _Server, question: Question, stream: bool) -> dict[str, Any]:
-    """Without usage in a stream no limit of tokens would hold; where a server can, that is."""
-    body = {
-        "model": question.model.model,
-        "messages": question.messages,
-        **question.options,
-    }
-    if question.max_tokens is not None:
-        body[server.provider.max_tokens_name] = question.max_tokens
-    if stream:
-        body["stream"] = True
-        if server.counts_streams:
-            body["stream_options"] = {"include_usage": True}
-    return body
+def _doubted(error: ModelError, server: _Server) -> ModelError:
+    return ModelError(
+        _with_doubt(error.message, server),
+        code=error.code,
+        kind=error.kind,
+        retry_after=error.retry_after,
+        status=error.status,
+    )
 
 
-async def _unknown(response: httpx2.Response, name: str) -> bool:
-    """Whether the server refused the request for an option that it does not know."""
-    if response.status_code not in (400, 422):
-        return False
-    return name.encode() in await response.aread()
+def _with_doubt(text: str, server: _Server) -> str:
+    doubt = addresses.doubt(server.base_url)
+    return f"{text}; {doubt}" if doubt else text
+
+
+def _unreachable(error: BaseException, server: _Server, question: Question) -> ModelError:
+    reason = failures.broken(error)
+    if reason is None:
+        text = f"the model did not answer within {question.timeout:.3g} s"
+        return ModelError(text, code="model_timeout", kind=ErrorKind.PASSING)
+    host = httpx2.URL(server.base_url).host
+    text = f"the model's server at {host} can't be reached: {reason}"
+    return ModelError(text, code="model_connection", kind=ErrorKind.PASSING)
+
+
+async def _hand_over(
+    answer: ChatAnswer | ResponsesAnswer,
+    text: str,
+    on_delta: OnDelta | None,
+    on_restart: Callable[[], None] | None,
+) -> None:
+    """A piece of an answer, to who listens."""
+    if on_delta is None:
+        return
+    if answer.restarted and on_restart is not None:
+        on_restart()
+    if text:
+        await on_delta(text)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

@@ -45,9 +45,13 @@ class RetryPolicy:
     break_first: float = 2.0
     break_cap: float = 60.0
 
-    def repeats(self, error: BaseException | None) -> bool:
-        """May the call be repeated within this attempt?"""
-        if not isinstance(error, ModelError) or error.kind is not ErrorKind.PASSING:
+    def repeats(self, error: BaseException | None, attempt: int) -> bool:
+        """May the call be repeated within this attempt? `attempt` calls were made."""
+        if not isinstance(error, ModelError):
+            return False
+        if error.kind is ErrorKind.ANSWER:  # it was paid for
+            return attempt == 1
+        if error.kind is not ErrorKind.PASSING or attempt >= self.inner_attempts:
             return False
         return (error.retry_after or 0) <= self.inner_cap
 
@@ -80,7 +84,7 @@ class RetryPolicy:
     ) -> Decision:
         """After a durable attempt failed in `error`; `tries` counts it; `left` is to the
         deadline."""
-        if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL):
+        if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL, ErrorKind.ANSWER):
             return GiveUp(error.code)
         wait = self.pause(error)
         if wait is not None:

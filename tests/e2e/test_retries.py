@@ -120,7 +120,7 @@ async def test_after_max_attempts_it_is_a_dead_letter_that_is_told(any_database,
     async with rig(any_database, **settings) as house, house.mqtt("say/ada") as ada:
         house.model.behave(lambda body: status(500))
         await ada.publish(TOPIC, b"hi")
-        assert (await message(ada))[1] == b"No answer: the model's server failed (500)."
+        assert (await message(ada))[1].startswith(b"No answer: the model's server failed (500): ")
         assert await results(house) == ["model_unavailable"] * 2 * QUICK.inner_attempts
         (request,) = await house.requests()
         assert (request["state"], request["error"]["code"]) == ("failed", "model_unavailable")
@@ -131,7 +131,7 @@ async def test_after_max_attempts_it_is_a_dead_letter_that_is_told(any_database,
 async def test_what_will_fail_again_is_told_at_once(database):
     faults = [
         (status(400, message="bad thing"), "model_refused", b"bad thing"),
-        (status(400, error_code="context_length_exceeded"), "model_refused", b"context length"),
+        (status(400, error_code="context_length_exceeded"), "model_too_long", b"context length"),
         (status(413), "model_refused", b"refused the request"),
         (status(422), "model_refused", b"refused the request"),
         (status(404), "model_not_found", b"does not exist or was shut down"),
@@ -225,7 +225,8 @@ async def test_a_rate_limit_does_not_turn_readyz_red(database):
         assert await eventually(paused) == {
             "ok": True,
             "code": "model_rate_limited",
-            "message": "the model's server asks to wait (429)",
+            "message": "the model's server asks to wait (429): "
+            "Rate limit reached. Please try again in 1s.",
             "providers": ["openai"],
         }
         assert (await house.http.get("/readyz")).status_code == 200

@@ -58,7 +58,7 @@ __all__ = [
 ]  # fmt: skip
 
 MODELS = ("gpt-5.4-mini", "gpt-5.4")
-_CHAT = "/v1/chat/completions"
+_ASKED = ("/v1/chat/completions", "/v1/responses")
 
 
 class FakeModel:
@@ -79,6 +79,7 @@ class FakeModel:
         self.keys = keys  # the API keys it takes, for chat and models; None: any
         self.record = record
         self.calls: list[Call] = []
+        self.listing: tuple[bytes, str] | None = None  # what /v1/models answers instead
         self.lookups = 0  # of GET /v1/models and GET /v1/models/{id}
         self.in_flight = 0
         self.peak = 0
@@ -165,10 +166,10 @@ class FakeModel:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        call = Call({}, headers, time.monotonic())
+        call = Call({}, headers, time.monotonic(), query=scope["query_string"].decode())
         exchange = Exchange(call, receive, send, self._released, next(self._numbers))
         known = self.keys is None or call.key in self.keys
-        if scope["path"] != _CHAT or scope["method"] != "POST":
+        if scope["path"] not in _ASKED or scope["method"] != "POST":
             await self._look_up(exchange, scope["path"], known)
             return
         try:
@@ -189,6 +190,9 @@ class FakeModel:
         one = next((each for each in offered if path == f"/v1/models/{each['id']}"), None)
         if not known:
             await status(401)(exchange)
+        elif path == "/v1/models" and self.listing:
+            content, kind = self.listing
+            await exchange.answer(200, content, [(b"content-type", kind.encode())])
         elif path == "/v1/models":
             await exchange.answer(200, orjson.dumps({"object": "list", "data": offered}))
         elif one:

@@ -18,6 +18,7 @@ class Call:
     ended: float | None = None
     gone: bool = False  # the client left before the answer; only steps that wait can tell
     outcome: str = ""  # the name of the last step that played
+    query: str = ""
 
     @property
     def messages(self) -> list[dict[str, Any]]:

@@ -155,7 +155,7 @@ async def test_who_listens_hears_when_a_model_begins_again(house: House) -> None
     house.server.script(stream_then_cut("one two three", 2), delay(0.01, ok("well said")))
     completion = await house.ask(on_delta=on_delta, on_restart=lambda: said.append("|"))
     assert completion.text == "well said"
-    assert "".join(said) == "one two |well said"
+    assert "".join(said) == "one two|well said"
 
 
 async def test_every_answer_is_paid_for_also_the_unusable_one(house: House) -> None:

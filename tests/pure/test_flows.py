@@ -116,7 +116,10 @@ parameters = { required = ["room"], properties = { room = {}, on = {} } }
     assert made.providers == {
         "openai": Provider(name="openai"),
         "local": Provider(
-            "http://localhost:11434/v1", "LOCAL_KEY", "max_completion_tokens", "local"
+            base_url="http://localhost:11434/v1",
+            api_key_env="LOCAL_KEY",
+            max_tokens_param="max_completion_tokens",
+            name="local",
         ),
     }
     assert made.prices == {"gpt-5.4-mini": Price(1, 2.5)}

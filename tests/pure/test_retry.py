@@ -28,7 +28,7 @@ def error(kind: ErrorKind, after: float | None = None) -> ModelError:
     ],
 )
 def test_what_is_repeated_within_an_attempt(failure: BaseException, repeats: bool) -> None:
-    assert POLICY.repeats(failure) is repeats
+    assert POLICY.repeats(failure, 1) is repeats
 
 
 @given(st.integers(1, 50), st.none() | st.floats(0, 1e6), st.floats(0, 1))
