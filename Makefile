@@ -10,11 +10,11 @@ RUN := $(BIN)/python -m service
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## Everything on this machine: broker, service, model, a play; Ctrl-C ends it
-	@$(RUN) demo
+demo: $(VENV)/.demo ## Your flows on this machine: broker, service, model, a play; Ctrl-C ends it
+	@$(BIN)/emqx-gpt demo $(ARGS)
 
 once: $(VENV)/.demo ## The same, but end after the play; fails unless every answer came
-	@$(RUN) demo --once
+	@$(BIN)/emqx-gpt demo --once $(ARGS)
 
 serve: $(VENV)/.demo ## Run the service with the settings of the environment and .env
 	@$(RUN) serve

@@ -20,7 +20,7 @@ from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Store
+from service.inbox import Store, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
@@ -36,10 +36,6 @@ from service.operations.watchdog import Watchdog
 from service.settings import Settings
 
 log = logging.getLogger("emqx-gpt")
-
-
-def epoch_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Service:

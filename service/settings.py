@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -155,6 +156,19 @@ def _plain(secret: SecretStr | None) -> str:
 
 def _tokens(secret: SecretStr | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in _plain(secret).split(",") if part.strip())
+
+
+def use_file(path: Path) -> None:
+    """Put the settings of a file into this process's environment. Raises ConfigError."""
+    try:
+        found = dotenv_values(path, encoding="utf-8")
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        fault = Fault(str(path), reason.lower(), hint="demo.env is there while the demo runs")
+        raise ConfigError(str(fault), (fault,)) from None
+    os.environ.update({name: value for name, value in found.items() if value is not None})
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

@@ -16,10 +16,11 @@ from pydantic import SecretStr
 
 from service import flows as flows_module
 from service.answering.publisher import STANDARD, PublishPolicy
-from service.bootstrap import Service, epoch_ms
+from service.bootstrap import Service
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
 from service.emqx.render import render_filled
+from service.inbox import epoch_ms
 from service.llm.retry import USUAL, RetryPolicy
 from service.server import bind, make_server
 from service.settings import Settings
@@ -29,6 +30,7 @@ from tests.fakes.model import FakeModel
 
 ROOT = Path(__file__).parent.parent
 POLICY = USUAL  # of houses that are given none
+PATIENCE = 45.0  # seconds for what happens at once on an idle machine; no test waits it out
 WEBHOOK, OPERATOR = "webhook-token", "operator-token"
 HASTY = PublishPolicy(first_pause=0.05, longest_pause=0.05)
 """Tries again soon while the broker is away."""
@@ -82,7 +84,7 @@ class Rig:
         self.policy = policy
         self.services = [service]
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=20)
+        self.http = httpx.AsyncClient(base_url=self.url, headers=OPERATOR_AUTH, timeout=PATIENCE)
 
     @contextlib.asynccontextmanager
     async def mqtt(self, *topics: str, clientid: str | None = None) -> AsyncIterator[Client]:
@@ -108,11 +110,13 @@ class Rig:
     async def crash(self, service: Service | None = None) -> None:
         """The service does nothing any more and gives nothing back, as if it was killed.
 
-        Its HTTP side goes on to look things up; `replica` is the process that comes after.
+        Its leases have run out. Its HTTP side goes on to look things up; `replica` is the
+        process that comes after.
         """
         service = service or self.service
         await service.worker.halt()
         await service.publisher.close()
+        self.clock.ahead += int(self.lease * 1000) + 1
 
     @contextlib.asynccontextmanager
     async def replica(self, flows: str | None = None) -> AsyncIterator[Service]:
@@ -178,7 +182,7 @@ class Rig:
 
         return list(await eventually(look))
 
-    async def ended(self, count: int = 1, seconds: float = 20, **query: Any) -> list[Any]:
+    async def ended(self, count: int = 1, seconds: float = PATIENCE, **query: Any) -> list[Any]:
         """Wait until `count` requests have ended and none is open; return them, newest first."""
 
         async def look() -> list[Any] | None:
@@ -189,7 +193,7 @@ class Rig:
         return await eventually(look, seconds)
 
 
-async def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
+async def eventually(look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     """The first truthy result of `look`, asked again and again; fails after `seconds`."""
     ends = time.monotonic() + seconds
     while True:
@@ -202,7 +206,7 @@ async def eventually(look: Callable[[], Any], seconds: float = 20) -> Any:
         await asyncio.sleep(0.02)
 
 
-async def message(client: Client, seconds: float = 20) -> tuple[str, bytes]:
+async def message(client: Client, seconds: float = PATIENCE) -> tuple[str, bytes]:
     """The next message that arrives at a client."""
     async with asyncio.timeout(seconds):
         return await client.messages.get()

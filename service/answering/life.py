@@ -20,7 +20,7 @@ from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flows
+from service.flows import Flow, Flows
 from service.inbox import Store
 from service.llm import retry
 from service.llm.answers import Completion
@@ -196,7 +196,7 @@ class Life:
         self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], completion: Completion
     ) -> Answer:
         flow, now = job.flow, self._now()
-        text, cut = shape.said(flow, completion.text)
+        text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut
         tokens = prompt.estimate(asked.text) + prompt.estimate(text)
         turn = Turn(asked.text, text, now, tokens)
@@ -209,6 +209,12 @@ class Life:
             keep_turns=min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1),
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
+
+    def _said(self, flow: Flow, text: str) -> tuple[str, bool]:
+        """The text as it is published and remembered, and whether it was cut."""
+        if flow.speak or flow.max_length is not None:
+            return shape.said(flow, text)
+        return text, False
 
     def _refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
@@ -229,7 +235,7 @@ class Life:
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
             # Said at once: a spoken alert that waits for the model's recovery comes too late.
-            text, cut = shape.said(flow, flow.on_error.render(job.scope))
+            text, cut = self._said(flow, flow.on_error.render(job.scope))
             said = replies.reply(job, text, truncated=cut, error=error.code)
             said += replies.status(job, "failed", error.code)
             return Answer(

@@ -13,6 +13,7 @@ import orjson
 from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
+from service.llm.contents import documents_of
 from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
 
@@ -183,15 +184,16 @@ def options_of(flow: Flow) -> dict[str, Any]:
 
 
 def check_schema(text: str, schema: Mapping[str, Any]) -> tuple[str | None, str]:
-    """(fault, document): the model's JSON, out of a code fence if it put it there."""
-    body = text.strip()
-    if body.startswith("```"):
-        body = body.strip("`").removeprefix("json").strip()
-    try:
-        document = orjson.loads(body)
-        jsonschema.validate(document, schema)
-    except orjson.JSONDecodeError:
-        return "it is not JSON", text
-    except jsonschema.ValidationError as error:
-        return f"{error.json_path}: {error.message}"[:300], text
-    return None, orjson.dumps(document).decode()
+    """(fault, document): the first JSON of the answer that fits, wherever it stands in it."""
+    fault = None
+    for document in documents_of(text):
+        try:
+            value = orjson.loads(document)
+            jsonschema.validate(value, schema)
+        except orjson.JSONDecodeError:
+            continue
+        except jsonschema.ValidationError as error:
+            fault = fault or f"{error.json_path}: {error.message}"[:300]
+        else:
+            return None, orjson.dumps(value).decode()
+    return fault or "it is not JSON", text

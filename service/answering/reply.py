@@ -39,7 +39,7 @@ def reply(
         return ()
     shown = shape.with_ellipsis(flow, text) if truncated else text
     is_json = flow.format == "json" or (flow.schema is not None and flow.chunk is None)
-    payloads = shape.texts(flow, shown)
+    payloads = shape.texts(flow, shown) if flow.chunk is not None else (_utf8(shown),)
     if flow.format == "json":
         fields: dict[str, Any] = {
             "id": claimed.id,

@@ -37,7 +37,7 @@ def with_ellipsis(flow: Flow, text: str) -> str:
 
 
 def texts(flow: Flow, text: str) -> tuple[bytes, ...]:
-    """The payloads of a text reply."""
+    """The payloads of a text in pieces."""
     if flow.chunk is None:
         return (_utf8(text),)
     return tuple(_utf8(piece) for piece in numbered(_utf8(text).decode(), flow.chunk))

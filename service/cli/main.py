@@ -44,8 +44,14 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    env: Annotated[
+        Path | None,
+        typer.Option("--env", help="Settings from this file, before those of the environment."),
+    ] = None,
 ) -> None:
-    pass
+    if env is not None:
+        with fail_clearly():
+            settings.use_file(env)
 
 
 @app.command()
@@ -72,15 +78,27 @@ def demo(
     once: Annotated[
         bool, typer.Option("--once", help="Play, then exit: 0 only if every answer came.")
     ] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets devices in the network join.")
+    ] = "127.0.0.1",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The offline model, whatever the settings name.")
+    ] = False,
+    model_kind: Annotated[
+        str | None,
+        typer.Option(help="The offline model plays these servers: openai, deepseek, ollama, …"),
+    ] = None,
 ) -> None:
-    """Show everything on this machine: broker stand-in, service, model, and a play."""
+    """Show your flows on this machine: broker stand-in, service, model, and a play."""
     from service.operations import logs
 
     with fail_clearly():
         run_demo = _demo()
         loaded = settings.load()
     logs.configure("warning", loaded.log_format)
-    if not run_async(run_demo(console(), loaded, once=once)):
+    if not run_async(
+        run_demo(console(), loaded, once=once, host=host, offline=offline, kind=model_kind)
+    ):
         raise typer.Exit(1)
 
 
@@ -92,6 +110,45 @@ def _demo() -> Callable[..., Coroutine[Any, Any, bool]]:
         text = f"the demo needs {error.name}: pip install 'emqx-gpt[demo]'"
         raise ConfigError(text) from None
     return run
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Option(help="The flow's name.")] = "first",
+    does: Annotated[str | None, typer.Option(help="What it should do, for the model.")] = None,
+    request: Annotated[str | None, typer.Option(help="Topic of the messages to answer.")] = None,
+    reply: Annotated[str | None, typer.Option(help="Topic of the replies.")] = None,
+    memory: Annotated[
+        bool | None, typer.Option(help="Whether it remembers a conversation.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Its server, if not OpenAI's, up to and including /v1.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(help="A file with the key of its API; without it, it is asked.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing; options and defaults decide.")
+    ] = False,
+    demo: Annotated[bool, typer.Option(help="Play the flow at once, on this machine.")] = True,
+) -> None:
+    """Write a first flows.toml and .env by a few questions, and play them."""
+    from service.cli.init import Answers, initialise
+
+    answers = Answers(name, does, request, reply, memory, model, base_url, key_file)
+    with fail_clearly():
+        initialise(answers, console(), ask=not yes)
+        if not demo:
+            return
+        run_demo = _demo()
+        loaded = settings.load()
+    if not run_async(run_demo(console(), loaded, once=True, only=name)):
+        raise typer.Exit(1)
+    typer.echo(
+        "\nNext: emqx-gpt demo stays up for you to join in; what you change in flows.toml is"
+    )
+    typer.echo("live there at once. For a real EMQX: emqx-gpt serve, and emqx-gpt emqx apply.")
 
 
 @app.command()

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from service import flows, settings
-from service.bootstrap import epoch_ms
 from service.cli.common import console, run_async
 from service.domain import State
-from service.errors import BadRequest
-from service.inbox import Store
+from service.errors import BadRequest, StoreUnusable
+from service.inbox import Store, database, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 
@@ -29,12 +29,26 @@ COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "di
 async def _inbox() -> AsyncIterator[tuple[Insights, Actions]]:
     loaded = settings.load()
     found = flows.load(loaded.flows, model=loaded.openai_model)
+    _must_be_there(loaded.database_url.get_secret_value())
     store = Store(loaded.database_url.get_secret_value(), now=epoch_ms)
     await store.open()
     try:
         yield Insights(store, found), Actions(store, found, now=epoch_ms)
     finally:
         await store.close()
+
+
+def _must_be_there(address: str) -> None:
+    """Raises StoreUnusable if SQLite would have to make the file: looking must not make one."""
+    if not address.startswith("sqlite"):
+        return
+    path = Path(database.parse(address).database or "")
+    if not path.exists():
+        raise StoreUnusable(
+            f"there is no database {path} yet, so nothing was ever stored in it: the service makes "
+            "it when it starts (emqx-gpt serve). DATABASE_URL names another one; for a running "
+            "demo: emqx-gpt --env demo.env requests list"
+        )
 
 
 @requests_app.command("list")
@@ -66,7 +80,7 @@ async def _list(
         return
     table = Table(box=None, pad_edge=False)
     for name in ("id", "state", "flow", "conversation", "accepted", "cost", "error"):
-        table.add_column(name, no_wrap=name == "id")
+        table.add_column(name, no_wrap=name in ("id", "accepted"))
     for item in page["requests"]:
         colour = COLOURS.get(item["state"], "cyan")
         table.add_row(

@@ -1,63 +1,91 @@
-"""`emqx-gpt demo`: broker stand-in, offline model and the service, all on loopback."""
+"""`emqx-gpt demo`: starts everything, plays the flows, and stays for people to join in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import secrets
+import functools
+import logging
+import os
 import signal
 import socket
-import tempfile
+import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import SecretStr
 from rich.console import Console
 
-from service import flows as flows_module
-from service.bootstrap import Service
-from service.demo.offline_model.model import OfflineModel
-from service.demo.play import play
-from service.demo.standin.broker import StandIn
-from service.emqx import names, reply_rule
-from service.errors import ConfigError, Fault
-from service.server import bind, make_server
-from service.settings import Settings
-from service.web.app import create_app
+from service import flows as flows_file
+from service.demo.env_file import env_file
+from service.demo.join import join_lines
+from service.demo.offline_model.families import FAMILIES
+from service.demo.offline_model.model import MODEL
+from service.demo.play import Client, Onlooker, client, play
+from service.demo.probe import probe
+from service.demo.running import (
+    EVERYWHERE,
+    HOST,
+    Running,
+    configured,
+    running,
+    with_offline,
+)
+from service.demo.screen import Screen
+from service.errors import ConfigError, EmqxGptError, Fault
+from service.flows import DEFAULT_PROVIDER, Flows
+from service.settings import LOOPBACK, Settings
 
-HOST = "127.0.0.1"
-PORTS = {"MQTT": 1883, "WebSocket": 8083, "REST": 18083}
 OFFLINE_PATIENCE, REAL_PATIENCE = 15.0, 90.0  # seconds for one answer
+LOOK = 0.5  # seconds between two looks at the flows file
 
 
-@dataclass(slots=True)
-class Demo:
-    """What runs, and where."""
+async def run(
+    console: Console,
+    settings: Settings,
+    *,
+    once: bool,
+    host: str = HOST,
+    offline: bool = False,
+    kind: str | None = None,
+    only: str | None = None,
+) -> bool:
+    """Start all, play, and unless `once` stay until Ctrl-C. True if every answer came.
 
-    broker: StandIn
-    service_port: int
-    settings: Settings
-    flows: flows_module.Flows
-    offline: bool
-
-
-async def run(console: Console, settings: Settings, *, once: bool) -> bool:
-    """Start all, play, and unless `once` stay until Ctrl-C. True if every answer came."""
+    `kind`: the family of servers that the offline model plays. `only`: the one flow to play.
+    Raises EmqxGptError before anything is started.
+    """
+    if kind is not None and kind not in FAMILIES:
+        fault = Fault("--model-kind", f"{kind!r} is not known", hint=", ".join(FAMILIES))
+        raise ConfigError(str(fault), (fault,))
+    offline = offline or kind is not None
+    load = functools.partial(_load, settings, offline, kind or MODEL)
     stopped = asyncio.Event()
+    _end_with_reader(console, stopped)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    async with running(console, settings) as demo:
-        _welcome(console, demo)
+    # While the service starts again nobody answers the stand-in: no news in a demo.
+    logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
+    # What becomes of a request is on the screen; how a server wants to be asked is no trouble.
+    for name in ("emqx-gpt.requests", "emqx-gpt.model"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    found = load()
+    if offline:
+        settings = settings.model_copy(
+            update={"openai_api_key": None, "openai_base_url": "https://api.openai.com/v1"}
+        )
+    await _probed(console, settings, found)
+    async with contextlib.AsyncExitStack() as stack:
+        demo = await stack.enter_async_context(running(settings, found, host, kind or MODEL))
+        screen = Screen(console, found)
+        path = stack.enter_context(env_file(demo.environment(), Path.cwd()))
+        onlooker, mqtt = await stack.enter_async_context(_clients(screen, demo))
+        _welcome(screen, demo)
         playing = asyncio.create_task(
             play(
-                console,
-                HOST,
-                demo.broker.mqtt_port,
-                demo.flows.flows,
+                onlooker,
+                mqtt,
+                [flow for name, flow in found.flows.items() if only in (None, name)],
                 patience=OFFLINE_PATIENCE if demo.offline else REAL_PATIENCE,
             )
         )
@@ -65,139 +93,210 @@ async def run(console: Console, settings: Settings, *, once: bool) -> bool:
         await asyncio.wait({playing, waiting}, return_when=asyncio.FIRST_COMPLETED)
         missing = await playing if playing.done() else []
         if playing.done():
-            _verdict(console, missing)
+            _verdict(screen, missing)
             if not once:
-                console.print("\nIt stays up for you to join in. [bold]Ctrl-C[/] ends it.")
+                _farewell(screen, demo, path)
+                watching = asyncio.create_task(_follow(screen, demo, load))
                 await waiting
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
         for task in (playing, waiting):
             task.cancel()
         await asyncio.gather(playing, waiting, return_exceptions=True)
-        console.print("[dim]Stopping …[/]")
+        screen.line("Stopping …", style="dim")
     return not missing and (not once or not stopped.is_set())
 
 
+def _end_with_reader(console: Console, stopped: asyncio.Event) -> None:
+    """Whoever reads the screen (head, less) may go away: then the demo ends, in order."""
+
+    def gone() -> None:
+        console.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        stopped.set()
+
+    console.on_broken_pipe = gone  # type: ignore[method-assign]
+
+
+def _load(settings: Settings, offline: bool, kind: str) -> Flows:
+    found = flows_file.load(settings.flows, model=settings.openai_model)
+    if offline or not configured(settings):
+        return with_offline(found, all_providers=offline, kind=kind)
+    return found
+
+
+async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
+    """Ask each configured model something first. Raises ConfigError, with the way on."""
+    used = {flow.model for flow in flows.flows.values()}
+    if not configured(settings) and all(each.provider == DEFAULT_PROVIDER for each in used):
+        return
+    names = ", ".join(sorted(str(each) for each in used))
+    console.print(f"Asking {names} for a first answer …", markup=False, style="dim")
+    failed = {model: error for model, error in (await probe(settings, flows)).items() if error}
+    if not failed:
+        return
+    faults = [Fault(str(model), error.message) for model, error in failed.items()]
+    hint = f"{_command()} demo --offline (with make: make demo ARGS=--offline)"
+    faults.append(Fault("demo", "to go on without it", hint=hint))
+    raise ConfigError(str(faults[0]), tuple(faults))
+
+
 @contextlib.asynccontextmanager
-async def running(console: Console, settings: Settings) -> AsyncIterator[Demo]:
-    """The whole demo, up; everything is down again afterwards."""
-    async with contextlib.AsyncExitStack() as stack:
-        found = flows_module.load(settings.flows, model=settings.openai_model)
-        offline = settings.openai_api_key is None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="emqx-gpt-demo-")))
-        # Secrets of this run only: nothing to configure, nothing to leak.
-        key, secret, token = "demo", secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-        mqtt, ws, rest = (_free(console, name, port) for name, port in PORTS.items())
-        broker = StandIn(mqtt, ws, rest, HOST, {key: secret})
-        await broker.start()
-        stack.push_async_callback(broker.stop)
-        changes: dict[str, Any] = {
-            "host": HOST,
-            "port": _free(console, "service", settings.port),
-            "emqx_url": broker.rest_url,
-            "emqx_api_key": SecretStr(key),
-            "emqx_api_secret": SecretStr(secret),
-            "emqx_admin_key": None,
-            "emqx_admin_secret": None,
-            "emqx_prefix": names.PREFIX,
-            "webhook_token": SecretStr(token),
-            "operator_token": None,
-            "database_url": SecretStr(f"sqlite:///{folder / 'demo.db'}"),
-            "grace": min(settings.grace, 3.0),
-        }
-        if offline:
-            model = OfflineModel()
-            await model.start()
-            stack.push_async_callback(model.stop)
-            changes |= {"openai_base_url": model.base_url, "openai_api_key": SecretStr("offline")}
-        settings = settings.model_copy(update=changes)
-        sock = bind(HOST, settings.port)
-        port = sock.getsockname()[1]
-        service = Service(settings, found)
-        server = make_server(create_app(service))
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        stack.push_async_callback(_stop, server, serving)
-        await _until(lambda: server.started or serving.done())
-        if serving.done():
-            await serving
-        await broker.load(broker_half(Path("emqx"), f"http://{HOST}:{port}", token))
-        yield Demo(broker, port, settings, found, offline)
-
-
-def broker_half(folder: Path, url: str, token: str) -> str:
-    """The very files of `emqx/`, placeholders filled in as the README there does it."""
-    files = sorted([*folder.glob("*.hocon"), *folder.glob("*.conf")])
-    if not files:
-        hint = "run the demo in a checkout, or write them with: emqx-gpt emqx render"
-        fault = Fault(str(folder), "has no files with the broker's half", hint=hint)
-        raise ConfigError(str(fault), (fault,))
-    text = "\n".join(path.read_text("utf-8") for path in files)
-    key = reply_rule.key(token, names.PREFIX)
-    for placeholder, value in (
-        ("${WEBHOOK_TOKEN}", f'"{token}"'),
-        ("${PUBLIC_URL}", f'"{url}"'),
-        (reply_rule.KEY_HOLE, f"'{key}'"),
+async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooker, Client]]:
+    """One client that shows all that passes, and one that plays."""
+    async with (
+        client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker", v5=True) as seeing,
+        client(demo.address, demo.broker.mqtt_port, v5=True) as speaking,
     ):
-        text = text.replace(placeholder, value)
-    return text
-
-
-async def _stop(server: Any, serving: asyncio.Task[None]) -> None:
-    server.should_exit = True
-    await serving
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-
-
-def _free(console: Console, name: str, port: int) -> int:
-    """`port`, or another one with a clear word if it is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        onlooker = Onlooker(screen, seeing)
+        await seeing.subscribe(["#"])
+        watching = asyncio.create_task(onlooker.watch())
         try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
-        else:
-            return port
-    with socket.socket() as other:
-        other.bind((HOST, 0))
-        chosen = int(other.getsockname()[1])
-    console.print(f"[yellow]Port {port} ({name}) is taken; using {chosen} instead.[/]")
-    return chosen
+            yield onlooker, speaking
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
-def _welcome(console: Console, demo: Demo) -> None:
-    broker, port = demo.broker, demo.service_port
-    model = "offline, answers without a key" if demo.offline else demo.settings.openai_base_url
-    rows = {
-        "broker (MQTT 3.1.1)": f"mqtt://{HOST}:{broker.mqtt_port}",
-        "broker (WebSocket)": f"ws://{HOST}:{broker.ws_port}/mqtt",
-        "broker (REST)": f"http://{HOST}:{broker.rest_port}/api/v5",
-        "service": f"http://{HOST}:{port}",
-        "model": model,
-    }
-    console.print("[bold]emqx-gpt demo[/]: everything runs on this machine\n")
-    for name, value in rows.items():
-        console.print(f"  {name:<20} {value}", soft_wrap=True)
-    at = f"-h {HOST} -p {broker.mqtt_port} -V mqttv311"
-    console.print("\nJoin in with mosquitto clients, in two terminals:\n")
-    console.print(f"  mosquitto_sub {at} -t 'chatgpt/response/you' -v", soft_wrap=True)
-    console.print(
-        f"  mosquitto_pub {at} -t 'chatgpt/request/you' -m 'Hello, I am Sam'", soft_wrap=True
-    )
-    console.print(
-        f"\nor with MQTTX: new connection, host mqtt://{HOST}, port {broker.mqtt_port}, "
-        "[bold]MQTT version 3.1.1[/];\nsubscribe to chatgpt/response/you, "
-        "publish plain text to chatgpt/request/you.",
-        soft_wrap=True,
-    )
-    console.print(f"\nSee what came of each message: curl http://{HOST}:{port}/requests")
+async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> None:
+    """Take a changed flows file at once; a broken one is told, and the flows from before stay."""
+    path, seen = demo.settings.flows, _stamp(demo.settings.flows)
+    while True:
+        await asyncio.sleep(LOOK)
+        if (stamp := _stamp(path)) == seen:
+            continue
+        if stamp is None:  # an editor may be putting the new file in its place
+            await asyncio.sleep(LOOK)
+            stamp = _stamp(path)
+        seen = stamp
+        try:
+            await _changed(screen, demo, load())
+        except EmqxGptError as error:
+            screen.line()
+            screen.line(f"{path} is not taken, the flows from before stay:", style="red")
+            faults = error.faults if isinstance(error, ConfigError) and error.faults else (error,)
+            for fault in faults:
+                screen.line(str(fault), indent=2)
 
 
-def _verdict(console: Console, missing: list[str]) -> None:
-    if missing:
-        console.print(f"\n[red]Answers that did not come: {', '.join(missing)}[/]")
+async def _changed(screen: Screen, demo: Running, found: Flows) -> None:
+    before = demo.flows
+    if found == before:
+        return
+    try:
+        await demo.change_flows(found)
+    except EmqxGptError:
+        await demo.stop_service()
+        demo.flows = before
+        await demo.start_service()
+        raise
+    screen.flows = found
+    changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
+    gone = [name for name in before.flows if name not in found.flows]
+    screen.line()
+    screen.line(f"{demo.settings.flows} has changed and is live.", style="green")
+    if gone:
+        screen.line(f"gone: {', '.join(gone)}", indent=2)
+    if changed:
+        some = Flows({name: found.flows[name] for name in changed}, {}, {})
+        for line in join_lines(some, demo.address, demo.broker.mqtt_port):
+            screen.raw(line)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _command() -> str:
+    """This command as it is called from here."""
+    script = Path(sys.argv[0])
+    ours = Path(sys.prefix) / "bin" / "emqx-gpt"
+    if script.name == "emqx-gpt" and os.sep not in sys.argv[0]:
+        return "emqx-gpt"
+    with contextlib.suppress(ValueError):
+        return str(ours.relative_to(Path.cwd()))
+    return "emqx-gpt"
+
+
+def _welcome(screen: Screen, demo: Running) -> None:
+    shown = _address(demo)
+    broker = demo.broker
+    screen.raw("[bold]emqx-gpt demo[/]", markup=True)
+    screen.line()
+    _row(screen, "broker", f"mqtt://{shown}:{broker.mqtt_port}")
+    _row(screen, "", f"ws://{shown}:{broker.ws_port}/mqtt")
+    _row(screen, "service", f"http://{shown}:{demo.settings.port}")
+    if demo.kind != MODEL:
+        text = f"offline, and plays {demo.kind}: its refusals, the shapes of its answers and errors"
+    elif demo.offline:
+        text = (
+            "offline: fixed rules, no network. It reads English, German and Chinese, calls your "
+            "tools and fills your schemas by their names. For a real one set OPENAI_API_KEY, or "
+            "OPENAI_BASE_URL for a server that needs no key."
+        )
     else:
-        console.print("\n[green]Every answer came.[/]")
+        text = f"{demo.settings.openai_base_url}, asked first: it answers"
+    _row(screen, "model", text)
+    _row(screen, "flows", f"{demo.settings.flows}: {', '.join(demo.flows.flows)}")
+    for note in demo.notes:
+        screen.line()
+        screen.line(note, style="yellow")
+    if demo.settings.host not in LOOPBACK:
+        screen.line()
+        screen.line(
+            "Every device in the network can reach the broker, and it lets everybody in. The "
+            "service asks for tokens; they are made for this run and stand in demo.env.",
+            style="yellow",
+        )
+
+
+def _row(screen: Screen, name: str, text: str) -> None:
+    screen.hanging(f"  {name:<9} ", text)
+
+
+def _address(demo: Running) -> str:
+    """Where others reach this machine: for a listener on all addresses, the one to the network."""
+    host = demo.settings.host
+    if host not in EVERYWHERE:
+        return host
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; the system picks the address
+            return str(probe.getsockname()[0])
+        except OSError:
+            return demo.address
+
+
+def _verdict(screen: Screen, missing: list[str]) -> None:
+    screen.line()
+    if missing:
+        screen.line(f"Answers that did not come: {', '.join(missing)}", style="red")
+    else:
+        screen.line("Every answer came.", style="green")
+
+
+def _farewell(screen: Screen, demo: Running, path: Path) -> None:
+    shown, port = _address(demo), demo.broker.mqtt_port
+    screen.line()
+    screen.line("Join in: of two lines, run the first in one terminal, the second in another.")
+    screen.line()
+    for line in join_lines(demo.flows, shown, port):
+        screen.raw(line)
+    screen.line()
+    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, the rest as it is.")
+    screen.line("What you publish and what comes back is shown here too.")
+    screen.line()
+    screen.line("The other commands work against this demo, in another terminal:")
+    screen.line()
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    for words in ("requests list", "emqx doctor", "emqx diff", "emqx apply"):
+        screen.raw(f"  {_command()} --env {path} {words}")
+    screen.line()
+    screen.line(
+        f"Save {demo.settings.flows} with a change, and it is live at once. Ctrl-C ends the demo."
+    )

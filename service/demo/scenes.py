@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One publish, and the topics on which something must come back."""
+    """What one message says."""
 
-    topic: str
     payload: bytes
-    replies: tuple[str, ...]
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A flow's part of the play. `listen` is what the client subscribes to."""
+    """A flow's part of the play: a title, and who speaks (`levels`: the captured levels)."""
 
-    flow: str
     title: str
-    listen: tuple[str, ...]
+    levels: Mapping[str, str]
     lines: tuple[Line, ...]
+    short: Line | None = None  # what others may say; without it, the last line
 
 
-def _say(topic: str, text: str, *replies: str, note: str = "") -> Line:
-    return Line(topic, text.encode(), replies, note)
+def _scene(title: str, levels: Mapping[str, str], *texts: str, short: str = "") -> Scene:
+    lines = tuple(Line(text.encode()) for text in texts)
+    return Scene(title, levels, lines, Line(short.encode()) if short else None)
 
 
 def picture() -> bytes:
@@ -56,76 +55,32 @@ def picture() -> bytes:
     )
 
 
-SCENES = (
-    Scene(
-        "chat",
+ADA = {"user": "ada", "client": "ada"}
+SCENES: Mapping[str, Scene] = {
+    "chat": _scene(
         "chat, with a memory for each user",
-        ("chatgpt/response/ada",),
-        (
-            _say("chatgpt/request/ada", "Hello! My name is Ada.", "chatgpt/response/ada"),
-            _say("chatgpt/request/ada", "What is my name?", "chatgpt/response/ada"),
-        ),
+        ADA,
+        "Hello! My name is Ada.",
+        "What is my name?",
+        short="Hello! I am Sam.",
     ),
-    Scene(
-        "alarm",
+    "alarm": _scene(
         "a sensor over its limit becomes a spoken alert",
-        ("alerts/boiler",),
-        (
-            _say("sensors/boiler/telemetry", '{"temperature": 21.5}', note="within its limit"),
-            _say("sensors/boiler/telemetry", '{"temperature": 45.5}', "alerts/boiler"),
-        ),
+        {"device": "boiler"},
+        '{"temperature": 21.5}',
+        '{"temperature": 45.5}',
     ),
-    Scene(
-        "home",
+    "home": _scene(
         "natural language becomes commands to devices",
-        ("home/ada/say", "home/devices/#"),
-        (
-            _say(
-                "home/ada/ask",
-                "Turn on the kitchen light and set the bedroom air conditioner to 22 degrees.",
-                "home/devices/kitchen/light/set",
-                "home/devices/bedroom/climate/set",
-                "home/ada/say",
-            ),
-        ),
+        ADA,
+        "Turn on the kitchen light and set the bedroom air conditioner to 22 degrees.",
+        short="Light up the kitchen.",
     ),
-    Scene(
-        "speaker",
-        "a smart speaker with a wake word and fixed topics",
-        ("/xiaomi/reply",),
-        (_say("/xiaomi/chatgpt", "小爱机器人今天适合出门吗", "/xiaomi/reply"),),
+    "speaker": _scene("a smart speaker with a wake word", {}, "小爱机器人今天适合出门吗"),
+    "parse": _scene(
+        "free text in, clean fields out", {"device": "tank"}, "tank 3 abt 66 % full, 18 C"
     ),
-    Scene(
-        "parse",
-        "free text in, clean fields out",
-        ("parse/tank/out",),
-        (_say("parse/tank/in", "tank 3 abt 66 % full, 18 C", "parse/tank/out"),),
-    ),
-    Scene(
-        "camera",
-        "a camera's snapshot described",
-        ("cameras/door/description",),
-        (Line("cameras/door/snapshot", picture(), ("cameras/door/description",)),),
-    ),
-    Scene(
-        "story",
-        "a long answer, streamed piece by piece",
-        ("story/ada/stream", "story/ada/tell", "story/ada/status"),
-        (
-            _say(
-                "story/ada/ask",
-                "a lighthouse and a robot",
-                "story/ada/status",
-                "story/ada/stream",
-                "story/ada/tell",
-                "story/ada/status",
-            ),
-        ),
-    ),
-    Scene(
-        "rpc",
-        "request and response, as JSON",
-        ("answer/ada",),
-        (_say("ask/ada", "What is MQTT?", "answer/ada"),),
-    ),
-)
+    "camera": Scene("a camera's snapshot described", {"camera": "door"}, (Line(picture()),)),
+    "story": _scene("a long answer, piece by piece", ADA, "a lighthouse and a robot"),
+    "rpc": _scene("request and response, as JSON", ADA, "What is MQTT?"),
+}

@@ -62,7 +62,12 @@ class Flow(FlowKeys):
 
     def readable(self, message: Message) -> Message:
         """The message with its payload as plain UTF-8, where it is text of a known charset."""
-        return message if self.input == "image" else readable(message, self.charset)
+        payload = message.payload
+        plain = not payload.endswith(b"\0") and payload[:1] not in (b"\xef", b"\xfe", b"\xff")
+        as_it_is = plain and self.charset is None and message.content_type is None
+        if as_it_is or self.input == "image":
+            return message
+        return readable(message, self.charset)
 
     def conversation_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """What shares memory, order, cooldown and limit: 1 to 200 harmless characters.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -40,7 +41,7 @@ def read(path: str | FilePath) -> str:
     try:
         return FilePath(path).read_bytes().decode("utf-8-sig")  # Windows editors put a BOM
     except FileNotFoundError:
-        hint = "write one (docs/flows.md), or point FLOWS at it"
+        hint = "write one with emqx-gpt init (docs/flows.md), or point FLOWS at it"
         fault = Fault(str(path), "there is no such file", hint=hint)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -112,7 +113,12 @@ def _price_list(data: dict[str, Any], report: Report) -> str | None:
     """The one key of the file that is no table."""
     said = {"price_list": data["price_list"]} if "price_list" in data else {}
     found = _valid(File, (), said, report)[0]
-    return found.price_list if found else None
+    if found is None or found.price_list is None:
+        return None
+    if importlib.util.find_spec("genai_prices") is None:
+        hint = "pip install 'emqx-gpt[prices]'"
+        report.add(("price_list",), f"needs the package {found.price_list}", hint)
+    return found.price_list
 
 
 def _belongs(name: str) -> str:

@@ -1,9 +1,9 @@
 """The durable inbox, on SQLite or PostgreSQL. `Inbox` is the way in."""
 
-from service.inbox.inbox import Inbox
+from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
 Store = Inbox
 """Its name so far."""
 
-__all__ = ["Added", "Change", "Claims", "Inbox", "Memory", "Row", "Stats", "Store"]
+__all__ = ["Added", "Change", "Claims", "Inbox", "Memory", "Row", "Stats", "Store", "epoch_ms"]

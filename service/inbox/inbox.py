@@ -18,7 +18,8 @@ ADD_TIMEOUT = 4.0
 _BATCH = 500
 
 
-def _now() -> int:
+def epoch_ms() -> int:
+    """The time now."""
     return time.time_ns() // 1_000_000
 
 
@@ -35,7 +36,7 @@ class Inbox:
         self,
         url: str,
         *,
-        now: Callable[[], int] = _now,
+        now: Callable[[], int] = epoch_ms,
         on_change: Callable[[Sequence[Change]], None] | None = None,
         on_wake: Callable[[], None] | None = None,
     ) -> None:

@@ -59,7 +59,7 @@ class Asker:
         self._breakers = breakers
         self._on_call = on_call
         self.policy = policy
-        self._prices = prices or Prices({}, {})
+        self._prices = prices
         self._retrying = tenacity.AsyncRetrying(
             retry=self._again, stop=self._stop, wait=self._wait, reraise=True
         )
@@ -125,7 +125,7 @@ class Asker:
             turn.failure = error
             self._breakers.failed(model, error, log.id, start)
             log.add(began, model, error.code, error.message)
-            usage = self._prices.billed(model, error.usage or Usage())
+            usage = self._billed(model, error.usage or Usage())
             log.usage += usage
             self._on_call(str(model), error.code, time.monotonic() - clock, usage)
             raise
@@ -134,12 +134,15 @@ class Asker:
             raise
         self._breakers.succeeded(model, start)
         log.add(began, model, "ok")
-        usage = self._prices.billed(model, completion.usage)
+        usage = self._billed(model, completion.usage)
         log.usage += usage
         if completion.reasoning:
             log.reasoning.append(completion.reasoning)
         self._on_call(str(model), "ok", time.monotonic() - clock, usage)
         return completion
+
+    def _billed(self, model: ModelRef, usage: Usage) -> Usage:
+        return self._prices.billed(model, usage) if self._prices else usage
 
     def _paused(self, model: ModelRef) -> ModelError:
         last = self._breakers.last_error(model)

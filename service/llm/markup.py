@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from service.llm.markup_prose import BETWEEN, FENCE, LINE, fence_after, mentioned, rest_of_line
+from service.llm.markup_prose import BETWEEN, LINE, mentioned, rest_of_line
+from service.llm.markup_text import VisibleText
 from service.llm.markup_tokens import (
     CLOSES,
     LONGEST,
@@ -69,11 +70,8 @@ class Separator:
         self._inside = inside
         self._state = _State.VISIBLE
         self._pending = ""
-        self._visible: list[str] = []
-        self._out: list[str] = []
+        self._visible = VisibleText()
         self._given = False
-        self._held = ""  # blanks and "</s>": published only if something follows
-        self._trim = False
         self._struck = False  # "<s>" was shown: "</s>" is HTML here
         self._spared = 0  # closing tags to come that a sentence only speaks of
         self._cut = False
@@ -83,8 +81,7 @@ class Separator:
         self._header = ""
         self._channels = False
         self._bare = False
-        self._line = ""
-        self._fence = ""
+        self._line = ""  # of the reasoning
 
     def feed(self, delta: str) -> str:
         """The text for the user that is certain now."""
@@ -111,13 +108,12 @@ class Separator:
     def separated(self) -> Separated:
         """What came so far; complete after `end`."""
         calls = tuple("".join(parts) for parts in self._calls)
-        return Separated("".join(self._visible), "".join(self._reasoning).strip(), calls)
+        return Separated(str(self._visible), "".join(self._reasoning).strip(), calls)
 
     def _hand_out(self) -> str:
         if self._inside:
             return ""
-        text = "".join(self._out)
-        self._out.clear()
+        text = self._visible.new()
         self._given = self._given or bool(text)
         return text
 
@@ -149,7 +145,7 @@ class Separator:
             self._enter(_State.REASONING)
             self._channels = self._bare = True
             self._pending = self._pending[found.end() :]
-        elif not final and not self._line.strip():
+        elif not final and not self._visible.line.strip():
             word = self._pending.strip().removesuffix("<")
             names = ("analysis", "commentary", "final")
             starts = (*names, *(f"assistant{name}" for name in names))
@@ -240,16 +236,16 @@ class Separator:
             self._skip_as_text(len(token))
 
     def _in_visible(self, token: str, kind: Kind, end: str, after: str, final: bool) -> bool:
-        code = self._in_code(after, final)
+        code = self._visible.in_code(after, final)
         if code is None:
             return False
         if code:
             self._skip_as_text(len(token))
             return True
-        spoken_of = mentioned(self._line, after)
+        spoken_of = mentioned(self._visible.line, after)
         if kind is Kind.CLOSE and self._spared:
             spoken_of, self._spared = True, self._spared - 1
-        if kind is Kind.OPEN and (spoken_of or mentioned(self._line, after, cjk=True)):
+        if kind is Kind.OPEN and (spoken_of or mentioned(self._visible.line, after, cjk=True)):
             meant = self._meant(after, final)
             if meant is None:
                 return False
@@ -269,7 +265,7 @@ class Separator:
                 self._calls[-1].append(token)
                 self._call_end = end
             case Kind.TAIL:
-                self._held += token
+                self._visible.hold(token)
             case Kind.CHANNEL | Kind.TURN:
                 self._channels = self._channels or kind is Kind.CHANNEL
                 if self._visible and not self._channels:
@@ -296,15 +292,6 @@ class Separator:
                 return False
         return True
 
-    def _in_code(self, after: str, final: bool) -> bool | None:
-        """Whether the place is inside Markdown code; None: more has to come."""
-        if self._fence or FENCE.match(self._line):
-            return True
-        if len(re.findall("`+", self._line)) % 2 == 0:
-            return False
-        line, complete = rest_of_line(after, final)
-        return "`" in line if "`" in line or complete else None
-
     def _meant(self, after: str, final: bool) -> bool | None:
         """Whether an opening tag within a sentence has its end in the same line."""
         line, complete = rest_of_line(after, final)
@@ -325,7 +312,7 @@ class Separator:
 
     def _enter(self, state: _State) -> None:
         if state is _State.VISIBLE and self._state is not _State.VISIBLE:
-            self._trim = bool(self._held)
+            self._visible.resume()
         if state is _State.REASONING and self._reasoning:
             self._reasoning.append("\n")
         if state is _State.REASONING or self._state is _State.REASONING:
@@ -335,7 +322,7 @@ class Separator:
         if state is _State.HEADER:
             self._header = ""
         self._state = state
-        self._line = self._fence = ""
+        self._line = ""
 
     def _retract(self) -> None:
         """All that was taken for the answer was reasoning."""
@@ -343,10 +330,7 @@ class Separator:
         self._given = False
         if self._reasoning:
             self._reasoning.append("\n")
-        self._reasoning.append("".join(self._visible) + self._held)
-        self._visible.clear()
-        self._out.clear()
-        self._held = self._line = self._fence = ""
+        self._reasoning.append(self._visible.take_back())
         self._inside = False
 
     def _take(self, text: str) -> None:
@@ -355,7 +339,7 @@ class Separator:
             return
         match self._state:
             case _State.VISIBLE:
-                self._show(text)
+                self._visible.show(text)
             case _State.REASONING:
                 self._reasoning.append(text)
                 self._line = (self._line + text).rpartition("\n")[2][-LINE:]
@@ -366,26 +350,7 @@ class Separator:
                 self._header = (self._header + head)[-_HEADER:]
                 if newline and not self._channels:  # <|im_start|>assistant
                     self._enter(_State.VISIBLE)
-                    self._show(rest)
-
-    def _show(self, text: str) -> None:
-        *lines, last = (self._line + text).split("\n")
-        for line in lines:
-            self._fence = fence_after(self._fence, line)
-        self._line = last if len(last) < 2 * LINE else last[:8] + last[-LINE:]
-        if not self._visible or self._trim:
-            text = text.lstrip()
-        if not text:
-            return
-        if text.isspace():
-            self._held += text
-            return
-        self._trim = False
-        whole = self._held + text
-        body = whole.rstrip()
-        self._held = whole[len(body) :]
-        self._visible.append(body)
-        self._out.append(body)
+                    self._visible.show(rest)
 
 
 def _overlap(text: str, end: str) -> int:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from service.domain import Usage
-from service.errors import ConfigError
 from service.flows import Flows, ModelRef, Provider
 from service.flows.tables import Price
 
@@ -67,8 +66,10 @@ def cost_of(price: Price, usage: Usage) -> float:
     return total * factor / MILLION
 
 
-def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices:
-    """The prices that hold for these flows. Raises ConfigError."""
+def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices | None:
+    """The prices that hold for these flows, if there are any."""
+    if not flows.prices and not flows.price_list:
+        return None
     urls = {name: provider.base_url for name, provider in providers.items()}
     return Prices(flows.prices, urls, GenaiPrices() if flows.price_list else None)
 
@@ -77,14 +78,7 @@ class GenaiPrices:
     """The list of the package genai-prices, as it was installed: nothing is fetched."""
 
     def __init__(self) -> None:
-        """Raises ConfigError if the package is not installed."""
-        try:
-            self._package: Any = importlib.import_module("genai_prices")
-        except ImportError:
-            raise ConfigError(
-                'price_list = "genai-prices" needs the package of that name:'
-                " pip install 'emqx-gpt[prices]'"
-            ) from None
+        self._package: Any = importlib.import_module("genai_prices")  # 1 s, so not for all
         self._unknown: set[str] = set()
 
     def cost(self, model: str, base_url: str | None, usage: Usage) -> float | None:

@@ -48,9 +48,6 @@ def readable(message: Message, charset: str | None = None) -> Message:
     else `charset`. Bytes that are none of these stay as they are.
     """
     payload = message.payload
-    plain = not payload.endswith(b"\0") and payload[:1] not in (b"\xef", b"\xfe", b"\xff")
-    if charset is None and message.content_type is None and plain:
-        return message
     text = _text(payload, message.content_type, charset)
     if text is None:
         return message

@@ -50,9 +50,10 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
             "prompt_tokens": row.usage.prompt_tokens,
             "completion_tokens": row.usage.completion_tokens,
             "total_tokens": row.usage.total_tokens,
-            "cached_tokens": row.usage.cached_tokens,
-            "cache_write_tokens": row.usage.cache_write_tokens,
         }
+        for name in ("cached_tokens", "cache_write_tokens"):  # most servers have no such thing
+            if count := getattr(row.usage, name):
+                document["usage"][name] = count
         document["reasoning"] = _clean(row.reasoning) if row.reasoning is not None else None
         document["attempts"] = [
             {

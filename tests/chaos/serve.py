@@ -9,10 +9,10 @@ import functools
 import os
 from pathlib import Path
 
-from service.bootstrap import Service, epoch_ms
+from service.bootstrap import Service
 from service.cli import main as command
 from service.cli import serving
-from service.inbox import sqlite
+from service.inbox import epoch_ms, sqlite
 from tests.chaos.control import Control, end_with_parent
 
 _ROOMY = 2**31 - 2

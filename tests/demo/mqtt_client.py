@@ -10,7 +10,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-TIMEOUT = 20
+TIMEOUT = 45
 
 
 class MqttClient:

@@ -9,7 +9,7 @@ import asyncio
 import struct
 from typing import Any, Protocol
 
-TIMEOUT = 20
+TIMEOUT = 45
 
 # name: (identifier, how it is written)
 PROPERTIES = {

@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 from service.demo.offline_model.model import OfflineModel
 
 ROOT = Path(__file__).parents[2]
-MODEL = "gpt-5.4-mini"
+MODEL = "offline"
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,6 +98,7 @@ async def test_a_stream_ends_with_done_and_tells_no_usage_unasked(server: Offlin
         answer = await http.post(
             f"{server.base_url}/chat/completions",
             json={"model": MODEL, "messages": [user("hi")], "stream": True},
+            headers={"authorization": "Bearer any"},
         )
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.text.endswith("data: [DONE]\n\n")
@@ -132,6 +133,8 @@ async def test_it_counts_what_was_said_before(client: AsyncOpenAI) -> None:
         ("我的名字是Ada", "我是谁？", "你叫Ada。"),
         ("我是学生", "我叫什么", "没有告诉我"),
         ("我叫小明", "What is my name?", "Your name is 小明."),
+        ("Hallo, ich heiße Jürgen.", "Wie heiße ich?", "Du heißt Jürgen."),
+        ("Ich bin müde", "Wer bin ich?", "noch nicht gesagt"),
     ],
 )
 async def test_it_remembers_the_name(
@@ -178,14 +181,14 @@ async def test_a_story_is_long_enough_to_be_streamed(client: AsyncOpenAI) -> Non
 
 
 async def test_a_huge_text_is_quoted_in_short(client: AsyncOpenAI) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await said(client, user("\x01 sensor and then " * 60_000))
     assert len(answer) < 400
 
 
 async def test_models(client: AsyncOpenAI) -> None:
     offered = [model.id async for model in client.models.list()]
-    assert MODEL in offered
+    assert offered == [MODEL]
     assert (await client.models.retrieve("llama/any")).id == "llama/any"
     with pytest.raises(openai.NotFoundError) as gone:
         await client.models.retrieve("gpt-3.5-turbo")
@@ -199,8 +202,8 @@ async def test_a_shut_down_model_answers_as_openai_does(client: AsyncOpenAI) -> 
 
 
 async def test_json_is_wanted(client: AsyncOpenAI) -> None:
-    answer = await said(client, user("hello"), response_format={"type": "json_object"})
-    assert json.loads(answer)["understood"] == "hello"
+    answer = await said(client, user("hello in JSON"), response_format={"type": "json_object"})
+    assert json.loads(answer)["understood"] == "hello in JSON"
     schema = {
         "type": "object",
         "properties": {"room": {"enum": ["kitchen", "hall"]}, "temperature": {"type": "number"}},
@@ -226,7 +229,7 @@ async def test_it_starts_and_stops_without_leaving_anything() -> None:
         )
         chunks = aiter(stream)
         await anext(chunks)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(8):
             await model.stop()
         rest = [chunk async for chunk in chunks]  # a stream under way is finished in a hurry
         assert rest[-1].choices[0].finish_reason == "stop"

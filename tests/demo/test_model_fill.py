@@ -37,6 +37,10 @@ READING = {
         ("厨房温度23.5度，湿度40%", ["未知", "kitchen", 23.5, 40, False]),
         ("2026-11-03 attic: 21 degrees, no alarm", ["unknown", "attic", 21, None, False]),
         ("", ["unknown", "unknown", 0, None, False]),
+        (
+            "sensor-7 in der Küche: Temperatur 21,5 Grad, Luftfeuchtigkeit 40 Prozent, kein Alarm",
+            ["sensor-7", "kitchen", 21.5, 40, False],
+        ),
     ],
 )
 def test_a_document_is_read_from_the_text(text: str, values: list[Any]) -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from service.demo.offline_model.model import OfflineModel
-from service.demo.offline_model.toolcalls import Tool, choose
+from service.demo.offline_model.tools import Tool, choose
 
 ROOM = {"enum": ["kitchen", "bedroom"]}
 
@@ -140,6 +140,28 @@ def speaker(room: str, action: str, **more: Any) -> tuple[str, dict[str, Any]]:
         ("turn on the garage light", []),
         ("turn it off", []),
         ("Tell me a joke", []),
+        ("Schalte das Licht in der Küche ein.", [light("kitchen", True)]),
+        ("Mach bitte das Küchenlicht aus", [light("kitchen", False)]),
+        (
+            "Kannst du die Lampe im Schlafzimmer auf 40 % dimmen?",
+            [light("bedroom", True, brightness=40)],
+        ),
+        (
+            "Schalte das Licht in der Küche und im Schlafzimmer aus",
+            [light("kitchen", False), light("bedroom", False)],
+        ),
+        (
+            "turn the kitchen and bedroom lights off",
+            [light("kitchen", False), light("bedroom", False)],
+        ),
+        (
+            "Stell die Klimaanlage im Schlafzimmer auf 21,5 Grad und spiele Jazz in der Küche",
+            [climate("bedroom", 21.5), speaker("kitchen", "play", media="Jazz")],
+        ),
+        ("Wie warm ist es im Schlafzimmer?", [("get_temperature", {"room": "bedroom"})]),
+        ("Mach das Licht in der Garage an", []),
+        ("Schalte das Licht in der Küche nicht ein", []),
+        ("Guten Morgen, wie geht es dir?", []),
         ("我叫小明", []),
     ],
 )  # fmt: skip
@@ -192,6 +214,55 @@ def test_other_names_and_shapes_are_filled_too() -> None:
     assert chosen("set the living room to 22.5 degrees", [nested]) == [("setThermostat", wanted)]
 
 
+OTHERS = [
+    tool("set_light", {"room": ROOM, "on": BOOL, "color": {"enum": ["red", "blue", "green"]}},
+         "room", "on"),
+    tool("open_blinds", {"room": {"enum": ["living_room", "bedroom"]}, "position": PERCENT},
+         "room", "position", text="Move the blinds of a room"),
+    tool("water_plants", {"zone": {"enum": ["roses", "lawn"]}, "minutes": PERCENT},
+         "zone", "minutes", text="Water a zone of the garden"),
+    tool("lock_door", {"door": {"enum": ["front", "back"]}, "locked": BOOL}, "door", "locked",
+         text="Lock or unlock a door"),
+    tool("set_valve", {"valve": {"enum": ["north", "south"]}, "open": BOOL}, "valve", "open"),
+    tool("get_weather", {"city": {"type": "string"}}, "city", text="Look up the weather of a city"),
+    tool("send_message", {"to": {"type": "string"}, "text": {"type": "string"}}, "to", "text"),
+    tool("tuer_steuern", {"tuer": {"enum": ["haustuer", "garage"]},
+                          "aktion": {"enum": ["oeffnen", "schliessen"]}}, "tuer", "aktion",
+         text="Tür öffnen oder schließen"),
+    tool("控制风扇", {"位置": {"enum": ["客厅", "卧室"]}, "档位": {"type": "integer"}},
+         "位置", "档位", text="调节风扇的档位"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("Turn the bedroom light red", "set_light", ["bedroom", True, "red"]),
+        ("Mach das Licht im Schlafzimmer blau", "set_light", ["bedroom", True, "blue"]),
+        ("把厨房的灯调成绿色", "set_light", ["kitchen", True, "green"]),
+        ("Öffne die Jalousien im Wohnzimmer auf 50 %", "open_blinds", ["living_room", 50]),
+        ("把客厅的窗帘打开到50", "open_blinds", ["living_room", 50]),
+        ("Water the roses for 10 minutes", "water_plants", ["roses", 10]),
+        ("Bewässere den Rasen 15 Minuten lang", "water_plants", ["lawn", 15]),
+        ("lock the front door", "lock_door", ["front", True]),
+        ("unlock the back door", "lock_door", ["back", False]),
+        ("锁上前门", "lock_door", ["front", True]),
+        ("set valve north open", "set_valve", ["north", True]),
+        ("close the south valve", "set_valve", ["south", False]),
+        ("What is the weather in Berlin?", "get_weather", ["Berlin"]),
+        ("Wie ist das Wetter in Hamburg?", "get_weather", ["Hamburg"]),
+        ("北京天气怎么样？", "get_weather", ["北京"]),
+        ('Send a message to Bob: "dinner is ready"', "send_message", ["Bob", "dinner is ready"]),
+        ("Schließ die Haustür", "tuer_steuern", ["haustuer", "schliessen"]),
+        ("把客厅风扇调到2档", "控制风扇", ["客厅", 2]),
+    ],
+)
+def test_tools_of_ones_own_in_three_languages(text: str, name: str, arguments: list[Any]) -> None:
+    assert [(called, list(given.values())) for called, given in chosen(text, OTHERS)] == [
+        (name, arguments)
+    ]
+
+
 @pytest_asyncio.fixture
 async def client() -> AsyncIterator[AsyncOpenAI]:
     async with (
@@ -230,8 +301,9 @@ async def test_a_reading_is_told(client: AsyncOpenAI) -> None:
         "function": {"name": "get_temperature", "arguments": '{"room": "kitchen"}'},
     }
     for text, expected in [
-        ("what is the temperature in the kitchen?", "kitchen temperature: 21.5"),
-        ("厨房现在几度？", "查到：厨房温度: 21.5"),
+        ("what is the temperature in the kitchen?", "I looked it up: kitchen temperature: 21.5."),
+        ("Wie warm ist es in der Küche?", "Nachgesehen: kitchen temperature: 21.5."),
+        ("厨房现在几度？", "查到：kitchen temperature: 21.5。"),
     ]:
         messages: list[Any] = [
             {"role": "user", "content": text},
@@ -267,7 +339,7 @@ async def test_tool_choice_and_unreachable_rooms(client: AsyncOpenAI) -> None:
     assert (await ask("turn on the kitchen light", "none")).tool_calls is None
     assert (await ask("hello", "required")).tool_calls[0].function.name == "set_light"
     named = {"type": "function", "function": {"name": "get_temperature"}}
-    assert (await ask("bedroom", named)).tool_calls[0].function.arguments == '{"room": "bedroom"}'
+    assert (await ask("bedroom", named)).tool_calls[0].function.arguments == '{"room":"bedroom"}'
     assert (await ask("turn on the garage light", "auto")).content == (
         "(offline model) I can't reach that in the garage; I can in: kitchen, bedroom."
     )

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-TIMEOUT = 20
+TIMEOUT = 45
 
 
 @dataclass(eq=False)

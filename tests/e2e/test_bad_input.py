@@ -70,7 +70,7 @@ async def test_a_body_over_max_body_is_413(database):
 
 @pytest.mark.parametrize("body", [{"topic": "nobody/knows"}, {"topic": TOPIC, "flow": "gone"}])
 async def test_an_unknown_topic_or_flow_is_stored_and_ends_as_a_dead_letter(database, body):
-    async with rig(database, lease=0.3) as house:
+    async with rig(database) as house:
         answer = await house.webhook({"id": "1", "payload": "x", **body})
         assert answer.status_code == 202
         (request,) = await house.requests()

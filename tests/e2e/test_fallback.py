@@ -195,7 +195,7 @@ async def test_a_question_that_breaks_the_model_closes_it_for_nobody_else(databa
     async with rig(database, **settings) as house, house.mqtt("say/+") as client:
         house.model.behave(lambda body: status(500) if "poison" in str(body) else ok("well"))
         await client.publish("ask/poison", b"poison")
-        await house.model.wait_for_calls(9, timeout=10)
+        await house.model.wait_for_calls(9)
         assert (await house.http.get("/readyz")).status_code == 200
         assert (await message(client))[0] == "say/poison"
         await client.publish("ask/other", b"hi")

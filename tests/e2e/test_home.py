@@ -204,7 +204,7 @@ async def test_a_crash_between_publish_and_result_repeats_a_call_with_its_id(any
     """What must not happen twice is not done again, and the model hears of it."""
     async with (
         FaultyRest() as rest,
-        rig(any_database, rest=rest, lease=0.6) as house,
+        rig(any_database, rest=rest) as house,
         house.mqtt("home/devices/#", "home/ada/say") as client,
     ):
         heard = Hold(after=True)
@@ -234,7 +234,7 @@ async def test_a_crash_between_publish_and_result_repeats_a_call_with_its_id(any
 
 async def test_a_crash_after_the_results_repeats_nothing(any_database):
     async with (
-        rig(any_database, lease=0.6) as house,
+        rig(any_database) as house,
         house.mqtt("home/devices/#", "home/ada/say") as client,
     ):
         house.model.script(tool_calls([("set_light", LIGHT), ("set_speaker", NEXT)]), hang())

@@ -154,7 +154,7 @@ async def cli(database, *args, folder):
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
@@ -191,7 +191,7 @@ async def test_the_command_line_retries_beside_the_service(any_database, tmp_pat
         id, state = shown.stdout.split()
         assert id == dead["id"]
         assert state in ("queued", "answering", "answered", "done")  # it may be taken at once
-        assert (await message(ada, 10))[1] == b"late"  # the service takes it without a restart
+        assert (await message(ada))[1] == b"late"  # the service takes it without a restart
         assert (await house.ended(1))[0]["state"] == "done"
 
 

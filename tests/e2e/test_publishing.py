@@ -295,10 +295,9 @@ async def test_without_a_reply_topic_the_answer_stays_in_the_inbox(database):
 
 
 async def test_stored_replies_are_published_after_a_crash_without_asking_again(any_database):
-    settings = {"flows": FLOW % "", "lease": 0.6}
     async with (
         FaultyRest() as rest,
-        rig(any_database, rest=rest, **settings) as house,
+        rig(any_database, rest=rest, flows=FLOW % "") as house,
         house.mqtt("say/+") as client,
     ):
         rest.behave(lambda call: answer(503))

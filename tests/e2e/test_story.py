@@ -105,7 +105,7 @@ async def test_a_stream_that_breaks_starts_over_under_a_new_run(any_database, qu
 
 async def test_after_a_crash_mid_stream_it_starts_under_a_new_run(any_database):
     topics = ("story/ada/stream", "story/ada/tell", "story/ada/status")
-    async with rig(any_database, lease=0.6) as house, house.mqtt(*topics) as client:
+    async with rig(any_database) as house, house.mqtt(*topics) as client:
         house.model.script(Paused("Once upon ", "a midnight"), ok(TEXT))
         await client.publish(TOPIC, b"x")
         topic, payload = await message(client)

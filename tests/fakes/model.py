@@ -113,14 +113,14 @@ class FakeModel:
         """Let all that hang go on, and stop hanging from now on."""
         self._released.set()
 
-    async def wait_for_calls(self, count: int, timeout: float = 5) -> list[Call]:
+    async def wait_for_calls(self, count: int, timeout: float = 45) -> list[Call]:
         """The calls, once there are so many."""
         async with asyncio.timeout(timeout):
             while len(self.calls) < count:
                 await self._next_move()
         return self.calls
 
-    async def wait_idle(self, timeout: float = 5) -> None:
+    async def wait_idle(self, timeout: float = 45) -> None:
         """Return when no call is being answered."""
         async with asyncio.timeout(timeout):
             while self.in_flight:

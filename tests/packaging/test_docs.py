@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from service import settings
+from service import flows, settings
 from service.cli.main import app
+from service.demo.samples import samples
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -91,13 +92,16 @@ def unknown_in(call: str) -> str | None:
     while words and words[0] == "emqx-gpt":  # docker compose exec emqx-gpt emqx-gpt …
         words.pop(0)
     command = typer.main.get_command(app)
-    for word in words:
+    while words:
+        word = words.pop(0)
         if word == "…":
             return None
         if word.startswith("-"):
-            options = {name for option in command.params for name in option.opts}
-            if word.split("=")[0] not in options:
+            found = next((each for each in command.params if word.split("=")[0] in each.opts), None)
+            if found is None:
                 return word
+            if "=" not in word and not getattr(found, "is_flag", False) and words:
+                words.pop(0)  # the option's value
         elif hasattr(command, "commands"):
             if word.rstrip(",.") not in command.commands:
                 return word
@@ -112,6 +116,7 @@ def test_the_readme_names_commands():
     assert {"emqx apply", "emqx diff", "emqx remove", "emqx doctor", "check"} <= named
     assert unknown_in("emqx aply") == "aply"
     assert unknown_in("serve --aply") == "--aply"
+    assert unknown_in("--env demo.env requests lst") == "lst"
 
 
 @pytest.mark.parametrize(("document", "call"), calls())
@@ -127,6 +132,20 @@ def test_make_targets_exist():
             named |= set(re.findall(r"(?:^|[;&] *)make ([a-z]+)", line.strip()))
     assert {"demo", "test", "serve"} <= named
     assert named <= targets
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_what_the_readme_shows_of_the_demo_is_what_the_demo_shows(readme):
+    """Each message in the README's picture of the demo is one that the play publishes."""
+    shipped = flows.load(ROOT / "flows.toml")
+    asked = {
+        (sample.topic, sample.payload.decode())
+        for name in ("chat", "alarm")
+        for sample in samples(shipped.flows[name])
+    }
+    shown = set(re.findall(r"^  (\S+) ◀ (.*)$", read(readme), re.MULTILINE))
+    assert shown
+    assert shown <= asked
 
 
 # Links

@@ -154,9 +154,9 @@ def test_a_long_message_is_not_searched_for_ever() -> None:
 
 
 def test_a_regex_that_starts_with_everything_is_tried_once() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert flow('strip = ".*a.*b"').heard("a" * 3000) == "a" * 3000
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("strip", ["(.*a|b)", ".*a|b", "(.*a)?b", "b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -202,6 +203,14 @@ def test_prices_in_the_file() -> None:
     assert flows is not None, faults
     assert flows.price_list == "genai-prices"
     assert flows.prices["m"] == Price(input=1, output=2.5, cached=0.1, tiers={"flex": 0.5})
+
+
+def test_the_list_has_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    flows, faults = parse(f'price_list = "genai-prices"\n{KEYS}')
+    assert flows is None
+    assert "emqx-gpt[prices]" in str(faults[0])
+    assert faults[0].line == 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from typing import Any
 
 from service.demo.offline_model.reading import NOTHING, Reading, Schema, bounded, cut_to_fit
 
-_SEPARATORS = re.compile(r"[,;，；、。\n]+\s*(?:and\s+)?|\s+and\s+|\.\s+")
+_SEPARATORS = re.compile(
+    r"(?:,(?!\d)|[;，；、。\n])+\s*(?:(?:and|und)\s+)?|\s+(?:and|und)\s+|\.\s+"
+)
 # "T=21.5 H=40" is two readings too.
 _BETWEEN_READINGS = re.compile(r"(?<=[\d%])\s+(?=[A-Za-z_\u4e00-\u9fff]+\s?[:=]\s?-?\d)")
 
@@ -46,9 +48,8 @@ def _names(schema: Any, depth: int = 0) -> Iterator[tuple[str, bool]]:
     if isinstance(schema, Mapping):
         if isinstance(properties := schema.get("properties"), Mapping):
             yield from ((name, _is_number(each)) for name, each in properties.items())
-        for each in schema.values():
-            yield from _names(each, depth + 1)
-    elif isinstance(schema, list):
+        schema = list(schema.values())
+    if isinstance(schema, list):
         for each in schema:
             yield from _names(each, depth + 1)
 
@@ -73,7 +74,7 @@ class _Filler:
         if isinstance(ref := schema.get("$ref"), str):
             return self._reference(ref, name, needed)
         if "const" in schema:
-            said = self.reading.all_options([schema["const"]])
+            said = self.reading.options([schema["const"]], self.reading.text)
             return schema["const"] if needed or said else NOTHING
         if isinstance(options := schema.get("enum"), list) and options:
             return self.reading.enum(options, needed)
@@ -85,15 +86,12 @@ class _Filler:
         kinds = _kinds(schema)
         if len(kinds) > 1:
             return self._either([{**schema, "type": kind} for kind in kinds], name, needed)
-        return self._typed(kinds[0], schema, name, needed)
-
-    def _typed(self, kind: str, schema: Schema, name: str, needed: bool) -> Any:
-        match kind:
+        match kinds[0]:
             case "object":
                 return self._object(schema, needed)
             case "array":
                 return self._array(schema, name, needed)
-            case "number" | "integer":
+            case "number" | "integer" as kind:
                 return self.reading.number(schema, name, needed, kind == "integer")
             case "boolean":
                 return self.reading.boolean(name, needed)
@@ -176,7 +174,7 @@ class _Filler:
         if not isinstance(target, Mapping):
             return []
         if isinstance(options := target.get("enum"), list):
-            return self.reading.all_options(options)
+            return self.reading.options(options, self.reading.text)
         clauses = [each for each in _SEPARATORS.split(self.reading.text) if each.strip()]
         kind = _kinds(target)[0] if {"type", "properties"} & set(target) else ""
         match kind:

@@ -1,9 +1,10 @@
 """An OpenAI-compatible model without network or key, over real HTTP.
 
-`POST /v1/chat/completions` (also streamed), `GET /v1/models` and `GET /v1/models/{id}`, with
-OpenAI's answers to what is wrong. Every model name is taken but those that OpenAI has shut
-down. No randomness: the same request gets the same answer, ids are counted. Usage is counted
-too: a token for every four characters begun, and 85 for a picture.
+`POST /v1/chat/completions` and `/v1/responses` (also streamed), `GET /v1/models` and
+`GET /v1/models/{id}`, with OpenAI's answers to what is wrong. Its model is called `offline`; any
+other name is taken too, but those that OpenAI has shut down. It can play other servers
+(`families`). No randomness: the same request gets the same answer, ids are counted. Usage is
+counted too: a token for every four characters begun, 85 for a picture.
 
 Run it by itself: `python -m service.demo.offline_model.model --port 0 --port-file port.txt`.
 """
@@ -14,8 +15,9 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,12 +29,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from service.demo.offline_model.chatreply import Reply
-from service.demo.offline_model.chatrequest import Refused, parse, shut_down
-from service.demo.offline_model.wits import answer
+from service.demo.offline_model import chat, responses
+from service.demo.offline_model.answer import answer
+from service.demo.offline_model.families import FAMILIES, dress, dress_stream, error_body, refuse
+from service.demo.offline_model.request import Refused, shut_down
 
-MODELS = ("gpt-5.4-mini", "gpt-5.4", "gpt-5.4-nano")
-_CREATED = 1767225600  # when the offered models claim to be from: a constant, as all here
+MODEL = "offline"
 
 
 class _Json(Response):
@@ -42,65 +44,126 @@ class _Json(Response):
         return orjson.dumps(content)
 
 
-def offline_model(delay: float = 0.02, hurry: asyncio.Event | None = None) -> Starlette:
+def offline_model(
+    delay: float = 0.02,
+    hurry: asyncio.Event | None = None,
+    names: Sequence[str] = (),
+    kind: str = MODEL,
+) -> Starlette:
     """The application; `delay` is the pause before each word of a stream, in seconds.
 
-    Once `hurry` is set, streams come without pauses.
+    Once `hurry` is set, streams come without pauses. `names`: more models to list. `kind`: the
+    family of servers to play. Raises KeyError for an unknown one.
     """
+    family = FAMILIES[kind]
     numbers = itertools.count(1)
     hurry = hurry or asyncio.Event()
 
     async def complete(request: Request) -> Response:
-        try:
-            body = orjson.loads(await request.body())
-        except orjson.JSONDecodeError as error:
-            raise Refused(
-                400, f"We could not parse the JSON body of your request. ({error})"
-            ) from None
-        except ClientDisconnect:
-            return Response(status_code=499)  # nobody is left to read it
-        asked = parse(body)
-        reply = Reply(next(numbers), asked, answer(asked))
+        body = await _body(request)
+        check_key(request)
+        if isinstance(body, dict):
+            refuse(family, body)
+        asked = chat.parse(body, unknown=family.unknown == "ignored")
+        number = next(numbers)
+        reply = chat.ChatReply(number, asked, answer(asked))
+        if not asked.stream:
+            return _Json(dress(family, reply.whole(), number))
+        events = dress_stream(family, reply.events(), number)
+        return StreamingResponse(sent(events), media_type="text/event-stream")
+
+    async def respond(request: Request) -> Response:
+        body = await _body(request)
+        check_key(request)
+        asked = responses.parse(body)
+        reply = responses.ResponsesReply(next(numbers), asked, answer(asked), body)
         if not asked.stream:
             return _Json(reply.whole())
-        return StreamingResponse(reply.events(delay, hurry), media_type="text/event-stream")
+        return StreamingResponse(sent(reply.events(), typed=True), media_type="text/event-stream")
 
-    async def models(_: Request) -> Response:
-        return _Json({"object": "list", "data": [_model(each) for each in MODELS]})
+    async def sent(
+        events: Iterator[dict[str, Any] | str] | Iterator[dict[str, Any]], *, typed: bool = False
+    ) -> AsyncIterator[bytes]:
+        for event in events:
+            if delay and not hurry.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await hurry.wait()
+            if isinstance(event, str):
+                yield event.encode() + b"\n\n"
+                continue
+            head = f"event: {event['type']}\n".encode() if typed else b""
+            yield head + b"data: " + orjson.dumps(event) + b"\n\n"
+        if not typed:
+            yield b"data: [DONE]\n\n"
+
+    def check_key(request: Request) -> None:
+        if family.needs_key:
+            _check_key(request)
+
+    async def models(request: Request) -> Response:
+        check_key(request)
+        listed = dict.fromkeys((MODEL, *names))
+        data = [_model(family.prefix + each) for each in listed]
+        return _Json({"object": "list", "data": data})
+
+    async def on_refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        content = error_body(family, error.status, error.message, error.code, error.param)
+        return _Json(content, status_code=200 if family.error == "in_200" else error.status)
 
     async def model(request: Request) -> Response:
+        check_key(request)
         name = request.path_params["name"]
-        if name.startswith("gpt-3.5-turbo"):
-            raise Refused(404, shut_down(name), "model_not_found", "model")
+        if gone := shut_down(name):
+            raise gone
         return _Json(_model(name))
 
     return Starlette(
         routes=[
             Route("/v1/chat/completions", complete, methods=["POST"]),
+            Route("/v1/responses", respond, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/models/{name:path}", model),
         ],
         exception_handlers={
-            Refused: _on_refused,
+            Refused: on_refused,
             HTTPException: _on_http_error,
-            Exception: _on_fault,
+            Exception: _on_error,
         },
     )
 
 
 def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": _CREATED, "owned_by": "offline"}
+    return {"id": name, "object": "model", "created": chat.CREATED, "owned_by": "offline"}
 
 
-def _error(status: int, message: str, code: str | None, param: str | None = None) -> Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return _Json({"error": error}, status_code=status)
+def _check_key(request: Request) -> None:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if azure := request.headers.get("api-key"):
+        scheme, key = "bearer", azure
+    if scheme.lower() != "bearer" or not key.strip():
+        said = (
+            "You didn't provide an API key. You need to provide your API key in an Authorization "
+            "header using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+        )
+        raise Refused(401, said)
+    if key.strip().lower() in ("none", "null", "undefined"):
+        raise Refused(401, f"Incorrect API key provided: {key.strip()}.", "invalid_api_key")
 
 
-async def _on_refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    return _error(error.status, error.message, error.code, error.param)
+async def _body(request: Request) -> Any:
+    try:
+        return orjson.loads(await request.body())
+    except orjson.JSONDecodeError as error:
+        said = f"We could not parse the JSON body of your request. ({error})"
+        raise Refused(400, said) from None
+    except ClientDisconnect:
+        raise Refused(499, "nobody is left to read it") from None
+
+
+def _error(status: int, message: str, code: str | None) -> Response:
+    return _Json(error_body(FAMILIES[MODEL], status, message, code, None), status_code=status)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -112,7 +175,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     return _error(error.status_code, message, "unknown_url")
 
 
-async def _on_fault(_: Request, error: Exception) -> Response:
+async def _on_error(_: Request, error: Exception) -> Response:
     return _error(500, f"The offline model failed: {type(error).__name__}", None)
 
 
@@ -127,8 +190,12 @@ class _Server(uvicorn.Server):
 class OfflineModel:
     """The offline model on a port of this machine: `async with OfflineModel() as model`."""
 
-    def __init__(self, port: int = 0, delay: float = 0.02) -> None:
+    def __init__(
+        self, port: int = 0, delay: float = 0.02, names: Sequence[str] = (), kind: str = MODEL
+    ) -> None:
         self.port = port
+        self._names = names
+        self._kind = kind
         self._delay = delay
         self._hurry = asyncio.Event()
         self._server: _Server | None = None
@@ -150,8 +217,8 @@ class OfflineModel:
             listener.bind(("127.0.0.1", self.port))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(
-                offline_model(self._delay, self._hurry), log_config=None, access_log=False,
-                lifespan="off", ws="none", timeout_graceful_shutdown=1,
+                offline_model(self._delay, self._hurry, self._names, self._kind), log_config=None,
+                access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = _Server(config)
             self._task = asyncio.create_task(self._server.serve([listener]), name="offline-model")
@@ -175,11 +242,6 @@ class OfflineModel:
         # A client that does not read is cut off; uvicorn does not wait until it is.
         await asyncio.gather(*server.server_state.tasks, return_exceptions=True)
 
-    async def serve(self) -> None:
-        """Run until cancelled, once started."""
-        assert self._task is not None, "start first"
-        await asyncio.shield(self._task)
-
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -188,15 +250,18 @@ class OfflineModel:
         await self.stop()
 
 
-async def _run(port: int, delay: float, port_file: Path | None) -> None:
-    async with OfflineModel(port, delay) as model:
+async def _run(port: int, delay: float, port_file: Path | None, kind: str) -> None:
+    async with OfflineModel(port, delay, kind=kind) as model:
         if port_file:
             # Renamed into place: whoever waits for it never reads half of it.
             partial = port_file.with_name(port_file.name + ".part")
             partial.write_text(str(model.port))
             partial.replace(port_file)
         print(f"offline model on {model.base_url}", flush=True)
-        await model.serve()
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await stopped.wait()
 
 
 def main() -> None:
@@ -205,9 +270,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 (default): any free one")
     parser.add_argument("--port-file", type=Path, help="where to write the port")
     parser.add_argument("--delay", type=float, default=0.02, help="seconds before each word")
+    parser.add_argument("--kind", choices=FAMILIES, default=MODEL, help="the servers to play")
     given = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_run(given.port, given.delay, given.port_file))
+    asyncio.run(_run(given.port, given.delay, given.port_file, given.kind))
 
 
 if __name__ == "__main__":

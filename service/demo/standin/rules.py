@@ -119,6 +119,9 @@ class RuleEngine:
         count["actions.success"] += 1
 
 
+_NUMBERS = ("Message-Expiry-Interval", "Payload-Format-Indicator")
+
+
 def republished(
     args: Mapping[str, object], output: Mapping[str, object], message: Message, rule_id: str
 ) -> Message:
@@ -133,6 +136,8 @@ def republished(
     assert isinstance(wanted, Mapping)
     for name, template in wanted.items():
         value = as_bytes(value_of(template, output))
+        if name in _NUMBERS and not value.isdigit():
+            continue  # EMQX leaves out what is no number
         if value not in (b"", b"undefined"):
             properties[name] = value if name == "Correlation-Data" else as_text(value)
     user = value_of(args["user_properties"], output)

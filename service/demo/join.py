@@ -1,0 +1,83 @@
+"""How to join in: for each flow what to publish and where to listen, as commands to copy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from itertools import takewhile
+
+from rich.cells import cell_len
+
+from service.demo.samples import one
+from service.demo.screen import WIDTH, clean
+from service.flows import Flow, Flows
+
+
+def join_lines(flows: Flows, host: str, port: int) -> Iterator[str]:
+    """Lines within 80 columns: a flow's name, then the two commands of mosquitto's clients."""
+    where = [] if host in ("127.0.0.1", "localhost") else ["-h", host]
+    where += [] if port == 1883 else ["-p", str(port)]
+    width = min(12, max(len(name) for name in flows.flows) + 2)
+    for flow in flows.flows.values():
+        for at, command in enumerate(_commands(flow, where)):
+            name = flow.name if at == 0 else ""
+            gap = " " * width if len(name) >= width else name.ljust(width)
+            if len(name) >= width:
+                yield f"  {name}"
+            yield from _folded(f"  {gap}", command)
+
+
+def _commands(flow: Flow, where: list[str]) -> Iterator[list[str]]:
+    sample = one(flow)
+    if sample is None:
+        asked = " or ".join(pattern.text for pattern in flow.request)
+        told = f", listen on {flow.reply}" if flow.reply else ""
+        yield ["#", f"publish to {asked}{told}"]
+        return
+    if flow.input == "image":
+        said = ["-f", "picture.jpg"]
+    else:
+        said = ["-m", shlex.quote(clean(sample.payload.decode(errors="replace")))]
+    if sample.response_topic is not None:  # MQTT 5: question and answer in one command
+        answer = ["-e", shlex.quote(sample.response_topic)]
+        yield ["mosquitto_rr", *where, *_options([sample.topic]), *answer, *said]
+        return
+    topics = list(dict.fromkeys(sample.replies))
+    if commands := _tool_filter(flow):
+        topics.append(commands)
+    yield ["mosquitto_sub", "-v", *where, *_options(topics)]
+    yield ["mosquitto_pub", *where, *_options([sample.topic]), *said]
+
+
+def _options(topics: list[str]) -> list[str]:
+    return [word for topic in topics for word in ("-t", shlex.quote(clean(topic)))]
+
+
+def _tool_filter(flow: Flow) -> str | None:
+    """One filter for the topics of all its tools."""
+    filters = [tool.topic.topic_filter for tool in flow.tools if tool.topic is not None]
+    if len(filters) < 2:
+        return filters[0] if filters else None
+    columns = zip(*(each.split("/") for each in filters), strict=False)
+    same = takewhile(lambda each: len({*each}) == 1 and each[0] != "+", columns)
+    shared = [levels[0] for levels in same]
+    return "/".join([*shared, "#"]) if shared else filters[0]
+
+
+def _folded(head: str, words: list[str]) -> Iterator[str]:
+    """The command in lines of at most 80 columns, folded as a shell takes it."""
+    if words[0] == "#":
+        yield f"{head}{words[1]}"
+        return
+    line, indent = head + words[0], " " * (len(head) + 2)
+    options = words[1:]
+    while options:
+        size = 2 if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p", "-e") else 1
+        part, options = " ".join(options[:size]), options[size:]
+        room = WIDTH - (2 if options else 0)
+        if cell_len(f"{line} {part}") > room:
+            yield f"{line} \\"
+            line = indent + part
+        else:
+            line += f" {part}"
+    yield line
