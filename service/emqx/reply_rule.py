@@ -25,7 +25,7 @@ LIFETIME = 60  # seconds that an envelope is obeyed
 KEY_HOLE = "${REPLY_KEY}"  # no SQL as it stands: EMQX refuses a rule in which it is not filled in
 
 # What Erlang does not call printable: EMQX refuses it in every text of the publish API.
-_UNPRINTABLE = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x00-\x07\x0e-\x1a\x1c-\x1f\x7f-\x9f\ufffe\uffff]")
 
 ACTION: Mapping[str, Any] = {
     "function": "republish",
@@ -92,14 +92,12 @@ def without_keys(rule_sql: str) -> str:
 
 def needed(message: Publish) -> bool:
     """Whether a message can't go through the publish API as it is."""
-    return not (_printable(message.topic.encode()) and _printable(message.correlation or b""))
-
-
-def _printable(data: bytes) -> bool:
+    if _UNPRINTABLE.search(message.topic):
+        return True
     try:
-        return _UNPRINTABLE.search(data.decode()) is None
+        return _UNPRINTABLE.search((message.correlation or b"").decode()) is not None
     except UnicodeDecodeError:
-        return False
+        return True
 
 
 def envelope(message: Publish, keys: Sequence[str], now: float) -> bytes:

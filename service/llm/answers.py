@@ -87,6 +87,12 @@ class Gathered:
         self._separator.sure()
         self.reasoning.append(text)
 
+    def rest(self) -> str:
+        """The text that became certain with the end."""
+        text = self._separator.end(cut=(self.finish or "").lower() == "length")
+        self.restarted = self._separator.restarted
+        return text
+
     def completion(self) -> Completion:
         """The whole. Raises ModelError: one that can't be used is paid for as well."""
         try:
@@ -97,7 +103,7 @@ class Gathered:
 
     def _completion(self) -> Completion:
         finish = (self.finish or "").lower()
-        self._separator.end(cut=finish == "length")
+        self.rest()
         found = self._separator.separated
         text, calls = found.text, self.calls.all()
         if found.calls and not calls:

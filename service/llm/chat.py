@@ -223,6 +223,10 @@ class ChatAnswer:
         if isinstance(said, str) and said:
             self._gathered.think(said)
 
+    def rest(self) -> str:
+        """The text that became certain with the end."""
+        return self._gathered.rest()
+
     def completion(self) -> Any:
         """Raises ModelError."""
         if not self._begun:

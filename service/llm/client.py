@@ -179,13 +179,8 @@ class Gpt:
             if self._granted and (said := Granted.read(response.headers)):
                 self._granted(question.model, said)
             async for event in _events(server, response):
-                text = answer.add(event)
-                if on_delta is None:
-                    continue
-                if answer.restarted and on_restart is not None:
-                    on_restart()
-                if text:
-                    await on_delta(text)
+                await _hand_over(answer, answer.add(event), on_delta, on_restart)
+            await _hand_over(answer, answer.rest(), on_delta, on_restart)
         return answer.completion()
 
     @contextlib.asynccontextmanager
@@ -304,6 +299,21 @@ def _unreachable(error: BaseException, server: _Server, question: Question) -> M
     host = httpx2.URL(server.base_url).host
     text = f"the model's server at {host} can't be reached: {reason}"
     return ModelError(text, code="model_connection", kind=ErrorKind.PASSING)
+
+
+async def _hand_over(
+    answer: ChatAnswer | ResponsesAnswer,
+    text: str,
+    on_delta: OnDelta | None,
+    on_restart: Callable[[], None] | None,
+) -> None:
+    """A piece of an answer, to who listens."""
+    if on_delta is None:
+        return
+    if answer.restarted and on_restart is not None:
+        on_restart()
+    if text:
+        await on_delta(text)
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

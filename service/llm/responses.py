@@ -185,6 +185,10 @@ class ResponsesAnswer:
             gathered.echo["items"] = items
         return text
 
+    def rest(self) -> str:
+        """The text that became certain with the end."""
+        return self._gathered.rest()
+
     def completion(self) -> Completion:
         """Raises ModelError."""
         if self._gathered.finish is None:

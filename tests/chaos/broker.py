@@ -111,6 +111,9 @@ class Broker:
         if key is None or self._away == "401":
             exchange.answer(401, _NO_KEY)
             return
+        if "/publish" not in path:  # the service looks at counters and rules
+            exchange.answer(404, {"code": "NOT_FOUND", "message": "none"})
+            return
         document = orjson.loads(body)
         bulk = path.endswith("/bulk")
         messages = document if bulk else [document]

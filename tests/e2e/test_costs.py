@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.model import empty, ok
+from tests.fakes.model_steps import Completion
 from tests.rig import message, rig
 
 FLOWS = """
@@ -48,7 +49,8 @@ async def test_an_answer_that_can_not_be_used_is_paid_for(database, quick):
 async def test_what_earlier_attempts_took_counts(database, quick):
     """All tries of one attempt fail, the next attempt answers."""
     async with rig(database, flows=FLOWS) as house, house.mqtt("said/ann") as ann:
-        house.model.script(*[empty()] * 3, ok("well", usage=(1, 0)))
+        broke_off = Completion("half an ans", "network_error")
+        house.model.script(*[broke_off] * 3, ok("well", usage=(1, 0)))
         await ann.publish("chat/ann", b"a question of some words")
         await message(ann)
         (ended,) = await house.ended(1)

@@ -201,3 +201,34 @@ async def test_reset_words_as_speech_recognition_writes_them(database, said, ans
         await message(panel)
         assert "Ada" not in str(house.model.calls[1].messages)
         assert len(house.model.calls) == 2
+
+
+THOUGHT = [  # what the model streams, and what is seen of it
+    ("<think>The user greets.</think>Hello Ann. 1 <", "Hello Ann. 1 <"),
+    ("Hello Ann.<|im_end|>", "Hello Ann."),
+    ("The user greets.\n</think>\n\nHello Ann.", "Hello Ann."),
+    ("Hello Ann. No tags at all.", "Hello Ann. No tags at all."),
+]
+
+
+@pytest.mark.parametrize("model", ["m", "qwq-32b"])
+@pytest.mark.parametrize(("text", "seen"), THOUGHT)
+async def test_a_stream_shows_all_of_the_answer_and_no_reasoning(database, text, seen, model):
+    flows = PANEL + f'model = "{model}"\nstream = "panels/${{panel}}/stream"'
+    topics = ("panels/1/say", "panels/1/stream")
+    async with rig(database, flows=flows) as house, house.mqtt(*topics) as panel:
+        house.model.script(ok(text))
+        await panel.publish("panels/1/ask", b"hi")
+        runs: dict[int, str] = {}
+        while True:
+            topic, payload = await message(panel)
+            if topic.endswith("say"):
+                break
+            piece = orjson.loads(payload)
+            runs[piece["run"]] = runs.get(piece["run"], "") + piece["delta"]
+        assert payload.decode() == seen
+        assert runs[max(runs)] == seen
+        (ended,) = await house.ended(1)
+        whole = (await house.http.get(f"/requests/{ended['id']}")).json()
+        thought = "The user greets." if "user greets" in text else None
+        assert whole["reasoning"] == thought

@@ -130,6 +130,12 @@ async def test_payloads_go_as_base64(talk: Any, payload: bytes) -> None:
     assert sent[0]["properties"] == {"correlation_data": "c-1"}
 
 
+async def test_what_is_no_text_at_all_is_refused_here(talk: Any) -> None:
+    emqx = talk(lambda _: httpx.Response(200, json={"id": "1"}))
+    error = await refused(emqx, message(topic="say/\ud800"))
+    assert (error.poison, error.code) == (True, "publish_refused")
+
+
 @pytest.mark.parametrize("skew", [0, 3600, -86400 * 365])
 async def test_an_envelope_is_good_for_a_minute_by_emqxs_clock(talk: Any, skew: float) -> None:
     sent: list[dict[str, Any]] = []

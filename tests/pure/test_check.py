@@ -335,14 +335,16 @@ def test_no_loop(keys: str) -> None:
     "keys",
     ["reply", "error", "status", "stream", "allow_response_topics"],
 )
-def test_the_internal_topic_of_replies_is_nobody_elses(keys: str) -> None:
-    text = f'[flows.x]\nrequest = "in"\n{keys} = "{REPLY_TOPIC}"\n'
-    assert any("internal topic" in fault.message for fault in faults_of(text))
+def test_the_internal_topics_of_replies_are_nobody_elses(keys: str) -> None:
+    for topic in (REPLY_TOPIC, f"{REPLY_TOPIC}/emqx_gpt", f"{REPLY_TOPIC}/any_prefix"):
+        text = f'[flows.x]\nrequest = "in"\n{keys} = "{topic}"\n'
+        assert any("internal topic" in fault.message for fault in faults_of(text))
     for wide in ("#", "$delayed/#", "$delayed/+/#"):
         text = f'{X}allow_response_topics = "{wide}"\n'
         assert len(faults_of(text)) == 2  # that, and the own request topic
-    listening = f'[flows.x]\nrequest = "{REPLY_TOPIC.split("/")[0]}/+"\nreply = "out"\n'
-    assert "internal topic" in one(listening).message
+    for wide in (REPLY_TOPIC.split("/")[0] + "/+", f"{REPLY_TOPIC}/+"):
+        listening = f'[flows.x]\nrequest = "{wide}"\nreply = "out"\n'
+        assert "internal topic" in one(listening).message
 
 
 # overlaps
