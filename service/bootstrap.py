@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand
 from service.answering.life import Life
@@ -18,7 +19,7 @@ from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
-from service.errors import ConfigError, Fault, StoreBusy
+from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
 from service.inbox import Store, epoch_ms
 from service.llm.ask import Asker
@@ -34,6 +35,8 @@ from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings
+
+SETTLE = 5.0  # seconds; EMQX sends again what it could not bring up to so much later
 
 log = logging.getLogger("emqx-gpt")
 
@@ -51,6 +54,7 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         lease: float = LEASE,
+        settle: float = SETTLE,
         policy: RetryPolicy = USUAL,
         publishing: PublishPolicy = STANDARD,
         now: Callable[[], int] = epoch_ms,
@@ -94,10 +98,13 @@ class Service:
         self.insights = Insights(self.store, flows)
         self.actions = Actions(self.store, flows, now=now)
 
-        self.intake = Intake(flows, self.store, now=now, max_backlog=settings.max_backlog)
+        self.intake = Intake(
+            flows, self.store, now=now, max_backlog=settings.max_backlog, settle=settle
+        )
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
+        hold = Hold(self.store, self.publisher, self.health, now=now)
         life = Life(
             flows,
             self.store,
@@ -112,6 +119,7 @@ class Service:
             self.hub,
             self.metrics,
             in_hand,
+            hold,
             now=now,
             max_attempts=settings.max_attempts,
         )
@@ -122,6 +130,7 @@ class Service:
             in_hand,
             self.breakers,
             self.intake,
+            hold,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,
             retention=settings.retention,
@@ -140,6 +149,7 @@ class Service:
         await self.open()
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
+        await self._settle()
         self.publisher.start()
         self.worker.start()
         self.watchdog.start()
@@ -153,13 +163,30 @@ class Service:
         except StoreBusy as error:
             log.error("what was in hand waits for its leases to run out: %s", error.message)
 
-    async def stop(self) -> None:
-        """Take nothing more, finish what is in hand within GRACE, give the rest back."""
+    async def _settle(self) -> None:
+        """What EMQX could not bring while this process was away comes late."""
+        try:
+            await self.intake.settle()
+        except StoreError as error:
+            log.error("conversations may get out of order: %s", error.message)
+
+    async def drain(self) -> None:
+        """Take nothing more, finish what is in hand within GRACE, give the rest back. Webhooks
+        are still answered, with 503; once."""
+        if self.intake.closing:
+            return
         self.intake.closing = True
-        self.watchdog.stop()
+        self.health.closing = True
+        log.info("shutting down: webhooks are answered 503 from now on")
+        await self._settle()
         await self.worker.stop(self.settings.grace)
         self.hub.close()
         await self.publisher.close()
+
+    async def stop(self) -> None:
+        """Drain, then close everything."""
+        await self.drain()
+        self.watchdog.stop()
         await self.store.close()
         await self.gpt.close()
         await self.losses.stop()

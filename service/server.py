@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import errno
 import functools
+import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -16,7 +17,10 @@ import uvicorn
 from service.errors import ConfigError, Fault
 from service.web.pipelined import Pipelined
 
-KEEP_ALIVE = 120  # seconds; EMQX holds its connections open and posts on them when it likes
+KEEP_ALIVE = 120  # seconds, for connections other than EMQX's
+
+
+log = logging.getLogger("emqx-gpt")
 
 
 class Server(uvicorn.Server):
@@ -32,13 +36,42 @@ class Server(uvicorn.Server):
         if not self.started:
             self.should_exit = True
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close without resetting anything that EMQX may write to."""
+        still = [sock.dup() for sock in sockets or ()]
+        for server in self.servers:
+            server.close()
+        for sock in still:
+            # What waits in the listen queue would be reset with it.
+            await self._accept_waiting(sock)
+            sock.close()
+        await super().shutdown(sockets)
+
+    async def _accept_waiting(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):  # none is left
+            while True:
+                waiting, _ = sock.accept()
+                waiting.setblocking(False)
+                await loop.connect_accepted_socket(self._protocol, waiting)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
 
 def make_server(app: Any, sock: socket.socket | None = None) -> Server:
     """A server for `app`."""
     config = uvicorn.Config(
         app,
-        # uvicorn only ever calls it, and a class could not carry `take`
-        http=functools.partial(Pipelined, take=app.state.take),  # type: ignore[arg-type]
+        # uvicorn only ever calls it, and a class could not carry the webhook
+        http=functools.partial(  # type: ignore[arg-type]
+            Pipelined, webhook=app.state.webhook, max_body=app.state.max_body
+        ),
         proxy_headers=False,
         lifespan="on",
         ws="none",
@@ -73,12 +106,26 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def serve(server: Server, sock: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return."""
+async def serve(server: Server, sock: socket.socket, drain: Callable[[], Awaitable[None]]) -> None:
+    """Serve until SIGTERM or SIGINT, also while `drain` finishes what is in hand; then close
+    the connections and return. A second signal does not wait for `drain`."""
     loop = asyncio.get_running_loop()
+    draining: asyncio.Task[None] | None = None
+
+    async def finish() -> None:
+        try:
+            await drain()
+        except Exception:
+            log.exception("an internal error while shutting down")
+        finally:
+            server.should_exit = True
 
     def stop() -> None:
-        server.should_exit = True
+        nonlocal draining
+        if draining is None:
+            draining = loop.create_task(finish())
+        else:
+            draining.cancel()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)

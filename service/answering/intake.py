@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 
 from service.domain import Entry, Message
@@ -11,6 +12,7 @@ from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
 from service.inbox import Added, Store
 
+SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
 SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
 UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
 
@@ -21,15 +23,29 @@ def new_id(now: int) -> str:
 
 
 class Intake:
-    """Makes entries of messages and stores them. `now` gives epoch ms."""
+    """Makes entries of messages and stores them. `now` gives epoch ms.
+
+    What it had to refuse EMQX sends again, up to some seconds later than younger messages. So
+    after that, and at the start and end of a process, conversations with order wait `settle`
+    seconds before they go on, in all processes.
+    """
 
     def __init__(
-        self, flows: Flows, store: Store, *, now: Callable[[], int], max_backlog: int
+        self,
+        flows: Flows,
+        store: Store,
+        *,
+        now: Callable[[], int],
+        max_backlog: int,
+        settle: float,
     ) -> None:
         self._flows = flows
         self._store = store
         self._now = now
         self._max_backlog = max_backlog
+        self._settle_ms = int(settle * 1000)
+        self._settled_at = -SETTLE_EVERY
+        self._refused = False  # since the last message that was taken
         self.closing = False
 
     async def accept(self, message: Message) -> Added:
@@ -116,6 +132,7 @@ class Intake:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
         if self._store.backlog >= self._max_backlog:
+            self._refused = True
             raise Unavailable(
                 f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
                 code="backlog_full",
@@ -124,6 +141,17 @@ class Intake:
 
     async def _add(self, entry: Entry) -> Added:
         try:
+            if self._refused:
+                self._refused = False
+                if time.monotonic() - self._settled_at >= SETTLE_EVERY:
+                    await self.settle()
             return await self._store.add(entry)
         except StoreBusy as error:
+            self._refused = True
             raise Unavailable(error.message, code=error.code, retry_after=2) from None
+
+    async def settle(self) -> None:
+        """Let conversations with order wait, in all processes. Raises StoreError."""
+        self._settled_at = time.monotonic()
+        if self._settle_ms:
+            await self._store.settle_order(self._now() + self._settle_ms)

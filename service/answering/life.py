@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from service.answering import limits, prompt, sentences, shape
 from service.answering import reply as replies
+from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream, stream_for
@@ -49,6 +50,7 @@ class Life:
         hub: Hub,
         metrics: Metrics,
         in_hand: InHand,
+        hold: Hold,
         *,
         now: Callable[[], int],
         max_attempts: int,
@@ -61,6 +63,7 @@ class Life:
         self._hub = hub
         self._metrics = metrics
         self._in_hand = in_hand
+        self._hold = hold
         self._now = now
         self._max_attempts = max_attempts
 
@@ -95,7 +98,11 @@ class Life:
                     )
                 else:
                     delivered = False if isinstance(result, BrokerError) else result
-                    await fenced(self._store.finish, claimed, delivered=delivered)
+                    held = None
+                    if result is False:
+                        flow = self._flows.flows.get(claimed.flow or "")
+                        held = self._hold.times(flow, answer.outbox)
+                    await fenced(self._store.finish, claimed, delivered=delivered, held=held)
             self._ended(claimed, outcome, code, claimed.usage + answer.usage)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)

@@ -241,7 +241,7 @@ class Publisher:
     def _settle(self, item: _Item, result: Result) -> None:
         if self._health.outage is not None:
             log.warning("EMQX takes messages again")
-            self._health.outage = None
+            self._health.back()
         code = "delivered" if result is True else "unknown" if result is None else "no_subscriber"
         self._metrics.published(result.code if isinstance(result, BrokerError) else code)
         if not item.result.done():

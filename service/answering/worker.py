@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
+from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand, about
 from service.answering.life import Life
@@ -44,6 +45,7 @@ class Worker:
         in_hand: InHand,
         breakers: CircuitBreakers,
         intake: Intake,
+        hold: Hold,
         *,
         owner: str,
         concurrency: int,
@@ -57,6 +59,7 @@ class Worker:
         self.in_hand = in_hand
         self._breakers = breakers
         self._intake = intake
+        self._hold = hold
         self._owner = owner
         self._concurrency = concurrency
         self._retention = retention
@@ -69,7 +72,7 @@ class Worker:
 
     def start(self) -> None:
         self._claims = asyncio.create_task(self._forever(self._claim))
-        loops = (self._heartbeat, self._reap, self.purge, self._adopt)
+        loops = (self._heartbeat, self._reap, self.purge, self._adopt, self._hold.round)
         self._upkeep = [asyncio.create_task(self._forever(loop)) for loop in loops]
 
     @property

@@ -73,7 +73,7 @@ async def run_service(
     log.info("listening on http://%s:%d", *sock.getsockname()[:2])
     _settle_garbage()
     async with _applying(settings, desired):
-        await serve(server, sock)
+        await serve(server, sock, service.drain)
 
 
 def _settle_garbage() -> None:

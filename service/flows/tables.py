@@ -208,6 +208,9 @@ class FlowKeys:
     expiry: WholeSeconds | None = key(
         None, "MQTT 5: the broker drops an undelivered reply after this long."
     )
+    hold: Duration | None = key(
+        None, "A reply that found no subscriber is published again for this long."
+    )
     deadline: Duration = key(900.0, "After this long a request is not asked any more.")
     cooldown: Duration | None = key(None, "After a reply, ignore the conversation for this long.")
     limit: Rate | None = key(None, 'Requests per conversation: "10/min".')

@@ -1,9 +1,21 @@
 """The durable inbox, on SQLite or PostgreSQL. `Inbox` is the way in."""
 
+from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
 Store = Inbox
 """Its name so far."""
 
-__all__ = ["Added", "Change", "Claims", "Inbox", "Memory", "Row", "Stats", "Store", "epoch_ms"]
+__all__ = [
+    "Added",
+    "Change",
+    "Claims",
+    "HeldReply",
+    "Inbox",
+    "Memory",
+    "Row",
+    "Stats",
+    "Store",
+    "epoch_ms",
+]

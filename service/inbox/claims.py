@@ -93,6 +93,7 @@ def _of_all() -> Any:
         _first(_r.lease_until, answered, _r.lease_until > _now).label("answered_later"),
         _first(_r.deadline, queued, _r.deadline <= _now).label("expired"),
         _first(_r.deadline, queued, _r.deadline > _now).label("expires_later"),
+        ordering.settled_at.label("settled_at"),
     )
 
 
@@ -102,12 +103,17 @@ def _peek(tx: Tx, flows: Sequence[str]) -> Fronts:
     of_all = tx.run(_of_all(), values).one()
     due: dict[str, list[Queue]] = {}
     later = [of_all.answered_later, of_all.expires_later]
+    settling = of_all.settled_at is not None and of_all.settled_at > tx.now
+    if settling:
+        later.append(of_all.settled_at)
     rows = tx.run(_by_flow(tx.pg), values | {"flows": texts(tx.pg, flows)}) if flows else ()
     for row in rows:
         delayed = {True: row.ordered_delayed, False: row.unordered_delayed}
         new = {True: row.ordered_new, False: row.unordered_new}
         queues = [Queue(o, True) for o, at in delayed.items() if at is not None and at <= tx.now]
         queues += [Queue(o, False) for o, found in new.items() if found is not None]
+        if settling:
+            queues = [queue for queue in queues if not queue.ordered]
         if queues:
             due[row.flow] = queues
         later += [row.ordered_later, row.unordered_later]

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.domain import NO_USAGE, Answer, Attempt, Claimed, Entry, Reservation, State, Usage
-from service.inbox import claims, counters, entries, leases, memory, purge, reads
+from service.inbox import claims, counters, entries, held, leases, memory, ordering, purge, reads
 from service.inbox.commit import Engine
+from service.inbox.held import HeldReply, Taken
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 from service.inbox.sql import Tx
 
@@ -144,9 +145,11 @@ class Inbox:
         outcome: State | None = None,
         error_code: str | None = None,
         error_message: str | None = None,
+        held: tuple[int, int] | None = None,
     ) -> bool:
-        """An answered request is published (or never will be): it ends."""
-        item = leases.Finish(claimed, delivered, outcome, error_code, error_message)
+        """An answered request is published (or never will be): it ends. `held`: when its outbox
+        is published again, since it found nobody, and until when (ms)."""
+        item = leases.Finish(claimed, delivered, outcome, error_code, error_message, held)
         return await self._engine.submit(leases.finish, item)
 
     async def again(
@@ -195,6 +198,21 @@ class Inbox:
             more = reaped.more and reaped.count > 0
             self.next_expiry = reaped.next_expiry
         return count
+
+    async def take_held(self, limit: int, lease_ms: int) -> Taken:
+        """Replies to publish again."""
+        return await self._engine.submit(held.take, held.Take(limit, lease_ms))
+
+    async def note_held(
+        self, reply: HeldReply, delivered: bool | None, again_at: int | None
+    ) -> None:
+        """What came of it; `again_at` None: it is not published again."""
+        await self._engine.submit(held.note, held.Note(reply, delivered, again_at))
+
+    async def settle_order(self, until: int) -> None:
+        """Claim nothing of an ordered queue before then (ms), in any process: what the broker
+        sends again may be older than what is here. Not if nothing was ever stored."""
+        await self._engine.submit(ordering.settle, until)
 
     # Memory and limits
 

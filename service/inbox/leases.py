@@ -41,6 +41,7 @@ class Finish(Write):
     outcome: State | None = None
     error_code: str | None = None
     error_message: str | None = None
+    held: tuple[int, int] | None = None  # when to publish it again, and until when (ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,8 @@ def finish(tx: Tx, finishes: Sequence[Finish]) -> list[bool]:
         state = one.outcome or State(held.outcome or State.DONE)
         row: Values = {"state": state.value, "delivered": one.delivered, "ended_at": tx.now}
         row |= _NO_LEASE
+        if one.held is not None:
+            row["held_at"], row["held_until"] = one.held
         if one.outcome is not None:
             row["outcome"] = one.outcome.value
         if one.error_code is not None or state is State.DONE:  # of earlier publishes, too

@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
 from service.errors import StoreUnusable
-from service.inbox.sql_tables import APPLICATION_ID, metadata, version
+from service.inbox.sql_tables import APPLICATION_ID, metadata, requests_held, version
 
 Step = Callable[[Connection], object]
 
@@ -58,6 +58,10 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
             Column("cache_write_tokens", BigInteger),
             Column("cost", Double),
         ),
+    ),
+    "0003": (
+        add_columns("requests", Column("held_at", BigInteger), Column("held_until", BigInteger)),
+        requests_held.create,
     ),
 }
 """What each version adds to the one before, never edited once it was released."""

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, literal_column, select, update
+from sqlalchemy import BigInteger, Text, bindparam, exists, func, literal_column, select, update
 
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
-from service.inbox.sql_tables import conversations, ordered_queue, requests
+from service.inbox.sql_tables import conversations, counters, ordered_queue, requests
 
 _c = conversations.c
 _r = requests.c
@@ -107,6 +107,31 @@ def heads(tx: Tx, wanted: Sequence[Pair]) -> dict[Pair, int | None]:
         return {}
     found = tx.run(_heads(tx.pg), pairs(tx.pg, wanted))
     return {(row.flow, row.conversation): row.head for row in found}
+
+
+_SETTLE = "ordered queues settle"
+settled_at: Any = (
+    select(func.max(counters.c.starts_at)).where(counters.c.key == _SETTLE).scalar_subquery()
+)
+"""When the ordered queues may be claimed again (ms); NULL: they may."""
+
+
+@cache
+def _settle(pg: bool) -> Any:
+    known: Any = select(
+        literal_column(f"'{_SETTLE}'"), bindparam("b_until", type_=BigInteger), ZERO
+    )
+    statement = insert(pg, counters).from_select(
+        ["key", "starts_at", "amount"], known.where(exists(select(_r.seq)))
+    )
+    return statement.on_conflict_do_nothing()
+
+
+def settle(tx: Tx, until: Sequence[int]) -> list[None]:
+    """Old counters are purged, and these with them."""
+    tx.run(_settle(tx.pg), {"b_until": max(until)})
+    tx.wake = True
+    return [None] * len(until)
 
 
 @cache

@@ -108,6 +108,8 @@ class Row:
     delivered: bool | None = None
     answered_at: int | None = None
     ended_at: int | None = None
+    held_at: int | None = None
+    held_until: int | None = None
 
 
 _r = requests.c

@@ -97,6 +97,8 @@ requests = Table(
     _answer("delivered", Boolean),
     _answer("answered_at", BigInteger),
     _answer("ended_at", BigInteger),
+    _answer("held_at", BigInteger),  # when it is published again; NULL: not any more
+    _answer("held_until", BigInteger),
     UniqueConstraint("id", name="requests_id"),
     UniqueConstraint("scope", "dedupe", name="requests_dedupe"),
     sqlite_autoincrement=True,  # a purged seq must not come back: (seq, fence) is a lease
@@ -119,9 +121,10 @@ unresolved: ColumnElement[bool] = and_(queued, _r.flow == literal_column("''"))
 open_: ColumnElement[bool] = _r.ended_at.is_(None)
 ended: ColumnElement[bool] = _r.ended_at.is_not(None)
 leased: ColumnElement[bool] = _r.lease_until.is_not(None)
+held: ColumnElement[bool] = _r.held_at.is_not(None)
 
 
-def _partial(name: str, where: ColumnElement[bool], *columns: Column[object]) -> Index:
+def _partial(name: str, where: ColumnElement[bool], *columns: Column[Any]) -> Index:
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -133,6 +136,7 @@ _partial("requests_leased", leased, _r.state, _r.lease_until)
 _partial("requests_open", open_, _r.seq)
 _partial("requests_ended", ended, _r.ended_at)
 _partial("requests_outcome", ended, _r.state, _r.seq)
+requests_held = _partial("requests_held", held, _r.held_at)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)
 
 conversations = Table(

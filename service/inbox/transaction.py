@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.inbox import claims, counters, entries, leases, memory, notices, purge
+from service.inbox import (
+    claims,
+    counters,
+    entries,
+    held,
+    leases,
+    memory,
+    notices,
+    ordering,
+    purge,
+)
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
 
@@ -28,13 +38,16 @@ _ORDER: tuple[Work, ...] = (
     entries.add,
     entries.adopt,
     entries.requeue,
+    held.note,
+    held.take,
+    ordering.settle,
     purge.purge,
     leases.reap,
     claims.claim,
 )
 _PLACE = {work: place for place, work in enumerate(_ORDER)}
 _LEASE_WRITES = frozenset(_ORDER[:6])
-_NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, claims.claim))
+_NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, held.take, claims.claim))
 """Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 
 

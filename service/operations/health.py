@@ -28,6 +28,17 @@ class Health:
         self._seen: BrokerError | None = None
         self._look_again = 0.0
         self.outage: BrokerError | None = None
+        self.closing = False  # the process shuts down
+        self._back_at: float | None = None  # when the last outage was over
+
+    def back(self) -> None:
+        """The outage is over."""
+        self.outage = None
+        self._back_at = time.monotonic()
+
+    def back_within(self, seconds: float) -> bool:
+        """Whether an outage is over for less than this."""
+        return self._back_at is not None and time.monotonic() - self._back_at < seconds
 
     async def ready(self) -> tuple[bool, dict[str, Any]]:
         """Whether all work, and how each is."""
@@ -37,6 +48,8 @@ class Health:
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
             parts["model"]["providers"] = [one.provider for one in closed]
+        if self.closing:
+            parts["service"] = {"ok": False, "code": "shutting_down", "message": "shutting down"}
         return all(part["ok"] for part in parts.values()), parts
 
     async def _database(self) -> dict[str, Any]:

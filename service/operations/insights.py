@@ -37,6 +37,7 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
         "ended_at": when(row.ended_at),
         "tries": row.tries,
         "delivered": row.delivered,
+        "held_until": when(row.held_until if row.held_at is not None else None),
         "model": row.model,
         "cost": row.usage.cost,
         "error": None,

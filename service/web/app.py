@@ -113,7 +113,8 @@ def create_app(parts: Parts) -> Starlette:
             Exception: _fault,
         },
     )
-    app.state.take = webhook.take
+    app.state.webhook = webhook
+    app.state.max_body = settings.max_body
     return app
 
 

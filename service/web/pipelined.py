@@ -1,5 +1,9 @@
 """uvicorn's HTTP protocol, but webhooks of one connection do not wait for each other.
 
+EMQX loses a message when a connection breaks just as it sends on it, so a connection on which
+webhooks came is never closed for being idle, and closed at the end of the process in the way that
+can't reset: half, once it is quiet, and whole when EMQX has closed its half.
+
 uvicorn answers the pipelined requests of a connection in turn, so that as many would share a
 commit as EMQX has connections. Here each POST /webhook is taken in hand as soon as it is
 read; answers leave in the order of the requests, and those that are ready together in one
@@ -9,20 +13,30 @@ write. Everything else, and what does not look like EMQX's own requests, goes uv
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-Take = Callable[[Sequence[tuple[bytes, bytes]], bytes], Coroutine[Any, Any, Response]]
-"""(headers, body) → the answer, some time within the webhook's limit."""
+Headers = Sequence[tuple[bytes, bytes]]
 
 IN_HAND = 200  # webhooks of one connection; more are left unread
 HELD = 4 << 20  # bytes of their bodies, likewise
-BYTES = 1 << 20  # bodies up to here; larger ones go uvicorn's way, with its bounds
+QUIET = 0.2  # seconds without a request before a connection is closed
+LONGEST = 2.0  # seconds to wait for that
+KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
+class Webhook(Protocol):
+    """Takes webhooks; `take` answers within the webhook's limit."""
+
+    def authorized(self, headers: Headers) -> bool: ...
+
+    async def take(self, headers: Headers, body: bytes) -> Response: ...
 
 
 class _Busy:
@@ -37,17 +51,39 @@ class _Busy:
 class Pipelined(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, take: Take, path: bytes = b"/webhook", **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, webhook: Webhook, max_body: int, path: bytes = b"/webhook", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._take = take
+        self._webhook = webhook
+        self._max_body = max_body
         self._path = path
+        self._of_emqx = False  # an authorized webhook came this way
+        self._read_at = 0.0  # time of the loop
+        self._shut_by: float | None = None  # likewise: closed then, quiet or not
+        self._half_closed = False
         self._body: bytearray | None = None  # of the webhook that is being read
         self._answers: deque[tuple[asyncio.Task[Response], int]] = deque()
         self._held = 0  # bytes of the bodies in hand
-        self._closing = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._read_at = self.loop.time()
+        # What is never closed for being idle must end by itself when the other side is gone.
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, name, value)
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at = self.loop.time()
+        if not self._half_closed:
+            super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        if self._is_plain_webhook():
+        if self._is_plain_webhook() and self._webhook.authorized(self.headers):
+            self._of_emqx = True
             self._body = bytearray()
             return
         if self._answers:
@@ -63,7 +99,7 @@ class Pipelined(HttpToolsProtocol):
             return False
         for name, value in self.headers:
             if name == b"content-length":
-                return len(value) < 8 and int(value) <= BYTES
+                return len(value) < 12 and int(value) <= self._max_body
         return False
 
     def on_body(self, body: bytes) -> None:
@@ -77,7 +113,7 @@ class Pipelined(HttpToolsProtocol):
             super().on_message_complete()
             return
         body, self._body = bytes(self._body), None
-        answer = self.loop.create_task(self._take(self.headers, body))
+        answer = self.loop.create_task(self._webhook.take(self.headers, body))
         self._answers.append((answer, len(body)))
         self._held += len(body)
         self.server_state.total_requests += 1
@@ -101,8 +137,8 @@ class Pipelined(HttpToolsProtocol):
             self.flow.resume_reading()
         if answers:
             return
-        if self._closing:
-            self.transport.close()
+        if self._shut_by is not None:
+            self._half_close_when_quiet()
         elif self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -112,11 +148,30 @@ class Pipelined(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def timeout_keep_alive_handler(self) -> None:
+        if not self._of_emqx:
+            super().timeout_keep_alive_handler()
+
     def shutdown(self) -> None:
-        if self._answers:
-            self._closing = True
-        else:
+        if self.cycle is not None and not self._of_emqx:
             super().shutdown()
+            return
+        self._shut_by = self.loop.time() + LONGEST
+        self._half_close_when_quiet()
+
+    def _half_close_when_quiet(self) -> None:
+        """Our FIN, when no request is likely to be on its way. What comes all the same is read
+        and thrown away: unread, the kernel would answer it with a reset."""
+        if self._answers or self._half_closed or self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if now < min(self._read_at + QUIET, self._shut_by or 0.0):
+            self.loop.call_later(QUIET / 4, self._half_close_when_quiet)
+            return
+        self._half_closed = True
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        self.transport.write_eof()
 
 
 def _written(answer: Response) -> bytes:

@@ -49,11 +49,18 @@ class Webhook:
         self._now = now
         self._warned: dict[str, float] = {}
 
-    async def take(self, headers: Headers, body: bytes) -> Response:
-        """One webhook → its answer, whatever happens."""
-        began = time.monotonic()
+    def authorized(self, headers: Headers) -> bool:
+        """Whether they carry the webhook's token."""
         try:
             self._tokens.check(find(headers, b"authorization"))
+        except ApiError:
+            return False
+        return True
+
+    async def take(self, headers: Headers, body: bytes) -> Response:
+        """One authorized webhook → its answer, whatever happens."""
+        began = time.monotonic()
+        try:
             if len(body) > self._max_body:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
             message = webhook.parse(body, now=self._now())

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.bench.load import Load, webhook
+from tests.bench.load import USERS, Load, webhook
 from tests.bench.processes import Child
 from tests.bench.rows import Bar, Bench, Row, in_pairs, median
 
 CONCURRENCY = 100
 DELAY = 2.0
-USERS = 1000
 
 
-async def throughput(bench: Bench, load: Load, count: int) -> float:
+async def throughput(bench: Bench, load: Load, count: int, *, publishers: int = USERS) -> float:
     """Answers a second, from the first webhook to the last publish."""
     await bench.forget()
-    requests = bench.requests(count)
+    requests = bench.requests(count, publishers=publishers)
     began = time.monotonic()
     await load.post(requests)
     arrived = await bench.ends.wait(count, 120)
@@ -33,7 +32,9 @@ async def sdk_rate(child: Child, count: int, concurrency: int = CONCURRENCY) -> 
 async def instant(bench: Bench) -> list[Row]:
     """A model that answers at once: what is left is all ours."""
     ours: list[float] = []
+    one: list[float] = []
     sdk: list[float] = []
+    cpu: list[float] = []
     async with (
         bench.service("/delay/0/v1", MAX_CONCURRENCY=str(CONCURRENCY)) as service,
         bench.baseline("sdk", "/delay/0/v1") as other,
@@ -43,9 +44,12 @@ async def instant(bench: Bench) -> list[Row]:
         await throughput(bench, load, bench.size(1000, 100))
         await sdk_rate(other, bench.size(1000, 100))
         for _ in range(bench.rounds):
+            used = service.cpu()
             ours.append(await throughput(bench, load, count))
+            cpu.append((service.cpu() - used) / count * 1000)
+            one.append(await throughput(bench, load, count, publishers=1))
             sdk.append(await sdk_rate(other, count))
-    share = in_pairs(ours, sdk)
+    share, share_of_one = in_pairs(ours, sdk), in_pairs(one, sdk)
     return [
         Row(
             "instant",
@@ -60,7 +64,25 @@ async def instant(bench: Bench) -> list[Row]:
                 Bar("the SDK in a loop", median(sdk), f"{median(sdk):,.0f} calls/s"),
             ],
             figures={"per_second": median(ours), "sdk_per_second": median(sdk)},
-        )
+        ),
+        Row(
+            "one publisher",
+            "the same from one client that speaks for all users: one connection",
+            "60 % of the bare SDK loop",
+            f"{median(one):,.0f} answers/s",
+            share_of_one >= 0.6,
+            f"{median(sdk):,.0f} calls/s",
+            share_of_one,
+            figures={"per_second": median(one), "sdk_per_second": median(sdk)},
+        ),
+        Row(
+            "cpu",
+            "CPU of the service for one of these answers",
+            "0.5 ms",
+            f"{median(cpu):.2f} ms",
+            median(cpu) <= 0.5,
+            figures={"ms": median(cpu)},
+        ),
     ]
 
 

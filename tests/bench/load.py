@@ -1,10 +1,17 @@
-"""Webhooks the way EMQX sends them: few keep-alive connections, up to 100 pipelined on each."""
+"""Webhooks the way EMQX sends them with the action that we ship.
+
+A client's messages go to one of 16 buffer workers, each with up to 100 of them out
+(`inflight_window`), and a worker keeps to one of 8 keep-alive connections (`pool_type = hash`)
+with up to 100 requests pipelined on each. Many clients keep all of them busy; one publisher that
+speaks for many users has one worker and one connection.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
+import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +20,8 @@ import orjson
 
 CONNECTIONS = 8
 PIPELINED = 100
+WORKERS = 16
+WINDOW = 100
 USERS = 1000
 _MARK = b"HTTP/1.1 "
 _TAIL = len(_MARK) + 3  # a status line may be cut in two; keep what could be its front
@@ -36,15 +45,18 @@ def question(run: str, number: int) -> str:
     return f"{run}-{number:07d} Which lamp in the kitchen is still on?"
 
 
-def webhook(run: str, number: int, *, flow: str = "chat", users: int = USERS) -> bytes:
-    """One rule output as EMQX posts it, whole."""
+def webhook(
+    run: str, number: int, *, flow: str = "chat", users: int = USERS, publishers: int = USERS
+) -> bytes:
+    """One rule output as EMQX posts it, whole. Each of the users asks in a topic of its own;
+    `publishers` clients publish for them."""
     user = f"u{number % users:04d}"
     now = time.time_ns() // 1_000_000
     body = orjson.dumps(
         {
             "flow": flow,
             "id": f"{run}{number:019d}",
-            "clientid": f"device-{user}",
+            "clientid": f"device-{number % users % publishers:04d}",
             "username": "bench",
             "topic": f"{flow}/request/{user}",
             "payload": question(run, number),
@@ -62,13 +74,28 @@ def webhook(run: str, number: int, *, flow: str = "chat", users: int = USERS) ->
     )
 
 
+@dataclass(eq=False)
+class _Worker:
+    """A buffer worker: what it has still to send, and how much of it is out."""
+
+    todo: deque[bytes] = field(default_factory=deque)
+    out: int = 0
+
+
+def _worker_of(request: bytes) -> int:
+    """By its client, as EMQX chooses (`dispatch_strategy = per_clientid`)."""
+    at = request.index(b'"clientid":"')
+    return zlib.crc32(request[at : request.index(b'"', at + 12)]) % WORKERS
+
+
 class _Line(asyncio.Protocol):
     """A connection that counts status lines; bodies are of no interest."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._tail = b""
-        self.sent: deque[float] = deque()
+        self.sent: deque[tuple[float, _Worker]] = deque()
+        self.workers: list[_Worker] = []
         self.transport: Any = None
 
     def connection_made(self, transport: Any) -> None:
@@ -85,10 +112,24 @@ class _Line(asyncio.Protocol):
         answers = whole.count(_MARK)
         self._load.answered(self, answers, answers - whole.count(b"HTTP/1.1 202"))
 
-    def post(self, requests: list[bytes], due: float | None = None) -> None:
-        stamp = time.monotonic() if due is None else due
-        self.sent.extend([stamp] * len(requests))
-        self.transport.write(b"".join(requests))
+    def fill(self) -> None:
+        """Send what the windows allow, of each worker in turn."""
+        batch: list[bytes] = []
+        now = time.monotonic()
+        for worker in self.workers:
+            room = min(WINDOW - worker.out, PIPELINED - len(self.sent), len(worker.todo))
+            for _ in range(room):
+                batch.append(worker.todo.popleft())
+                self.sent.append((now, worker))
+            worker.out += max(0, room)
+        if batch:
+            self.transport.write(b"".join(batch))
+
+    def post(self, request: bytes, due: float) -> None:
+        """Now, whatever is out already."""
+        self.sent.append((due, self.workers[0]))
+        self.workers[0].out += 1
+        self.transport.write(request)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._load.broken(self, error)
@@ -101,7 +142,6 @@ class Load:
         self._port = port
         self._connections = connections
         self._lines: list[_Line] = []
-        self._todo: deque[bytes] = deque()
         self._left = 0
         self._latencies: list[float] = []
         self._refused = 0
@@ -145,10 +185,16 @@ class Load:
         began = time.monotonic()
         async with asyncio.timeout(timeout):
             if rate is None:
-                self._todo = deque(requests)
-                for line in self._lines:
-                    self._fill(line, PIPELINED)
+                workers = [_Worker() for _ in range(WORKERS)]
+                for request in requests:
+                    workers[_worker_of(request)].todo.append(request)
+                began = time.monotonic()
+                for at, line in enumerate(self._lines):
+                    line.workers = workers[at :: len(self._lines)]
+                    line.fill()
             else:
+                for line in self._lines:
+                    line.workers = [_Worker()]
                 await self._paced(requests, rate)
             await self._done
         return Posted(time.monotonic() - began, self._latencies, self._refused)
@@ -160,19 +206,17 @@ class Load:
             wait = due - time.monotonic()
             if wait > 0.0005:
                 await asyncio.sleep(wait)
-            self._lines[number % len(self._lines)].post([request], due)
-
-    def _fill(self, line: _Line, room: int) -> None:
-        todo = self._todo
-        if todo:
-            line.post([todo.popleft() for _ in range(min(room, len(todo)))])
+            self._lines[number % len(self._lines)].post(request, due)
 
     def answered(self, line: _Line, count: int, refused: int) -> None:
         now = time.monotonic()
-        self._latencies += [now - line.sent.popleft() for _ in range(count)]
+        for _ in range(count):
+            sent, worker = line.sent.popleft()
+            worker.out -= 1
+            self._latencies.append(now - sent)
         self._refused += refused
         self._left -= count
-        self._fill(line, count)
+        line.fill()
         if self._left <= 0 and self._done is not None and not self._done.done():
             self._done.set_result(None)
 

@@ -177,6 +177,11 @@ class Service:
         said = subprocess.run(["ps", "-o", "rss=", "-p", pid], capture_output=True, check=True)
         return int(said.stdout) / 1024
 
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used, all its threads together."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> None:
         stop(self.process)
 

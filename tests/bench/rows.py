@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tests.bench.load import webhook
+from tests.bench.load import USERS, webhook
 from tests.bench.processes import Child, Ends, Service
 
 T = TypeVar("T")
@@ -55,13 +55,16 @@ class Bench:
     def size(self, full: T, quick: T) -> T:
         return quick if self.quick else full
 
-    def run(self, count: int, *, flow: str = "chat") -> tuple[str, list[bytes]]:
+    def run(
+        self, count: int, *, flow: str = "chat", publishers: int = USERS
+    ) -> tuple[str, list[bytes]]:
         """Webhooks with ids that no other run has, and the name of this run."""
         run = f"R{next(self._runs):03d}"
-        return run, [webhook(run, number, flow=flow) for number in range(count)]
+        numbers = range(count)
+        return run, [webhook(run, at, flow=flow, publishers=publishers) for at in numbers]
 
-    def requests(self, count: int, *, flow: str = "chat") -> list[bytes]:
-        return self.run(count, flow=flow)[1]
+    def requests(self, count: int, *, flow: str = "chat", publishers: int = USERS) -> list[bytes]:
+        return self.run(count, flow=flow, publishers=publishers)[1]
 
     @contextlib.asynccontextmanager
     async def service(

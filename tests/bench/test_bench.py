@@ -31,7 +31,7 @@ def test_a_quick_bench_gives_figures_for_every_row(tmp_path):
     found = json.loads((tmp_path / "bench.json").read_text())
     names = [row["name"] for row in found["rows"]]
     assert names == [
-        *("accept", "latency", "instant", "slow", "plain", "memory"),
+        *("accept", "latency", "instant", "one publisher", "cpu", "slow", "plain", "memory"),
         *("idle", "backlog", "streaming"),
     ]
     for row in found["rows"]:

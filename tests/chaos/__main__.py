@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -12,18 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.judge import play
-from tests.chaos.plan import Plan, long, short
+from tests.chaos.plan import Plan, behind_front, long, restarts, short
 
 SHOWN = 40
 
 
 def plans(given: argparse.Namespace) -> list[Plan]:
     """SQLite with one process, PostgreSQL with several; or the one that was named."""
-    make = long if given.long else short
+    kinds = {"faults": long if given.long else short, "restarts": restarts, "front": behind_front}
+    chosen = [kinds[given.kind]] if given.kind else list(kinds.values())
+    databases = [given.database] if given.database else ["sqlite", "postgresql"]
     made = []
-    for database in [given.database] if given.database else ["sqlite", "postgresql"]:
+    for make, database in itertools.product(chosen, databases):
         replicas = 1 if database == "sqlite" else given.replicas
         plan = make(database, replicas, given.seed)
+        if given.long and make is not long:
+            plan = replace(plan, requests=12_000, limit=600.0, restarts_in_order=18)
+            plan = replace(plan, kills=18 if plan.front else 0)
         changes = {
             name: value
             for name in ("requests", "kills")
@@ -35,7 +41,7 @@ def plans(given: argparse.Namespace) -> list[Plan]:
 
 def report(plan: Plan, figures: dict[str, Any], violations: Sequence[str]) -> None:
     processes = "1 process" if plan.replicas == 1 else f"{plan.replicas} processes"
-    print(f"\n{plan.database}, {processes}, seed {plan.seed}")
+    print(f"\n{plan.name}, {processes}, seed {plan.seed}")
     for name, value in figures.items():
         if isinstance(value, dict):
             value = ", ".join(f"{key}: {count}" for key, count in value.items()) or "none"
@@ -52,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--long", action="store_true", help="20,000 requests, 100 kills")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both")
+    parser.add_argument("--kind", choices=("faults", "restarts", "front"), help="default: all")
     parser.add_argument("--requests", type=int)
     parser.add_argument("--kills", type=int)
     parser.add_argument("--seed", type=int, default=1)

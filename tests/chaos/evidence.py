@@ -52,6 +52,7 @@ class Evidence:
         counts = troubles.counts
         self.figures |= {
             "kills survived (SIGKILL)": counts["kills"],
+            "orderly restarts (SIGTERM)": counts["restarts"],
             "processes stopped longer than their lease (SIGSTOP)": counts["stops"],
             "webhook connections reset": counts["resets"],
             "broker away": f"{counts['outages']} times, {troubles.seconds['outages']} s",
@@ -67,6 +68,7 @@ class Evidence:
         """Answers to webhooks; a process that stands still can't keep the time."""
         self.figures["webhook answers"] = dict(sorted(feed.answers.items()))
         self.figures["webhooks lost with their connection, sent again"] = feed.lost
+        self.figures["given up inside EMQX, its connection closed under it"] = feed.gone
         offset = time.time() - time.monotonic()  # the loop's clock is the monotonic one
         still = [(began + offset, ended + offset) for began, ended in stopped]
         slowest = 0.0

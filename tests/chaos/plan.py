@@ -11,6 +11,8 @@ class Plan:
 
     database: str
     replicas: int
+    front: bool = False  # HAProxy stands between EMQX and the service
+    restarts_in_order: int = 0  # SIGTERMs
     requests: int = 400
     kills: int = 5
     seed: int = 1
@@ -33,12 +35,47 @@ class Plan:
     stuck: float = 8.0  # without a publish in peace, while requests are open
 
     @property
+    def name(self) -> str:
+        what = ", behind HAProxy" if self.front else ""
+        return self.database + what + (", orderly restarts" if self.restarts_in_order else "")
+
+    @property
+    def loses_in_emqx(self) -> bool:
+        """EMQX gives up a message when a connection breaks under it: a kill without a front."""
+        return not self.front and self.kills > 0
+
+    @property
     def sqlite(self) -> bool:
         return self.database == "sqlite"
 
 
 def short(database: str, replicas: int, seed: int = 1) -> Plan:
     return Plan(database, replicas, seed=seed)
+
+
+def restarts(database: str, replicas: int, seed: int = 1) -> Plan:
+    """Orderly restarts under load, nothing else: EMQX's connections are all that may suffer."""
+    return replace(
+        short(database, replicas, seed),
+        requests=900,
+        kills=0,
+        stops=0,
+        restarts_in_order=6,
+        rate=60.0,
+        model_rate=0.0,
+        hiccups=0.0,
+        outages=(),
+        disk_full=(),
+        jumps=(),
+        resets=0.0,
+        restarts=(0.0, 0.0),
+    )
+
+
+def behind_front(database: str, replicas: int, seed: int = 1) -> Plan:
+    """Kills and orderly restarts behind HAProxy."""
+    plan = restarts(database, replicas, seed)
+    return replace(plan, front=True, kills=6, restarts_in_order=3)
 
 
 def long(database: str, replicas: int, seed: int = 1) -> Plan:

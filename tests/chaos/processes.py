@@ -58,6 +58,7 @@ class Replica:
         self.exit_code: int | None = None  # of the last end, on SIGTERM
         self._process: Process | None = None
         self._killed = False
+        self._ending = False  # by an orderly restart
         self._closing = False
         self._keeper: asyncio.Task[None] | None = None
         self._http = httpx.AsyncClient(
@@ -84,6 +85,11 @@ class Replica:
         """Whether there was a process to send it to, not killed already."""
         if self._process is None or self._process.returncode is not None or self._killed:
             return False
+        if number == signal.SIGTERM:
+            if self._ending:
+                return False
+            self._ending = True
+            self.up.clear()
         if number == signal.SIGKILL:
             self._killed = True
             self.up.clear()
@@ -126,7 +132,7 @@ class Replica:
 
     async def _keep(self) -> None:
         while not self._closing:
-            self._killed = False
+            self._killed = self._ending = False
             self.starts += 1
             with self.log.open("ab") as log:
                 self._process = await spawn(
@@ -138,7 +144,7 @@ class Replica:
             self.up.clear()
             if self._closing:
                 self.exit_code = code
-            elif not self._killed:
+            elif not self._killed and (code or not self._ending):
                 self.exits.append(code)
                 await asyncio.sleep(0.5)
 

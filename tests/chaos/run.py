@@ -14,6 +14,7 @@ import orjson
 from service.inbox import Row, Store
 from tests.chaos.broker import Broker
 from tests.chaos.evidence import Call, Evidence
+from tests.chaos.front import front
 from tests.chaos.plan import Plan
 from tests.chaos.postgres import Postgres, postgresql
 from tests.chaos.processes import Model, Replica
@@ -55,7 +56,10 @@ async def run(plan: Plan, folder: Path) -> Evidence:
             replica.start()
         async with asyncio.timeout(60):
             await asyncio.gather(*(replica.up.wait() for replica in replicas))
-        feed = Feed([each.port for each in replicas], random.Random(f"{plan.seed} feed"))
+        ports = [each.port for each in replicas]
+        if plan.front:
+            ports = [await stack.enter_async_context(front(ports, folder / "haproxy.log"))]
+        feed = Feed(ports, random.Random(f"{plan.seed} feed"))
         feed.start()
         stack.push_async_callback(feed.close)
         await _play(evidence, plan, replicas, broker, feed, postgres)

@@ -1,4 +1,4 @@
-"""A short run on each database: hundreds of requests, several kills, nothing lost."""
+"""Short runs on each database: hundreds of requests, several ends, nothing lost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import pytest
 
 from tests.chaos.__main__ import report
 from tests.chaos.judge import play
-from tests.chaos.plan import Plan, short
+from tests.chaos.plan import Plan, behind_front, restarts, short
+
+PLANS = [
+    make(*where)
+    for make in (short, restarts, behind_front)
+    for where in (("sqlite", 1), ("postgresql", 3))
+]
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "plan", [short("sqlite", 1), short("postgresql", 3)], ids=lambda plan: plan.database
-)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
 def test_nothing_is_lost_and_every_conversation_keeps_its_order(plan: Plan, tmp_path: Path):
     figures, violations = play(plan, tmp_path)
     report(plan, figures, violations)
@@ -22,3 +26,6 @@ def test_nothing_is_lost_and_every_conversation_keeps_its_order(plan: Plan, tmp_
     assert figures["lost"] == 0
     assert figures["requests"] >= plan.requests
     assert figures["kills survived (SIGKILL)"] >= plan.kills
+    if plan.restarts_in_order and not plan.kills:
+        assert figures["replies out of EMQX's order"] == 0
+    assert figures["orderly restarts (SIGTERM)"] >= plan.restarts_in_order

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 import orjson
 
 from service.domain import State
-from tests.chaos.wire import Connection, Lost
+from tests.chaos.wire import Connection, Gone, Lost
 from tests.rig import WEBHOOK
 
-WORKERS = 16  # EMQX's buffer workers, each with inflight_window = 1
+WORKERS = 16  # EMQX's buffer workers
 CONNECTIONS = 8
-RESUME = 0.25  # seconds before a worker tries the same message again
+WINDOW = 100  # messages of a worker that are out at once (inflight_window)
+RESUME = 2.0  # seconds before a worker tries a message again (health_check_interval)
+STRAGGLERS = 0.2  # of those it tries again it sends later than younger ones
+LATE = (0.5, 2.0)  # seconds by which they are later
 _AGAIN = (429, 503)  # what EMQX tries again; any other status than 2xx drops the message
 _DONE = frozenset({State.DONE})
 _LATE = frozenset({State.DONE, State.EXPIRED, State.FAILED})
@@ -41,6 +44,7 @@ class Message:
     accepted: int = 0
     duplicates: int = 0
     refused: list[int] = field(default_factory=list)
+    gone: int = 0  # copies that EMQX gave up
 
     @property
     def conversation(self) -> tuple[str, str]:
@@ -49,6 +53,11 @@ class Message:
     @property
     def ordered(self) -> bool:
         return self.flow == "chat"
+
+    @property
+    def wanders(self) -> bool:
+        """Its client reconnects all the time, each time to another buffer worker."""
+        return self.name.endswith(("3", "8"))
 
     @property
     def reply_topic(self) -> str:
@@ -106,60 +115,101 @@ class Devices:
         return made
 
 
+class _Worker:
+    """One buffer worker: it keeps to a connection (pool_type = hash) and sends in turn, but what
+    has to be sent again goes out when its time comes, also after younger messages."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.queue: asyncio.Queue[Message] = asyncio.Queue()
+        self.window = asyncio.Semaphore(WINDOW)
+        self.retrying = asyncio.Lock()
+        self._blocked_until = 0.0
+
+    def block(self) -> None:
+        """A message was not taken: nothing is sent for RESUME seconds."""
+        self._blocked_until = max(self._blocked_until, time.monotonic() + RESUME)
+
+    async def resumed(self) -> None:
+        while (pause := self._blocked_until - time.monotonic()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(pause)
+
+
 class Feed:
     """EMQX's action: messages wait in their worker until a webhook took them."""
 
     def __init__(self, ports: Sequence[int], rng: random.Random) -> None:
         self._rng = rng
         self.connections = [Connection(ports, rng) for _ in range(CONNECTIONS)]
-        self._queues: list[asyncio.Queue[Message]] = [asyncio.Queue() for _ in range(WORKERS)]
+        self._workers = [_Worker(self.connections[at % CONNECTIONS]) for at in range(WORKERS)]
         self._tasks: list[asyncio.Task[None]] = []
+        self._carried: set[asyncio.Task[None]] = set()
         self.answers: dict[int, int] = {}  # by status
+        self.gone = 0  # messages that EMQX would have given up
         self.lost = 0  # requests whose connection broke before the answer
         self.slowest: list[tuple[float, float, int]] = []  # (took, at, port) of slow answers
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(queue)) for queue in self._queues]
+        self._tasks = [asyncio.create_task(self._work(worker)) for worker in self._workers]
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = (*self._tasks, *self._carried)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         for connection in self.connections:
             await connection.close()
 
     def publish(self, message: Message) -> None:
         """A client keeps to one worker; one that reconnects all the time (every fifth) does not."""
-        wanders = message.name.endswith(("3", "8"))
         for copy in range(message.copies):
             at = zlib.crc32(message.name.encode()) % WORKERS
-            if wanders or copy:
+            if message.wanders or copy:
                 at = self._rng.randrange(WORKERS)
-            self._queues[at].put_nowait(message)
+            self._workers[at].queue.put_nowait(message)
 
     async def drained(self) -> None:
         """Return when every message was taken or dropped."""
-        for queue in self._queues:
-            await queue.join()
+        for worker in self._workers:
+            await worker.queue.join()
 
     @property
     def waiting(self) -> int:
-        return sum(queue.qsize() for queue in self._queues)
+        return sum(worker.queue.qsize() for worker in self._workers) + len(self._carried)
 
-    async def _work(self, queue: asyncio.Queue[Message]) -> None:
+    async def _work(self, worker: _Worker) -> None:
         while True:
-            message = await queue.get()
-            while True:
-                if await self._offer(message):
-                    break
-                await asyncio.sleep(RESUME)
-            queue.task_done()
+            message = await worker.queue.get()
+            await worker.window.acquire()
+            await worker.resumed()
+            carried = asyncio.create_task(self._carry(worker, message))
+            self._carried.add(carried)
+            carried.add_done_callback(self._carried.discard)
+            await asyncio.sleep(0)  # it is sent before the next one
 
-    async def _offer(self, message: Message) -> bool:
+    async def _carry(self, worker: _Worker, message: Message) -> None:
+        """Until it is taken, or given up. What failed is tried again one by one."""
+        if not await self._offer(worker.connection, message):
+            worker.block()
+            if self._rng.random() < STRAGGLERS:
+                await asyncio.sleep(self._rng.uniform(*LATE))
+            async with worker.retrying:
+                await worker.resumed()
+                while not await self._offer(worker.connection, message):
+                    worker.block()
+                    await worker.resumed()
+        worker.window.release()
+        worker.queue.task_done()
+
+    async def _offer(self, connection: Connection, message: Message) -> bool:
         """Whether that was the end of it."""
         message.sent_at = message.sent_at or time.time()
         try:
-            answer = await self._rng.choice(self.connections).request(message.request())
+            answer = await connection.request(message.request())
+        except Gone:
+            message.gone += 1
+            self.gone += 1
+            return True
         except Lost:
             self.lost += 1
             return False

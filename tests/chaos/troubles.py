@@ -44,13 +44,14 @@ class Troubles:
     def start(self) -> None:
         works: list[Callable[[random.Random], Coroutine[Any, Any, None]]] = [
             self._kill,
-            self._reset,
             self._send_broker_away,
             self._jump,
         ]
+        if self._plan.resets:
+            works.append(self._reset)
         if self._plan.sqlite:
             works.append(self._fill_disk)
-        if self._postgres is not None:
+        if self._postgres is not None and self._plan.restarts[1]:
             works.append(self._restart_postgres)
         for work in works:
             rng = random.Random(f"{self._plan.seed} {work.__name__}")
@@ -76,7 +77,17 @@ class Troubles:
 
     async def _kill(self, rng: random.Random) -> None:
         plan = self._plan
-        while self.counts["kills"] < plan.kills or self.counts["stops"] < plan.stops:
+        while (
+            self.counts["kills"] < plan.kills
+            or self.counts["stops"] < plan.stops
+            or self.counts["restarts"] < plan.restarts_in_order
+        ):
+            if self._due(plan.restarts_in_order, "restarts"):
+                victim = rng.choice(self._replicas)
+                await victim.up.wait()
+                await asyncio.sleep(rng.uniform(*plan.kill_pause))
+                self.counts["restarts"] += victim.signal(signal.SIGTERM)
+                continue
             victims = [rng.choice(self._replicas)]
             if rng.random() < 0.1:
                 victims = list(self._replicas)  # all at once, as when a machine goes
@@ -85,7 +96,7 @@ class Troubles:
                     await victim.up.wait()
             await asyncio.sleep(rng.uniform(*plan.kill_pause))
             # Stops are spread evenly among the kills.
-            if self.counts["stops"] * (plan.kills + 1) < self.counts["kills"] * plan.stops:
+            if self._due(plan.stops, "stops"):
                 await self._stand_still(rng, victims[0])
                 continue
             if rng.random() < 0.5:
@@ -93,6 +104,13 @@ class Troubles:
             for victim in victims:
                 self.counts["kills"] += victim.signal(signal.SIGKILL)
         self.killed.set()
+
+    def _due(self, many: int, what: str) -> bool:
+        """Whether it is the turn of one of these, spread evenly among the kills."""
+        kills = self._plan.kills
+        if not kills:
+            return self.counts[what] < many
+        return self.counts[what] * (kills + 1) < self.counts["kills"] * many
 
     async def _moment(self, rng: random.Random, victim: Replica) -> None:
         """Kill it while it publishes, or while a webhook is on the way to it."""

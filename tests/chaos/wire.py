@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import struct
@@ -19,6 +20,13 @@ RESET = struct.pack("ii", 1, 0)
 
 class Lost(Exception):
     """Refused, closed or reset before the answer: EMQX sends it again."""
+
+
+class Gone(Lost):
+    """Sent into a connection that the other side had closed: EMQX 5.8.9 gives the message up.
+
+    Its client finds the socket closed under it (`{error, einval}`), and counts that as final.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +92,25 @@ class Connection(asyncio.Protocol):
             return
         while self._waiting:
             data, future = self._waiting.popleft()
+            if self._closed_by_peer():
+                _fail(future, Gone("the connection was closed under it"))
+                continue
             self._transport.write(data)
             self._sent.append(_Sent(time.monotonic(), future))
             self.on_sent(self._port)
+
+    def _closed_by_peer(self) -> bool:
+        """Whether a FIN or RST has come that this side has not noticed yet."""
+        number = self._transport.get_extra_info("socket").fileno()
+        if number < 0:
+            return True
+        with socket.socket(fileno=os.dup(number)) as same:
+            try:
+                return same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
 
     async def _open(self) -> None:
         self._port = self._rng.choice(self._ports)
@@ -98,7 +122,7 @@ class Connection(asyncio.Protocol):
         except OSError:  # TimeoutError is one of them
             waiting, self._waiting = self._waiting, deque()
             for _, future in waiting:
-                _fail(future, "refused")
+                _fail(future, Lost("refused"))
         finally:
             self._opening = None
         self._pump()
@@ -121,7 +145,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         sent, self._sent = self._sent, deque()
         for one in sent:
-            _fail(one.answer, "the connection was lost")
+            _fail(one.answer, Lost("the connection was lost"))
         self._pump()
 
     # httptools
@@ -141,6 +165,6 @@ class Connection(asyncio.Protocol):
             one.answer.set_result(Answer(status, body, took, self._port))
 
 
-def _fail(future: asyncio.Future[Answer], reason: str) -> None:
+def _fail(future: asyncio.Future[Answer], error: Lost) -> None:
     if not future.done():
-        future.set_exception(Lost(reason))
+        future.set_exception(error)

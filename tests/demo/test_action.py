@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from service.demo.standin import action, http
 from service.demo.standin.broker import StandIn
 from service.demo.standin.message import Message
 from tests.demo.webhook import Received, Webhook, accept, config, until
@@ -21,7 +22,9 @@ def send(broker: StandIn, *payloads: str, source: str = "dev") -> None:
 
 
 def metrics(broker: StandIn) -> dict[str, int | float]:
-    return broker.resources.action("lab").metrics()
+    """With the gauges of this moment: what REST tells is up to five seconds old."""
+    action = broker.resources.action("lab")
+    return {**action.metrics(), "inflight": action.inflight, "queuing": action.queuing}
 
 
 class Scripted:
@@ -167,6 +170,61 @@ async def test_a_silent_server_is_waited_for_until_the_connection_breaks(
     first.reset()
     received = await webhook.wait(3)
     assert [request.json["payload"] for request in received] == ["1", "1", "2"]
+
+
+async def test_after_a_long_silence_the_message_is_sent_again(
+    broker: StandIn, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "SILENCE", 0.1)
+
+    async def never_the_first(request: Received) -> int:
+        if request is webhook.received[0]:
+            await asyncio.Event().wait()
+        return 202
+
+    webhook.answer = never_the_first
+    await broker.load(config(webhook.url))
+    send(broker, "1")
+    received = await webhook.wait(2)
+    assert [request.json["payload"] for request in received] == ["1", "1"]
+    await until(lambda: metrics(broker)["success"] == 1)
+    assert metrics(broker)["failed"] == 0
+
+
+async def test_a_message_about_to_go_into_a_reset_connection_is_lost(
+    broker: StandIn, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    """EMQX's `{error, einval}`: its publisher holds a PUBACK all the same."""
+    await broker.load(config(webhook.url, connector="pool_size = 1"))
+    send(broker, "0")
+    (first,) = await webhook.wait(1)
+    await until(lambda: metrics(broker)["success"] == 1)
+    first.break_off()  # the kernel knows, the event loop not yet
+    send(broker, "1")
+    await until(lambda: metrics(broker)["failed"] == 1)
+    assert "einval" in caplog.text
+    send(broker, "2")
+    await until(lambda: metrics(broker)["success"] == 2)
+    assert [request.json["payload"] for request in webhook.received] == ["0", "2"]
+    counted = metrics(broker)
+    assert counted["matched"] == counted["success"] + counted["failed"] + counted["dropped"]
+
+
+async def test_gauges_lag(
+    broker: StandIn, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(action, "GAUGES", 0.3)
+    webhook.answer = Scripted(lambda _: 503)
+    await broker.load(config(webhook.url))
+    send(broker, "1", "2")
+    await webhook.wait(1)
+    told = broker.resources.action("lab").metrics
+    assert told()["inflight"] == told()["queuing"] == 0
+    await until(lambda: told()["inflight"] == told()["queuing"] == 1)
+    webhook.answer = accept
+    await until(lambda: told()["success"] == 2)
+    assert told()["inflight"] + told()["queuing"] > 0
+    await until(lambda: told()["inflight"] + told()["queuing"] == 0)
 
 
 async def test_past_request_ttl_a_message_is_gone(

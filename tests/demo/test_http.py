@@ -110,7 +110,7 @@ async def test_the_oldest_go_when_a_buffer_is_full() -> None:
     limits = Limits(inflight_window=1, max_buffer_bytes=10, resume=1.0, attempts=1)
     sent: list[asyncio.Future[int]] = []
 
-    def send(_: bytes) -> asyncio.Future[int]:
+    def send(_: bytes, __: int) -> asyncio.Future[int]:
         sent.append(asyncio.get_running_loop().create_future())
         return sent[-1]
 

@@ -29,6 +29,11 @@ SYSTEM: Any = [{"role": "system", "content": "Be short."}, *HI]
 SCHEMA: Any = {"type": "json_schema", "json_schema": {"name": "r", "schema": {"type": "object"}}}
 
 
+def test_each_kind_of_server_that_is_known_can_be_played() -> None:
+    providers = pytest.importorskip("service.llm.providers", reason="the table of servers")
+    assert set(providers.KINDS) - {"generic"} <= set(FAMILIES)
+
+
 async def post(kind: str, *, key: str = "any", **body: Any) -> httpx.Response:
     async with OfflineModel(delay=0, kind=kind) as model, httpx.AsyncClient() as http:
         return await http.post(

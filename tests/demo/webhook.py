@@ -4,6 +4,7 @@ what and when a test wants."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,13 @@ class Received:
 
     def reset(self) -> None:
         """Breaks the connection without an answer."""
+        self.writer.transport.abort()
+
+    def break_off(self) -> None:
+        """A reset at once, before the event loop's next turn: connect(AF_UNSPEC) makes one."""
+        raw = self.writer.get_extra_info("socket")
+        unspecified = ctypes.create_string_buffer(16)
+        assert ctypes.CDLL(None).connect(raw.fileno(), unspecified, 16) == 0
         self.writer.transport.abort()
 
 

@@ -112,7 +112,7 @@ async def test_sigterm_finishes_what_is_in_hand_and_exits_0(tmp_path):
         await client.publish("chatgpt/request/ada", b"in hand")
         await model.wait_for_calls(1)
         ending = asyncio.create_task(process.end(signal.SIGTERM))
-        await eventually(lambda: not _accepts(process.port))
+        await eventually(lambda: shutting_down(process.url))
         model.release()
         assert (await message(client))[1] == b"echo: in hand"
         assert await ending == 0
@@ -135,6 +135,11 @@ async def test_sigterm_gives_back_what_outlasts_its_grace(tmp_path):
         heard = [(await message(client, 60))[1] for _ in range(2)]
         assert heard == [b"echo: takes long", b"echo: while it was down"]
         assert "Traceback" not in process.log.read_text()
+
+
+async def shutting_down(url: str) -> bool:
+    async with httpx.AsyncClient() as http:
+        return "shutting_down" in (await http.get(f"{url}/readyz")).text
 
 
 def _accepts(port: int) -> bool:

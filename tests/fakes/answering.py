@@ -174,13 +174,14 @@ class FakePublisher:
         self.delivered: list[Publish] = []
         self.progress: list[Publish] = []
         self.refuse: dict[str, BrokerError] = {}
+        self.nobody = False  # is subscribed
         self.hold: asyncio.Event | None = None
 
     async def deliver(self, outbox: Sequence[Publish], *, after: str | None = None) -> list[Any]:
         if self.hold is not None:
             await self.hold.wait()
         self.delivered.extend(outbox)
-        return [self.refuse.get(message.topic, True) for message in outbox]
+        return [self.refuse.get(message.topic, not self.nobody) for message in outbox]
 
     async def send(self, message: Publish, *, once: bool = False) -> Any:
         return (await self.deliver([message]))[0]

@@ -42,11 +42,11 @@ def next_version(monkeypatch: pytest.MonkeyPatch) -> None:
         "requests",
         Column("spare", BigInteger),
         Column("other", BigInteger),
-        Column("held", BigInteger),
+        Column("more", BigInteger),
     )
 
     def index(connection: Connection) -> None:
-        connection.execute(text("CREATE INDEX requests_held ON requests (held)"))
+        connection.execute(text("CREATE INDEX requests_spare ON requests (spare)"))
 
     monkeypatch.setitem(migrations.VERSIONS, "9999", (columns, index))
 
@@ -124,7 +124,7 @@ async def test_a_database_is_brought_to_the_next_version(version1: str) -> None:
     clock = Clock(NOW + 1)
     async with Store(version1, now=clock) as store:
         assert await look(version1, version_of) == "9999"
-        assert await look(version1, columns_and_indexes) >= {"spare", "held", "requests_held"}
+        assert await look(version1, columns_and_indexes) >= {"spare", "more", "requests_spare"}
         await all_are_answered(version1, store, clock)
     async with Store(version1, now=clock):  # once
         pass

@@ -192,11 +192,17 @@ def test_profiles_and_replicas():
     assert (port["target"], int(last) - int(first) + 1) == (8000, 3)
 
 
-def test_emqx_reaches_the_service_by_its_name():
+def test_emqx_reaches_the_service_through_the_stable_front():
     services = compose()["services"]
     for name in ("emqx-gpt", "emqx-gpt-replica"):
-        assert services[name]["environment"]["PUBLIC_URL"] == "http://emqx-gpt:8000"
+        assert services[name]["environment"]["PUBLIC_URL"] == "http://front:8000"
         assert services[name]["command"] == ["serve", "--apply"]
+    assert "profiles" not in services["front"]
+    assert "./haproxy:/usr/local/etc/haproxy:ro" in services["front"]["volumes"]
+    # The front finds one process or all replicas under this name.
+    config = (ROOT / "haproxy" / "haproxy.cfg").read_text("utf-8")
+    assert "presetenv LISTEN :8000\n" in config
+    assert "presetenv BACKEND emqx-gpt:8000\n" in config
     aliases = services["emqx-gpt-replica"]["networks"]["default"]["aliases"]
     assert aliases == ["emqx-gpt"]
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from service.answering.hold import Hold
 from service.answering.job import InHand
 from service.answering.life import Life
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.operations.events import Hub
+from service.operations.health import Health
 from service.operations.metrics import Metrics
 from tests.fakes.answering import (
     FLOW,
@@ -33,6 +35,7 @@ class House:
     def __init__(self, text: str = FLOW, *script: Completion | Exception) -> None:
         self.store, self.asker, self.publisher = FakeStore(), FakeAsker(*script), FakePublisher()
         self.metrics, self.in_hand = Metrics(), InHand(asyncio.Event())
+        self.health = Health(*[None] * 3)  # type: ignore[arg-type]
         self.now = 1000
         self.life = Life(
             flows(text),
@@ -42,6 +45,7 @@ class House:
             Hub(),
             self.metrics,
             self.in_hand,
+            Hold(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
             now=lambda: self.now,
             max_attempts=3,
         )
@@ -78,7 +82,7 @@ async def test_from_the_question_to_the_end() -> None:
     assert [attempt.result for attempt in answer.attempts] == ["ok"]
     assert [topic for topic, _ in house.said] == ["out/ada", "light/ada"]
     assert [message.topic for message in house.publisher.progress] == ["light/ada"]
-    assert house.store.ends == [{"delivered": True}]
+    assert house.store.ends == [{"delivered": True, "held": None}]
     assert house.ended("done") == 1
 
 
@@ -101,7 +105,7 @@ async def test_a_reply_that_was_stored_before_is_only_published() -> None:
     await house.run(state=State.ANSWERED, outbox=outbox, outcome=State.DONE)
     assert (house.asker.asked, house.store.answers) == ([], [])
     assert house.said == [("out/ada", b"from before")]
-    assert house.store.ends == [{"delivered": True}]
+    assert house.store.ends == [{"delivered": True, "held": None}]
 
 
 async def test_a_refused_reply_is_told_and_ends_as_failed() -> None:
@@ -250,3 +254,25 @@ async def test_the_end_is_one_log_line_with_fields(caplog: pytest.LogCaptureFixt
     assert record.getMessage() == "request r1 done flow=x took=1.000s tokens=7"
     fields = {name: getattr(record, name) for name in ("request", "flow", "state", "seconds")}
     assert fields == {"request": "r1", "flow": "x", "state": "done", "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("keys", "back", "held"),
+    [
+        ('hold = "5m"', False, (2000, 301_000)),
+        ('hold = "5m"\nexpiry = "1m"', False, (2000, 61_000)),
+        ('hold = "500ms"', False, (1500, 1500)),
+        ('hold = "5m"\nretain = true', False, None),
+        ("", False, None),
+        ("", True, (2000, 61_000)),
+    ],
+)
+async def test_a_reply_that_found_nobody_is_held(
+    keys: str, back: bool, held: tuple[int, int] | None
+) -> None:
+    house = House(FLOW + keys)
+    if back:  # an outage of the broker is just over
+        house.health.back()
+    house.publisher.nobody = True
+    await house.run()
+    assert house.store.ends == [{"delivered": False, "held": held}]

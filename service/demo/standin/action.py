@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ _DROPPED = {
     Outcome.EXPIRED: "dropped.expired",
     Outcome.OVERFLOW: "dropped.queue_full",
 }
+GAUGES = 5.0  # seconds between two readings of what is queued and in flight
 _HINT = "EMQX sends again only after 503, 429 and lost connections"
 _HINTS = {
     "status 401": "the token in the connector's headers is not the webhook's WEBHOOK_TOKEN",
@@ -97,16 +99,30 @@ class Connector:
                 )
 
 
+# given an entry of `fallback_actions`, a rule's output and the message it is of
+FallBack = Callable[[Mapping[str, object], Mapping[str, object], Message], object]
+
+
 class HttpAction:
     """Posts rule outputs. `deliver` never waits; what became of a message is told later."""
 
-    def __init__(self, name: str, conf: Settings, connector: Connector) -> None:
+    def __init__(
+        self,
+        name: str,
+        conf: Settings,
+        connector: Connector,
+        fall_back: FallBack = lambda *_: None,
+    ) -> None:
         self.name = name
         self.conf = conf
         self.connector = connector
+        self._fall_back = fall_back
+        self._strategy = conf.section("resource_opts").get("dispatch_strategy")
         self.counters: Counter[str] = Counter()
         self._seen = -1  # the connector's outages at this action's last good health check
         self._monitor: asyncio.Task[None] | None = None
+        self._gauging: asyncio.Task[None] | None = None
+        self._gauges = {"inflight": 0, "queuing": 0, "queuing_bytes": 0}
         self._interval = conf.seconds("resource_opts", "health_check_interval")
         self._ttl = conf.seconds("resource_opts", "request_ttl")
         limits = Limits(
@@ -139,12 +155,14 @@ class HttpAction:
         if self.conf["enable"]:
             self._check()
             self._monitor = asyncio.create_task(self._watch())
+            self._gauging = asyncio.create_task(self._gauge())
 
     async def stop(self) -> None:
-        if self._monitor is not None:
-            self._monitor.cancel()
-            await asyncio.gather(self._monitor, return_exceptions=True)
-        if left := sum(worker.queuing + worker.inflight for worker in self._workers):
+        tasks = [task for task in (self._monitor, self._gauging) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if left := self.queuing + self.inflight:
             log.warning("action http:%s stops with %d messages not delivered", self.name, left)
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
@@ -165,6 +183,11 @@ class HttpAction:
         def finished(query: Query, outcome: Outcome) -> None:
             self._count(query, outcome)
             told(outcome)
+            if outcome in (Outcome.FAILED, Outcome.EXPIRED, Outcome.OVERFLOW):
+                fallbacks = self.conf.get("fallback_actions", [])
+                assert isinstance(fallbacks, list)
+                for entry in fallbacks:
+                    self._fall_back(entry, output, message)
 
         query = Query(
             request=self._request(output),
@@ -172,21 +195,20 @@ class HttpAction:
             finished=finished,
             label=f"message {message.id} on topic {message.topic!r}",
         )
-        # EMQX picks the buffer by the publishing connection
-        worker = zlib.crc32(message.source.encode()) % len(self._workers)
-        self._workers[worker].offer(query)
+        self._workers[self._buffer_of(message)].offer(query)
+
+    def _buffer_of(self, message: Message) -> int:
+        """By the publishing connection; in EMQX 6 by the client, or by chance."""
+        if self._strategy == "random":
+            return random.randrange(len(self._workers))
+        sender = message.source if self._strategy is None else message.clientid
+        return zlib.crc32(sender.encode()) % len(self._workers)
 
     def metrics(self) -> dict[str, int | float]:
-        """The counters under EMQX's names."""
+        """The counters under EMQX's names; its gauges are up to five seconds old."""
         counted = {name: self.counters[name] for name in self.no_metrics()}
         rates = {name: 0.0 for name in counted if name.startswith("rate")}
-        return {
-            **counted,
-            **rates,
-            "inflight": sum(worker.inflight for worker in self._workers),
-            "queuing": sum(worker.queuing for worker in self._workers),
-            "queuing_bytes": sum(worker.queuing_bytes for worker in self._workers),
-        }
+        return {**counted, **rates, **self._gauges}
 
     @staticmethod
     def no_metrics() -> dict[str, int | float]:
@@ -195,6 +217,25 @@ class HttpAction:
 
     def reset_metrics(self) -> None:
         self.counters.clear()
+
+    @property
+    def inflight(self) -> int:
+        """Now, as `queuing`; what `metrics` tells is older."""
+        return sum(worker.inflight for worker in self._workers)
+
+    @property
+    def queuing(self) -> int:
+        return sum(worker.queuing for worker in self._workers)
+
+    async def _gauge(self) -> None:
+        while True:
+            await asyncio.sleep(GAUGES)
+            held = sum(worker.queuing_bytes for worker in self._workers)
+            self._gauges = {
+                "inflight": self.inflight,
+                "queuing": self.queuing,
+                "queuing_bytes": held,
+            }
 
     async def _watch(self) -> None:
         while True:
@@ -205,10 +246,10 @@ class HttpAction:
         if self.connector.status == "connected":
             self._seen = self.connector.outages
 
-    def _sender(self, index: int) -> Callable[[bytes], asyncio.Future[int]]:
-        def send(request: bytes) -> asyncio.Future[int]:
+    def _sender(self, index: int) -> Callable[[bytes, int], asyncio.Future[int]]:
+        def send(request: bytes, order: int) -> asyncio.Future[int]:
             assert self.connector.pool is not None
-            return self.connector.pool.request(request, index)
+            return self.connector.pool.request(request, index, order)
 
         return send
 

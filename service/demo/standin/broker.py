@@ -19,12 +19,15 @@ from types import TracebackType
 
 import uvicorn
 
+from service.demo.standin.access import ApiKey
 from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.core import MqttBroker
 from service.demo.standin.mqtt_broker.listeners import port_error
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest import RestApi
 from service.demo.standin.schema import Invalid
+
+VERSION = "5.8.9"
 
 
 class _Server(uvicorn.Server):
@@ -56,13 +59,19 @@ class StandIn:
         ws_port: int = 0,
         rest_port: int = 0,
         host: str = "127.0.0.1",
-        api_keys: Mapping[str, str] | None = None,
+        api_keys: Mapping[str, str | ApiKey] | None = None,
+        version: str = VERSION,
     ) -> None:
+        """`version` 6.2.2 plays that one, as far as it differs for this project."""
         self.host = host
         self.mqtt_port = mqtt_port
         self.ws_port = ws_port
         self.rest_port = rest_port
-        self._api_keys = {"key": "secret"} if api_keys is None else dict(api_keys)
+        self.version = version
+        self._api_keys = {
+            name: ApiKey(key) if isinstance(key, str) else key
+            for name, key in ({"key": "secret"} if api_keys is None else api_keys).items()
+        }
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -74,9 +83,15 @@ class StandIn:
         """Opens all three ports. Raises OSError that names a port that is taken."""
         listener = _listen(self.host, self.rest_port)
         try:
-            self.resources = Resources(self.publish)
+            newer = int(self.version.partition(".")[0]) >= 6
+            self.resources = Resources(self.publish, newer=newer)
+            self.namespaces = {
+                key.namespace: Resources(self.publish, newer=newer, namespace=key.namespace)
+                for key in self._api_keys.values()
+                if key.namespace is not None
+            }
             self.mqtt = MqttBroker(
-                self.host, self.mqtt_port, self.ws_port, self.resources.engine.handle
+                self.host, self.mqtt_port, self.ws_port, self._run_rules, self.version
             )
             await self.mqtt.start()
         except BaseException:
@@ -85,7 +100,7 @@ class StandIn:
         self.mqtt_port = self.mqtt.port("default")
         self.ws_port = self.mqtt.port("ws")
         self.rest_port = listener.getsockname()[1]
-        app = RestApi(self.mqtt, self.resources, self._api_keys).app
+        app = RestApi(self.mqtt, self.resources, self._api_keys, self.namespaces).app
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -106,12 +121,19 @@ class StandIn:
         await self._serving
         self._serving = None
         await self.mqtt.shutdown()
-        await self.resources.stop()
+        for resources in (self.resources, *self.namespaces.values()):
+            await resources.stop()
 
     async def load(self, hocon_text: str) -> None:
         """The same as PUT /configs?mode=merge. Raises Refused or Invalid."""
         async with self.resources.changing:
             await self.resources.load(hocon_text)
+
+    def _run_rules(self, message: Message) -> None:
+        """The global ones, and those of a client's namespace, which is its user name here."""
+        self.resources.engine.handle(message)
+        if message.username is not None and message.username in self.namespaces:
+            self.namespaces[message.username].engine.handle(message)
 
     def publish(self, message: Message) -> int:
         """Runs rules and delivers; the number of sessions reached."""
@@ -153,6 +175,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--api-key", default="key")
     parser.add_argument("--api-secret", default="secret")
+    parser.add_argument("--emqx", default=VERSION, metavar="VERSION", help="which one to play")
     parser.add_argument("--port-file", type=Path, help="gets the ports: mqtt ws rest")
     return parser.parse_args()
 
@@ -162,15 +185,16 @@ async def _main(args: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with StandIn(args.mqtt_port, args.ws_port, args.rest_port, args.host, keys) as broker:
+    ports = args.mqtt_port, args.ws_port, args.rest_port
+    async with StandIn(*ports, args.host, keys, args.emqx) as broker:
         for path in args.config:
             await broker.load(path.read_text())
-        ports = f"{broker.mqtt_port} {broker.ws_port} {broker.rest_port}\n"
+        got = f"{broker.mqtt_port} {broker.ws_port} {broker.rest_port}\n"
         if args.port_file:
             scratch = args.port_file.with_suffix(".part")
-            scratch.write_text(ports)
+            scratch.write_text(got)
             scratch.replace(args.port_file)  # whoever waits for it never sees half of it
-        print(f"stand-in ready: mqtt, ws, rest on {ports}", end="", flush=True)
+        print(f"stand-in ready: mqtt, ws, rest on {got}", end="", flush=True)
         await stopped.wait()
 
 

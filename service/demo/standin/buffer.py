@@ -1,20 +1,22 @@
 """EMQX's buffer worker: what it keeps, sends again, drops, and in which order.
 
 Running, it has up to `inflight_window` requests under way. One that can be sent again (503, 429,
-lost connection) blocks the worker: every `resume` seconds the oldest such request is tried, one
-at a time, until none is left; only then do new ones go out. All others overtake it meanwhile,
-which is why a window of 1 keeps order and one of 100 does not.
+lost connection; not one that met a reset when it was about to go out) blocks the worker: every
+`resume` seconds the oldest such request is tried, one at a time, until none is left; only then do
+new ones go out. All others overtake it meanwhile, which is why a window of 1 keeps order and one
+of 100 does not.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from service.demo.standin.http import Lost
+from service.demo.standin.http import Lost, Unsendable
 
 RETRIED_STATUSES = (429, 503)
 
@@ -40,6 +42,7 @@ class Query:
     label: str
     reason: str = ""
     again: bool = field(default=False)
+    order: int = field(default_factory=itertools.count(1).__next__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Worker:
     def __init__(
         self,
         limits: Limits,
-        send: Callable[[bytes], asyncio.Future[int]],
+        send: Callable[[bytes, int], asyncio.Future[int]],
         is_connected: Callable[[], bool],
         counters: Counter[str],
     ) -> None:
@@ -123,10 +126,13 @@ class Worker:
         """Asks up to `attempts` times in a row, as EMQX's HTTP connector does by itself."""
         for _ in range(self._limits.attempts):
             try:
-                status = await self._send(query.request)
+                status = await self._send(query.request, query.order)
             except Lost as exc:
                 query.reason = str(exc)
                 continue
+            except Unsendable as exc:
+                query.reason = str(exc)
+                return Outcome.FAILED
             query.reason = f"status {status}"
             if 200 <= status < 300:
                 return Outcome.DONE

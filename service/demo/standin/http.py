@@ -7,7 +7,9 @@ becomes of it when the connection breaks is the thing the stand-in has to show.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import random
+import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -17,10 +19,18 @@ from urllib.parse import urlsplit
 import httptools
 
 NO_BODY = (204, 304)
+SILENCE = 20.0  # seconds without a byte while answers are due; EMQX was seen to wait 18 to 28
 
 
 class Lost(Exception):
     """Refused, closed or reset before the answer came: the request may be sent again."""
+
+
+class Unsendable(Exception):
+    """The connection was reset when the request was about to go out: EMQX gives it up."""
+
+    def __init__(self) -> None:
+        super().__init__("{error, einval}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +67,38 @@ class Connection(asyncio.Protocol):
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._waiting: deque[tuple[bytes, asyncio.Future[int]]] = deque()
+        self._waiting: list[tuple[int, bytes, asyncio.Future[int]]] = []
         self._sent: deque[asyncio.Future[int]] = deque()
         self._until_close: int | None = None
         self._gone = asyncio.Event()
         self._gone.set()
         self._closed = False
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
-    def request(self, data: bytes) -> asyncio.Future[int]:
-        """The answer's status. The future fails with Lost."""
+    def request(self, data: bytes, order: int = 0) -> asyncio.Future[int]:
+        """The answer's status. What waits for a connection goes out by `order`.
+
+        The future fails with Lost or Unsendable.
+        """
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         if self._closed:
             _fail(answer, Lost("stopped"))
             return answer
-        self._waiting.append((data, answer))
+        if self._is_reset():
+            _fail(answer, Unsendable())
+            return answer
+        bisect.insort(self._waiting, (order, data, answer), key=lambda waiting: waiting[0])
         self._pump()
         return answer
+
+    def _is_reset(self) -> bool:
+        """Whether the kernel knows of a reset that the event loop has not come to yet."""
+        found = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return bool(found is not None and found.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     async def open(self) -> None:
         """Connects unless connected. Raises Lost."""
@@ -117,8 +139,8 @@ class Connection(asyncio.Protocol):
         self._pump()  # the connection may be gone again already
 
     def _fail_waiting(self, reason: str) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for _, answer in waiting:
+        waiting, self._waiting = self._waiting, []
+        for *_, answer in waiting:
             _fail(answer, Lost(reason))
 
     def _pump(self) -> None:
@@ -128,10 +150,22 @@ class Connection(asyncio.Protocol):
             return
         assert self._transport is not None
         while self._waiting and len(self._sent) < self._pipelining:
-            data, answer = self._waiting.popleft()
+            _, data, answer = self._waiting.pop(0)
             if not answer.done():
                 self._transport.write(data)
                 self._sent.append(answer)
+                self._expect()
+
+    def _expect(self) -> None:
+        """Answers are due: the clock of silence starts again."""
+        if self._watch is not None:
+            self._watch.cancel()
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(SILENCE, self._give_up) if self._sent else None
+
+    def _give_up(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     # asyncio.Protocol
 
@@ -149,10 +183,13 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             if self._transport is not None:
                 self._transport.abort()
+        self._expect()
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        if self._watch is not None:
+            self._watch.cancel()
         if self._until_close is not None and exc is None and self._sent:
             _answer(self._sent.popleft(), self._until_close)
         lost, self._sent = self._sent, deque()
@@ -191,7 +228,7 @@ def _answer(future: asyncio.Future[int], status: int) -> None:
         future.set_result(status)
 
 
-def _fail(future: asyncio.Future[int], error: Lost) -> None:
+def _fail(future: asyncio.Future[int], error: Lost | Unsendable) -> None:
     if not future.done():
         future.set_exception(error)
 
@@ -206,11 +243,11 @@ class Pool:
         self._connections = [Connection(target, pipelining, timeout) for _ in range(size)]
         self._by_hash = by_hash
 
-    def request(self, data: bytes, sender: int) -> asyncio.Future[int]:
-        """The answer's status; `sender` is the buffer worker. The future fails with Lost."""
+    def request(self, data: bytes, sender: int, order: int) -> asyncio.Future[int]:
+        """The answer's status; `sender` is the buffer worker. The future fails as in Connection."""
         index = sender % len(self._connections) if self._by_hash else None
         chosen = random.choice(self._connections) if index is None else self._connections[index]
-        return chosen.request(data)
+        return chosen.request(data, order)
 
     async def check(self) -> bool:
         """Whether somebody accepts connections; answers are not waited for, as in EMQX."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 
 from service.demo.standin import hocon, schema
 from service.demo.standin.action import Connector, HttpAction
 from service.demo.standin.message import Message, now_ms
-from service.demo.standin.rules import LoadedRule, RuleEngine
+from service.demo.standin.rules import LoadedRule, RuleEngine, republished
 from service.demo.standin.settings import Settings
-from service.rulesql import parse
+from service.rulesql import RuleException, parse
 
 # EMQX's roots; all but connectors, actions and rule_engine are taken and left alone
 _ROOTS = """
@@ -41,14 +42,27 @@ class EmptyConfiguration(Exception):
 class Missing(Exception):
     """EMQX would answer 404 with this message."""
 
+    code = "NOT_FOUND"
+
 
 class Resources:
     """What is configured and what runs."""
 
-    def __init__(self, publish: Callable[[Message], object]) -> None:
+    def __init__(
+        self,
+        publish: Callable[[Message], object],
+        *,
+        newer: bool = False,
+        namespace: str | None = None,
+    ) -> None:
+        """`newer`: as EMQX 6 has them. `namespace` None is the global one."""
+        self.newer = newer
+        self.namespace = namespace
+        self._publish = publish
         self.connectors: dict[str, Connector] = {}
         self.actions: dict[str, HttpAction] = {}
-        self.engine = RuleEngine(publish)
+        metadata = {"namespace": namespace or "global"} if newer else {}
+        self.engine = RuleEngine(publish, metadata)
         self.changing = asyncio.Lock()  # to be held around every change
 
     # the whole configuration
@@ -75,8 +89,8 @@ class Resources:
         actions = self._section(tree, "actions", "http")
         rules = self._section(tree, "rule_engine", "rules")
         checked = (
-            self._all(schema.connector, connectors, self.connector_confs(), "connectors.http"),
-            self._all(schema.action, actions, self.action_confs(), "actions.http"),
+            self._all(self.check_connector, connectors, self.connector_confs(), "connectors.http"),
+            self._all(self.check_action, actions, self.action_confs(), "actions.http"),
             self._all(schema.rule, rules, self.rule_confs(), "rule_engine.rules"),
         )
         known = {*self.connectors, *checked[0]}
@@ -165,6 +179,12 @@ class Resources:
             f'                               <<"{reason}">>}}}}}}]}}]}}\n',
         )
 
+    def check_connector(self, conf: object, path: str, more: tuple[str, ...] = ()) -> Settings:
+        return schema.connector(conf, path, newer=self.newer, more=more)
+
+    def check_action(self, conf: object, path: str, more: tuple[str, ...] = ()) -> Settings:
+        return schema.action(conf, path, newer=self.newer, more=more)
+
     # one by one
 
     def connector_confs(self) -> dict[str, Settings]:
@@ -209,11 +229,26 @@ class Resources:
         old = self.actions.get(name)
         if old is not None:
             await old.stop()
-        action = HttpAction(name, conf, self.connectors[str(conf["connector"])])
+        connector = self.connectors[str(conf["connector"])]
+        action = HttpAction(name, conf, connector, self._fall_back)
         if old is not None:
             action.counters.update(old.counters)
         self.actions[name] = self.engine.actions[f"http:{name}"] = action
         await action.start()
+
+    def _fall_back(
+        self, entry: Mapping[str, object], output: Mapping[str, object], message: Message
+    ) -> None:
+        """An entry of `fallback_actions`, for a message that its action gave up."""
+        if entry["kind"] == "reference":
+            other = self.actions.get(str(entry["name"]))
+            if other is not None:
+                other.deliver(output, message)
+            return
+        args = entry["args"]
+        assert isinstance(args, Mapping)
+        with contextlib.suppress(RuleException):
+            self._publish(republished(args, output, message, "fallback"))
 
     def put_rule(self, rule_id: str, conf: Settings) -> LoadedRule:
         """Creates or updates a checked rule."""

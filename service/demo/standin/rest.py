@@ -9,16 +9,15 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from secrets import compare_digest
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from service.demo.standin import publishing, rest_resources, rest_rules
-from service.demo.standin.message import NODE, rfc3339
+from service.demo.standin import publishing, rest_clients, rest_resources, rest_rules
+from service.demo.standin.access import ApiKey, refusal
+from service.demo.standin.message import NODE
 from service.demo.standin.resources import Missing, Refused
 from service.demo.standin.schema import Invalid
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from service.demo.standin.mqtt_broker.core import MqttBroker
     from service.demo.standin.resources import Resources
 
-VERSION = "5.8.9"
 _UNMEASURED = {
     "max_fds": 0,
     "memory_total": "0.00G",
@@ -47,42 +45,60 @@ class RestApi:
     """The handlers. `app` is the ASGI application."""
 
     def __init__(
-        self, broker: MqttBroker, resources: Resources, api_keys: Mapping[str, str]
+        self,
+        broker: MqttBroker,
+        resources: Resources,
+        api_keys: Mapping[str, ApiKey],
+        namespaces: Mapping[str, Resources] | None = None,
     ) -> None:
         self._broker = broker
-        self._resources = resources
         self._api_keys = api_keys
-        guarded: list[tuple[str, str, Handler]] = [
+        common: list[tuple[str, str, Handler]] = [
             ("/nodes", "GET", self.nodes),
             ("/publish", "POST", self.publish),
             ("/publish/bulk", "POST", self.publish_bulk),
-            ("/mqtt/retainer/message/{topic:path}", "GET", self.retained),
-            ("/mqtt/retainer/message/{topic:path}", "DELETE", self.drop_retained),
+            *rest_clients.Handlers(broker).routes(),
         ]
-        configured = [
-            *rest_resources.Handlers(resources).routes(),
-            *rest_rules.Handlers(resources).routes(),
-        ]
-        guarded += [(path, method, self._one_at_a_time(run)) for path, method, run in configured]
+        spaces = namespaces or {}
+        # one table of handlers for each namespace: a key sees its own
+        self._tables = {
+            found.namespace: {
+                (path, method): _one_at_a_time(handler, found)
+                for path, method, handler in (
+                    *rest_resources.Handlers(found, spaces).routes(),
+                    *rest_rules.Handlers(found, spaces).routes(),
+                )
+            }
+            for found in (resources, *spaces.values())
+        }
         routes = [Route("/status", self.status)]
         routes += [
-            Route(path, self._guard(handler), methods=[method]) for path, method, handler in guarded
+            Route(path, self._guard(path, method, handler), methods=[method])
+            for path, method, handler in common
+        ]
+        routes += [
+            Route(path, self._guard(path, method, None), methods=[method])
+            for path, method in self._tables[None]
         ]
         self.app = Starlette(
             routes=[Mount("/api/v5", routes=routes)],
             exception_handlers={404: _no_such_path, 405: _no_such_method},
         )
 
-    def _guard(self, handler: Handler) -> Handler:
+    def _guard(self, path: str, method: str, common: Handler | None) -> Handler:
         """API key first; then what handlers raise becomes what EMQX would answer."""
 
         async def guarded(request: Request) -> Response:
-            if (refusal := self._refusal(request)) is not None:
-                return refusal
+            key = self._key_of(request)
+            if isinstance(key, Response):
+                return key
+            if (words := refusal(key, method, path)) is not None:
+                return error(403, "UNAUTHORIZED_ROLE", words)
+            handler = common or self._tables[key.namespace][path, method]
             try:
                 return await handler(request)
             except Missing as exc:
-                return error(404, "NOT_FOUND", str(exc))
+                return error(404, exc.code, str(exc))
             except Refused as exc:
                 return error(400, exc.code, str(exc.errors), **exc.more)
             except Invalid as exc:
@@ -93,27 +109,18 @@ class RestApi:
 
         return guarded
 
-    def _one_at_a_time(self, handler: Handler) -> Handler:
-        async def alone(request: Request) -> Response:
-            if request.method == "GET":
-                return await handler(request)
-            async with self._resources.changing:
-                return await handler(request)
-
-        return alone
-
-    def _refusal(self, request: Request) -> Response | None:
+    def _key_of(self, request: Request) -> ApiKey | Response:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "basic":
             message = "Support authorization: basic/bearer "
             return error(401, "AUTHORIZATION_HEADER_ERROR", message)
         try:
-            key, _, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
+            name, _, secret = base64.b64decode(credentials, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
-            key = secret = ""
-        expected = self._api_keys.get(key)
-        if expected is not None and compare_digest(expected.encode(), secret.encode()):
-            return None
+            name = secret = ""
+        key = self._api_keys.get(name)
+        if key is not None and compare_digest(key.secret.encode(), secret.encode()):
+            return key
         return error(401, "BAD_API_KEY_OR_SECRET", "Check api_key/api_secret")
 
     async def status(self, _: Request) -> Response:
@@ -130,8 +137,8 @@ class RestApi:
             "load15": round(load[2], 2),
             "node": NODE,
             "node_status": "running",
-            "version": VERSION,
-            "edition": "Opensource",
+            "version": self._broker.version,
+            "edition": "Opensource" if self._broker.version < "5.9" else "Enterprise",
             "role": "core",
             "connections": clients,
             "live_connections": clients,
@@ -152,31 +159,20 @@ class RestApi:
         )
         return JSONResponse(answer, status)
 
-    async def retained(self, request: Request) -> Response:
-        message = self._broker.find_retained(_topic(request))
-        if message is None:
-            return error(404, "NOT_FOUND", "Viewed message doesn't exist")
-        return JSONResponse(
-            {
-                "msgid": message.id,
-                "topic": message.topic,
-                "qos": message.qos,
-                "payload": base64.b64encode(message.payload).decode(),
-                "publish_at": rfc3339(message.received_at),
-                "from_clientid": message.clientid,
-                "from_username": message.username or "",
-            }
-        )
-
-    async def drop_retained(self, request: Request) -> Response:
-        if self._broker.retained.pop(_topic(request), None) is None:
-            return error(404, "NOT_FOUND", "Viewed message doesn't exist")
-        return Response(status_code=204)
-
 
 _NOT_FOUND = (
     "<html><head><title>404 - NOT FOUND</title></head><body><h1>404 - NOT FOUND</h1></body></html>"
 )
+
+
+def _one_at_a_time(handler: Handler, resources: Resources) -> Handler:
+    async def alone(request: Request) -> Response:
+        if request.method == "GET":
+            return await handler(request)
+        async with resources.changing:
+            return await handler(request)
+
+    return alone
 
 
 async def _no_such_path(_: Request, __: Exception) -> Response:
@@ -185,12 +181,3 @@ async def _no_such_path(_: Request, __: Exception) -> Response:
 
 async def _no_such_method(_: Request, __: Exception) -> Response:
     return Response(status_code=405)
-
-
-def _topic(request: Request) -> str:
-    """The last segment of the path as sent: `%2F` is part of a topic, `/` is not."""
-    raw: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
-    segment = raw.partition(b"/mqtt/retainer/message/")[2].decode("ascii", "replace")
-    if "/" in segment:
-        raise HTTPException(404)
-    return unquote(segment)

@@ -24,8 +24,10 @@ _NO_BODY = 204
 class Handlers:
     """One handler for each call. What they raise is turned into answers by `rest`."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, others: Mapping[str, Resources]) -> None:
+        """`others` are the namespaces that the global lists span, unless asked not to."""
         self._resources = resources
+        self._others = others
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         return [
@@ -87,24 +89,34 @@ class Handlers:
 
     # connectors
 
-    async def connectors(self, _: Request) -> Response:
-        return JSONResponse([self._show_connector(c) for c in self._resources.connectors.values()])
+    async def connectors(self, request: Request) -> Response:
+        return JSONResponse(
+            [
+                _show_connector(connector, resources)
+                for resources in spanned(request, self._resources, self._others)
+                for connector in resources.connectors.values()
+            ]
+        )
 
     async def connector(self, request: Request) -> Response:
-        return JSONResponse(self._show_connector(self._connector_of(request)))
+        return JSONResponse(_show_connector(self._connector_of(request), self._resources))
 
     async def create_connector(self, request: Request) -> Response:
-        name, conf = await _new(request, "post_connector", schema.connector)
+        name, conf = await _new(request, "post_connector", self._resources.check_connector)
         if name in self._resources.connectors:
             raise Refused("connector already exists", "ALREADY_EXISTS")
         await self._resources.put_connector(name, conf)
-        return JSONResponse(self._show_connector(self._resources.connectors[name]), 201)
+        return JSONResponse(_show_connector(self._resources.connectors[name], self._resources), 201)
 
     async def update_connector(self, request: Request) -> Response:
         connector = self._connector_of(request)
         body = schema.unmasked(await read_object(request), connector.conf)
-        await self._resources.put_connector(connector.name, schema.connector(body, "root"))
-        return JSONResponse(self._show_connector(self._resources.connectors[connector.name]))
+        await self._resources.put_connector(
+            connector.name, self._resources.check_connector(body, "root")
+        )
+        return JSONResponse(
+            _show_connector(self._resources.connectors[connector.name], self._resources)
+        )
 
     async def delete_connector(self, request: Request) -> Response:
         await self._resources.delete_connector(self._connector_of(request).name)
@@ -118,7 +130,7 @@ class Handlers:
         return Response(status_code=_NO_BODY)
 
     async def probe_connector(self, request: Request) -> Response:
-        _, conf = await _new(request, "post_connector", schema.connector)
+        _, conf = await _new(request, "post_connector", self._resources.check_connector)
         target = Target.parse(str(conf["url"]))
         pool = Pool(target, size=1, pipelining=1, timeout=5.0, by_hash=False)
         try:
@@ -133,48 +145,33 @@ class Handlers:
     def _connector_of(self, request: Request) -> Connector:
         return self._resources.connector(_name(request, "connector"))
 
-    def _show_connector(self, connector: Connector) -> object:
-        used = [
-            action.name
-            for action in self._resources.actions.values()
-            if action.connector is connector
-        ]
-        status = {"status": connector.status}
-        if connector.status_reason:
-            status["status_reason"] = connector.status_reason
-        return schema.masked(
-            {
-                **connector.conf,
-                "name": connector.name,
-                "type": "http",
-                "actions": sorted(used),
-                "sources": [],
-                **status,
-                "node_status": [{"node": NODE, **status}],
-            }
-        )
-
     # actions
 
-    async def actions(self, _: Request) -> Response:
-        return JSONResponse([self._show_action(a) for a in self._resources.actions.values()])
+    async def actions(self, request: Request) -> Response:
+        return JSONResponse(
+            [
+                _show_action(action, resources)
+                for resources in spanned(request, self._resources, self._others)
+                for action in resources.actions.values()
+            ]
+        )
 
     async def action(self, request: Request) -> Response:
-        return JSONResponse(self._show_action(self._action_of(request)))
+        return JSONResponse(_show_action(self._action_of(request), self._resources))
 
     async def create_action(self, request: Request) -> Response:
-        name, conf = await _new(request, "post_bridge_v2", schema.action)
+        name, conf = await _new(request, "post_bridge_v2", self._resources.check_action)
         if name in self._resources.actions:
             raise Refused("bridge already exists", "ALREADY_EXISTS")
         await self._resources.put_action(name, conf)
-        return JSONResponse(self._show_action(self._resources.actions[name]), 201)
+        return JSONResponse(_show_action(self._resources.actions[name], self._resources), 201)
 
     async def update_action(self, request: Request) -> Response:
         action = self._action_of(request)
         body = schema.unmasked(await read_object(request), action.conf)
-        conf = schema.action(body, "root")
+        conf = self._resources.check_action(body, "root")
         await self._resources.put_action(action.name, conf, keep_age=False)
-        return JSONResponse(self._show_action(self._resources.actions[action.name]))
+        return JSONResponse(_show_action(self._resources.actions[action.name], self._resources))
 
     async def delete_action(self, request: Request) -> Response:
         name = _name(request, "action")
@@ -204,21 +201,56 @@ class Handlers:
     def _action_of(self, request: Request) -> HttpAction:
         return self._resources.action(_name(request, "action"))
 
-    def _show_action(self, action: HttpAction) -> object:
-        status = action.status
-        reason = action.status_reason
-        return schema.masked(
-            {
-                **action.conf,
-                "name": action.name,
-                "type": "http",
-                "rules": self._resources.rules_of(action.name),
-                "status": status,
-                "status_reason": reason,
-                "error": reason,
-                "node_status": [{"node": NODE, "status": status, "status_reason": reason}],
-            }
-        )
+
+def namespaced(resources: Resources) -> dict[str, object]:
+    """What EMQX 6 tells of a resource's namespace."""
+    return {"namespace": resources.namespace} if resources.newer else {}
+
+
+def spanned(
+    request: Request, resources: Resources, others: Mapping[str, Resources]
+) -> list[Resources]:
+    """Whose resources a list shows: with a global key those of all namespaces, as in EMQX 6."""
+    if resources.namespace is not None or request.query_params.get("only_global") == "true":
+        return [resources]
+    return [resources, *others.values()]
+
+
+def _show_connector(connector: Connector, resources: Resources) -> object:
+    used = [action.name for action in resources.actions.values() if action.connector is connector]
+    status = {"status": connector.status}
+    if connector.status_reason:
+        status["status_reason"] = connector.status_reason
+    return schema.masked(
+        {
+            **connector.conf,
+            "name": connector.name,
+            "type": "http",
+            "actions": sorted(used),
+            "sources": [],
+            **namespaced(resources),
+            **status,
+            "node_status": [{"node": NODE, **status}],
+        }
+    )
+
+
+def _show_action(action: HttpAction, resources: Resources) -> object:
+    status = action.status
+    reason = action.status_reason
+    return schema.masked(
+        {
+            **action.conf,
+            "name": action.name,
+            "type": "http",
+            **namespaced(resources),
+            "rules": resources.rules_of(action.name),
+            "status": status,
+            "status_reason": reason,
+            "error": reason,
+            "node_status": [{"node": NODE, "status": status, "status_reason": reason}],
+        }
+    )
 
 
 async def read_object(request: Request) -> Mapping[str, object]:

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from service.demo.standin import schema
 from service.demo.standin.message import NODE, Message, now_ms, rfc3339
 from service.demo.standin.resources import Refused, Resources
-from service.demo.standin.rest_resources import read_object
+from service.demo.standin.rest_clients import paged
+from service.demo.standin.rest_resources import namespaced, read_object, spanned
 from service.demo.standin.rules import LoadedRule
 from service.rulesql import RuleException, SqlError, parse, to_json
 
@@ -24,8 +25,9 @@ _SHOWN = ("id", "from", "created_at", "last_modified_at")
 class Handlers:
     """One handler for each call. What they raise is turned into answers by `rest`."""
 
-    def __init__(self, resources: Resources) -> None:
+    def __init__(self, resources: Resources, others: Mapping[str, Resources]) -> None:
         self._resources = resources
+        self._others = others
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         return [
@@ -40,23 +42,13 @@ class Handlers:
         ]
 
     async def rules(self, request: Request) -> Response:
-        query = request.query_params
-        try:
-            page, limit = int(query.get("page", "1")), int(query.get("limit", "100"))
-        except ValueError:
-            raise Refused("page and limit are integers") from None
-        if page < 1 or limit < 1:
-            raise Refused("page and limit are at least 1")
-        rules = self._resources.engine.rules
-        found = [rules[id] for id in sorted(rules, reverse=True) if _wanted(rules[id], query)]
-        at = (page - 1) * limit
-        meta = {
-            "count": len(found),
-            "hasnext": at + limit < len(found),
-            "limit": limit,
-            "page": page,
-        }
-        return JSONResponse({"data": [_show(r) for r in found[at : at + limit]], "meta": meta})
+        found = [
+            _show(rule, resources)
+            for resources in spanned(request, self._resources, self._others)
+            for _, rule in sorted(resources.engine.rules.items(), reverse=True)
+            if _wanted(rule, request.query_params)
+        ]
+        return paged(request, found)
 
     async def create(self, request: Request) -> Response:
         body = await read_object(request)
@@ -65,14 +57,15 @@ class Handlers:
             raise schema.Invalid("root.id", "expected a string", rule_id)
         if rule_id in self._resources.engine.rules:
             raise Refused("rule id already exists")
-        return JSONResponse(_show(self._put(rule_id, body)), 201)
+        return JSONResponse(_show(self._put(rule_id, body), self._resources), 201)
 
     async def rule(self, request: Request) -> Response:
-        return JSONResponse(_show(self._rule_of(request)))
+        return JSONResponse(_show(self._rule_of(request), self._resources))
 
     async def update(self, request: Request) -> Response:
         # EMQX creates a rule that does not exist yet
-        return JSONResponse(_show(self._put(request.path_params["id"], await read_object(request))))
+        rule = self._put(request.path_params["id"], await read_object(request))
+        return JSONResponse(_show(rule, self._resources))
 
     async def delete(self, request: Request) -> Response:
         self._resources.delete_rule(self._rule_of(request).id)
@@ -209,9 +202,16 @@ def _wanted(rule: LoadedRule, query: Mapping[str, str]) -> bool:
     return "action" not in query or query["action"] in rule.actions
 
 
-def _show(rule: LoadedRule) -> dict[str, object]:
+def _show(rule: LoadedRule, resources: Resources) -> dict[str, object]:
+    details = [
+        {"name": action.name, "type": "http", "status": action.status}
+        for action in resources.actions.values()
+        if f"http:{action.name}" in rule.actions
+    ]
     return {
         **rule.conf,
+        **namespaced(resources),
+        **({"action_details": details} if resources.newer else {}),
         "id": rule.id,
         "from": list(rule.rule.sources),
         "created_at": rfc3339(rule.conf["created_at"]),

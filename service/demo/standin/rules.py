@@ -16,6 +16,7 @@ from service.rulesql import Rule, RuleException
 
 log = logging.getLogger(__name__)
 
+_NUMBERS = ("Message-Expiry-Interval", "Payload-Format-Indicator")
 _METRICS = (
     "actions.discarded actions.failed actions.failed.out_of_service actions.failed.unknown"
     " actions.success actions.total failed failed.exception failed.no_result matched passed"
@@ -46,7 +47,10 @@ class LoadedRule:
 class RuleEngine:
     """Runs every enabled rule that matches. `publish` takes what rules republish."""
 
-    def __init__(self, publish: Callable[[Message], object]) -> None:
+    def __init__(
+        self, publish: Callable[[Message], object], metadata: Mapping[str, object] | None = None
+    ) -> None:
+        self._metadata = metadata or {}
         self.rules: dict[str, LoadedRule] = {}
         self.actions: dict[str, HttpAction] = {}
         self._publish = publish
@@ -57,7 +61,8 @@ class RuleEngine:
         for loaded in list(self.rules.values()):
             if loaded.conf["enable"] and loaded.rule.matches(message.topic):
                 columns = columns or message.columns()
-                self._run(loaded, message, {**columns, "metadata": {"rule_id": loaded.id}})
+                metadata = {"rule_id": loaded.id, **self._metadata}
+                self._run(loaded, message, {**columns, "metadata": metadata})
 
     def _run(self, loaded: LoadedRule, message: Message, columns: Mapping[str, object]) -> None:
         count = loaded.counters
@@ -119,9 +124,6 @@ class RuleEngine:
         count["actions.success"] += 1
 
 
-_NUMBERS = ("Message-Expiry-Interval", "Payload-Format-Indicator")
-
-
 def republished(
     args: Mapping[str, object], output: Mapping[str, object], message: Message, rule_id: str
 ) -> Message:
@@ -136,9 +138,12 @@ def republished(
     assert isinstance(wanted, Mapping)
     for name, template in wanted.items():
         value = as_bytes(value_of(template, output))
-        if name in _NUMBERS and not value.isdigit():
-            continue  # EMQX leaves out what is no number
-        if value not in (b"", b"undefined"):
+        if value in (b"", b"undefined"):
+            continue
+        if name in _NUMBERS:
+            if value.isdigit():  # EMQX leaves out what is no number
+                properties[name] = int(value)
+        else:
             properties[name] = value if name == "Correlation-Data" else as_text(value)
     user = value_of(args["user_properties"], output)
     if isinstance(user, Mapping) and user:

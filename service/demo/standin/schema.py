@@ -178,8 +178,45 @@ def _any(value: object) -> object:
     return value
 
 
+def _fallbacks(value: object) -> object:
+    if not isinstance(value, list):
+        raise _NotIt(expected("array"))
+    return [_fallback(item) for item in value]
+
+
+def _fallback(item: object) -> object:
+    if isinstance(item, Mapping) and item.get("kind") == "reference":
+        if not isinstance(item.get("type"), str) or not isinstance(item.get("name"), str):
+            raise _NotIt("a reference has a type and a name")
+        return dict(item)
+    if isinstance(item, Mapping) and item.get("kind") == "republish":
+        args = _checked(_REPUBLISH, item.get("args", {}), "fallback_actions.args")
+        return {"kind": "republish", "args": dict(args)}
+    raise _NotIt("neither a reference nor republish")
+
+
 _Shape = Mapping[str, "_Value | _Shape"]
 
+_CONNECTOR_OPTIONS: _Shape = {
+    "health_check_interval": _Value(_duration, "15s"),
+    "start_after_created": _Value(_boolean, True),
+    "start_timeout": _Value(_duration, "5s"),
+}
+_SSL: _Shape = {
+    "cacertfile": _Value(_text, _ABSENT),
+    "certfile": _Value(_text, _ABSENT),
+    "keyfile": _Value(_text, _ABSENT),
+    "ciphers": _Value(_any, []),
+    "depth": _Value(_at_least(0), 10),
+    "enable": _Value(_boolean, False),
+    "hibernate_after": _Value(_duration, "5s"),
+    "log_level": _Value(_text, "notice"),
+    "reuse_sessions": _Value(_boolean, True),
+    "secure_renegotiate": _Value(_boolean, True),
+    "server_name_indication": _Value(_text, _ABSENT),
+    "verify": _Value(_one_of("verify_peer", "verify_none"), "verify_none"),
+    "versions": _Value(_any, ["tlsv1.3", "tlsv1.2"]),
+}
 _CONNECTOR: _Shape = {
     "connect_timeout": _Value(_duration, "15s"),
     "description": _Value(_text, ""),
@@ -188,28 +225,18 @@ _CONNECTOR: _Shape = {
     "headers": _Value(_headers, _DEFAULT_HEADERS),
     "pool_size": _Value(_at_least(1), 8),
     "pool_type": _Value(_one_of("random", "hash"), "random"),
-    "resource_opts": {
-        "health_check_interval": _Value(_duration, "15s"),
-        "start_after_created": _Value(_boolean, True),
-        "start_timeout": _Value(_duration, "5s"),
-    },
-    "ssl": {
-        "cacertfile": _Value(_text, _ABSENT),
-        "certfile": _Value(_text, _ABSENT),
-        "keyfile": _Value(_text, _ABSENT),
-        "ciphers": _Value(_any, []),
-        "depth": _Value(_at_least(0), 10),
-        "enable": _Value(_boolean, False),
-        "hibernate_after": _Value(_duration, "5s"),
-        "log_level": _Value(_text, "notice"),
-        "reuse_sessions": _Value(_boolean, True),
-        "secure_renegotiate": _Value(_boolean, True),
-        "server_name_indication": _Value(_text, _ABSENT),
-        "verify": _Value(_one_of("verify_peer", "verify_none"), "verify_none"),
-        "versions": _Value(_any, ["tlsv1.3", "tlsv1.2"]),
-    },
+    "resource_opts": _CONNECTOR_OPTIONS,
+    "ssl": _SSL,
     "tags": _Value(_any, _ABSENT),
     "url": _Value(_url, _REQUIRED),
+}
+_ACTION_OPTIONS: _Shape = {
+    "health_check_interval": _Value(_duration, "15s"),
+    "inflight_window": _Value(_at_least(1), 100),
+    "max_buffer_bytes": _Value(_size, "256MB"),
+    "query_mode": _Value(_one_of("sync", "async"), "async"),
+    "request_ttl": _Value(_duration, "45s"),
+    "worker_pool_size": _Value(_at_least(1), 16),
 }
 _ACTION: _Shape = {
     "connector": _Value(_text, _REQUIRED),
@@ -222,15 +249,32 @@ _ACTION: _Shape = {
         "method": _Value(_one_of("post", "put", "get", "delete"), "post"),
         "path": _Value(_text, _ABSENT),
     },
-    "resource_opts": {
-        "health_check_interval": _Value(_duration, "15s"),
-        "inflight_window": _Value(_at_least(1), 100),
-        "max_buffer_bytes": _Value(_size, "256MB"),
-        "query_mode": _Value(_one_of("sync", "async"), "async"),
-        "request_ttl": _Value(_duration, "45s"),
-        "worker_pool_size": _Value(_at_least(1), 16),
-    },
+    "resource_opts": _ACTION_OPTIONS,
     "tags": _Value(_any, _ABSENT),
+}
+# what EMQX 6 added, and what it has by another default
+_CONNECTOR_6: _Shape = {
+    **_CONNECTOR,
+    "max_inactive": _Value(_duration, "10s"),
+    "resource_opts": {
+        **_CONNECTOR_OPTIONS,
+        "health_check_timeout": _Value(_duration, "60s"),
+    },
+    "ssl": {
+        **_SSL,
+        "middlebox_comp_mode": _Value(_boolean, True),
+        "reuse_sessions": _Value(_boolean, False),
+    },
+}
+_ACTION_6: _Shape = {
+    **_ACTION,
+    "fallback_actions": _Value(_fallbacks, []),
+    "resource_opts": {
+        **_ACTION_OPTIONS,
+        "dispatch_strategy": _Value(_one_of("per_clientid", "random"), "per_clientid"),
+        "health_check_interval_jitter": _Value(_duration, "0ms"),
+        "health_check_timeout": _Value(_duration, "60s"),
+    },
 }
 _RULE: _Shape = {
     "actions": _Value(_any, []),
@@ -251,14 +295,19 @@ _REPUBLISH: _Shape = {
 }
 
 
-def connector(conf: object, path: str, *, more: tuple[str, ...] = ()) -> Settings:
-    """A connector with its defaults; `more` may stand beside. Raises Invalid."""
-    return _checked(_CONNECTOR, conf, path, more)
+def connector(
+    conf: object, path: str, *, newer: bool = False, more: tuple[str, ...] = ()
+) -> Settings:
+    """A connector with its defaults, EMQX 6's if `newer`; `more` may stand beside.
+
+    Raises Invalid.
+    """
+    return _checked(_CONNECTOR_6 if newer else _CONNECTOR, conf, path, more)
 
 
-def action(conf: object, path: str, *, more: tuple[str, ...] = ()) -> Settings:
-    """An action with its defaults; `more` may stand beside. Raises Invalid."""
-    return _checked(_ACTION, conf, path, more)
+def action(conf: object, path: str, *, newer: bool = False, more: tuple[str, ...] = ()) -> Settings:
+    """An action, likewise. Raises Invalid."""
+    return _checked(_ACTION_6 if newer else _ACTION, conf, path, more)
 
 
 def rule(conf: object, path: str) -> Settings:

@@ -15,7 +15,7 @@ from service.demo.standin.mqtt_broker.connection import MAX_ALIASES, Connection,
 from service.demo.standin.mqtt_broker.listeners import Listener
 from service.demo.standin.mqtt_broker.outbox import MAX_INFLIGHT, Delivery
 from service.demo.standin.mqtt_broker.packets import MQTT_5, ConnectPacket, SubscribePacket
-from service.demo.standin.mqtt_broker.properties import seconds_left
+from service.demo.standin.mqtt_broker.properties import EXPIRED, seconds_left
 from service.demo.standin.mqtt_broker.reasons import Reason, protocol_error
 from service.demo.standin.mqtt_broker.router import Router, Subscription, parse_filter
 from service.demo.standin.mqtt_broker.session import NEVER, PERSISTENT_311, Session
@@ -126,7 +126,7 @@ class MqttBroker:
             (
                 message
                 for name, message in self.retained.items()
-                if matches(topic, name) and seconds_left(message, now) != 0
+                if matches(topic, name) and seconds_left(message, now) != EXPIRED
             ),
             None,
         )
@@ -173,7 +173,7 @@ class MqttBroker:
             old.link.end(Reason.SESSION_TAKEN_OVER, "another client came with this client id")
             old = self.sessions.get(client_id)
         if old is not None and packet.clean_start:
-            self._discard(old)
+            self.discard(old)
             old = None
         session = old or Session(client_id, 0, packet.version)
         session.stop_timers()
@@ -204,9 +204,9 @@ class MqttBroker:
             else:
                 self._at(session, delay, lambda: self._publish_will(session))
         if not session.expiry:
-            self._discard(session)
+            self.discard(session)
         elif session.expiry != NEVER:
-            self._at(session, session.expiry, lambda: self._discard(session))
+            self._at(session, session.expiry, lambda: self.discard(session))
 
     def subscribe(
         self, session: Session, packet: SubscribePacket
@@ -245,7 +245,7 @@ class MqttBroker:
         identifier = subscription.identifier
         for message in (*kept, *self._sys.current()):
             if matches(subscription.filter, message.topic):
-                if seconds_left(message, now) == 0:
+                if seconds_left(message, now) == EXPIRED:
                     self.retained.pop(message.topic, None)
                     continue
                 yield Delivery(
@@ -260,7 +260,7 @@ class MqttBroker:
         if will is not None:
             self.publish_from(will)
 
-    def _discard(self, session: Session) -> None:
+    def discard(self, session: Session) -> None:
         """The session ends; a will still waiting for its delay goes out with it."""
         if self.sessions.get(session.client_id) is session:
             del self.sessions[session.client_id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.wire import Properties
 
+EXPIRED = -1
 _PASSED_ON = (
     "Payload-Format-Indicator",
     "Content-Type",
@@ -38,7 +39,7 @@ def for_subscriber(message: Message, now: int) -> Properties | None:
             value = value.encode("utf-8", "replace")
         found[name] = value
     if (left := seconds_left(message, now)) is not None:
-        if left <= 0:
+        if left == EXPIRED:
             return None
         found["Message-Expiry-Interval"] = left
     pairs = message.properties.get("User-Property-Pairs")
@@ -48,9 +49,10 @@ def for_subscriber(message: Message, now: int) -> Properties | None:
 
 
 def seconds_left(message: Message, now: int) -> int | None:
-    """Of its expiry, counted from when it was received, 0 once it is over; None without one."""
+    """Of its expiry, counted from when it was received, or EXPIRED; None without one."""
     interval = message.properties.get("Message-Expiry-Interval")
     if not isinstance(interval, int):
         return None
     passed = max(0, now - message.received_at) // 1000
-    return max(interval - passed, 0 if passed else 1)
+    left = interval - passed
+    return left if left > 0 or not passed else EXPIRED

@@ -28,7 +28,7 @@ class Reason(IntEnum):
     RECEIVE_MAXIMUM_EXCEEDED = 0x93
     TOPIC_ALIAS_INVALID = 0x94
     PACKET_TOO_LARGE = 0x95
-    QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
 
 
 # What a 3.1.1 client is told in a CONNACK: it knows five refusals.
