@@ -13,6 +13,8 @@ from service.flows import Flow, Flows
 from service.inbox import Added, Store
 
 SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
+STRAGGLE = 2000  # ms that ordered flows wait after each message from before the disturbance
+LONGEST = 30_000  # ms after a disturbance that they wait at most
 SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
 UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
 
@@ -27,7 +29,7 @@ class Intake:
 
     What it had to refuse EMQX sends again, up to some seconds later than younger messages. So
     after that, and at the start and end of a process, conversations with order wait `settle`
-    seconds before they go on, in all processes.
+    seconds before they go on, in all processes, and longer while such messages still come.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class Intake:
         self._max_backlog = max_backlog
         self._settle_ms = int(settle * 1000)
         self._settled_at = -SETTLE_EVERY
+        self._disturbed_at = 0  # ms
+        self._settled_until = 0  # ms
         self._refused = False  # since the last message that was taken
         self.closing = False
 
@@ -145,6 +149,8 @@ class Intake:
                 self._refused = False
                 if time.monotonic() - self._settled_at >= SETTLE_EVERY:
                     await self.settle()
+            if entry.ordered and entry.message.received_at < self._disturbed_at:
+                await self._settle_longer()
             return await self._store.add(entry)
         except StoreBusy as error:
             self._refused = True
@@ -154,4 +160,13 @@ class Intake:
         """Let conversations with order wait, in all processes. Raises StoreError."""
         self._settled_at = time.monotonic()
         if self._settle_ms:
-            await self._store.settle_order(self._now() + self._settle_ms)
+            self._disturbed_at = self._now()
+            self._settled_until = self._disturbed_at + self._settle_ms
+            await self._store.settle_order(self._settled_until)
+
+    async def _settle_longer(self) -> None:
+        """A message from before the disturbance came: there may be more of them."""
+        until = min(self._now() + STRAGGLE, self._disturbed_at + LONGEST)
+        if until > self._settled_until + STRAGGLE // 4:  # not with each of them
+            self._settled_until = until
+            await self._store.settle_order(until)
