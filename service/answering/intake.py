@@ -45,6 +45,7 @@ class Intake:
         self._max_backlog = max_backlog
         self._settle_ms = int(settle * 1000)
         self._settled_at = -SETTLE_EVERY
+        self._adding = 0  # taken, and not yet part of the store's backlog
         self._refused = False  # since the last message that was taken
         self.closing = False
 
@@ -131,7 +132,7 @@ class Intake:
     def _check(self) -> None:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
-        if self._store.backlog >= self._max_backlog:
+        if self._store.backlog + self._adding >= self._max_backlog:
             self._refused = True
             raise Unavailable(
                 f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
@@ -140,6 +141,7 @@ class Intake:
             )
 
     async def _add(self, entry: Entry) -> Added:
+        self._adding += 1
         try:
             if self._refused:
                 self._refused = False
@@ -149,6 +151,8 @@ class Intake:
         except StoreBusy as error:
             self._refused = True
             raise Unavailable(error.message, code=error.code, retry_after=2) from None
+        finally:
+            self._adding -= 1
 
     async def settle(self) -> None:
         """Let conversations with order wait, in all processes. Raises StoreError."""
