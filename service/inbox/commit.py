@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from service.errors import StoreBusy, StoreError
 from service.inbox import reads
-from service.inbox.database import Failure, classify, connect, reason
+from service.inbox.database import Database, Failure, classify, parse, reason
 from service.inbox.rows import Change, Notice
 from service.inbox.sql import SqlConnection, Tx
 from service.inbox.transaction import Executed, Op, execute, must_last
@@ -32,6 +32,18 @@ MAX_ITEMS = 500
 MAX_WEIGHT = 16 << 20
 _REPEATS = 4
 _COUNT_EVERY = 5.0
+
+
+def connect(text: str) -> Database:
+    """Not opened yet. Imports only the driver that is needed."""
+    url = parse(text)
+    if url.drivername == "sqlite":
+        from service.inbox.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url)
+    from service.inbox.postgres import PostgresDatabase
+
+    return PostgresDatabase(url)
 
 
 def _resolve(batch: Sequence[Op], results: Sequence[Any]) -> None:

@@ -39,18 +39,6 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
-def connect(text: str) -> Database:
-    """Not opened yet. Imports only the driver that is needed."""
-    url = parse(text)
-    if url.drivername == "sqlite":
-        from service.inbox.sqlite import SqliteDatabase
-
-        return SqliteDatabase(url)
-    from service.inbox.postgres import PostgresDatabase
-
-    return PostgresDatabase(url)
-
-
 # The URL. What is said of it never holds a password.
 
 _FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/DATABASE"

@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.rulesql.arithmetic import calculate, joined, shown, written
 from service.rulesql.errors import RuleException
 from service.rulesql.terms import (
     UNDEFINED,
-    atom_name,
     from_json,
-    is_atom,
     is_binary,
     is_number,
     number,
@@ -63,11 +62,6 @@ def call(name: str, args: list[object]) -> object:
         raise RuleException("badarg") from None
 
 
-def shown(value: object) -> Any:
-    """A value inside an error, as JSON."""
-    return from_json(to_json(value))
-
-
 def same(left: object, right: object) -> bool:
     """Erlang's `=:=`: 1 is not 1.0."""
     if is_number(left) and is_number(right) and isinstance(left, float) != isinstance(right, float):
@@ -79,22 +73,6 @@ def nth(position: int, items: list[object]) -> object:
     """An element, counted from 1 or from -1 at the end; UNDEFINED where there is none."""
     at = position - 1 if position > 0 else len(items) + position
     return items[at] if position and 0 <= at < len(items) else UNDEFINED
-
-
-def joined(*values: object) -> bytes:
-    """Texts in one; what is none is written as text first."""
-    return b"".join(raw(written(value)) for value in values)
-
-
-def written(value: object) -> bytes | str:
-    """Any value as text, as `str` does it."""
-    if is_binary(value):
-        return value  # type: ignore[return-value]
-    if is_atom(value):
-        return atom_name(value)
-    if isinstance(value, float):
-        return f"{value:.10f}".rstrip("0") + ("0" if value == int(value) else "")
-    return str(value) if is_number(value) else to_json(value).decode()
 
 
 def _text(value: object) -> str:
@@ -228,8 +206,6 @@ def _round(value: float) -> int:
 
 def _calculated(op: str) -> Callable[[object, object], object]:
     def apply(left: object, right: object) -> object:
-        from service.rulesql.rule import calculate
-
         return calculate(op, left, right)
 
     return apply

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from service.mqtt.topics import matches
 from service.rulesql import functions
+from service.rulesql.arithmetic import calculate
 from service.rulesql.errors import RuleException
 from service.rulesql.syntax import (
     COMPARISONS,
@@ -31,13 +31,6 @@ from service.rulesql.terms import (
     is_number,
     raw,
 )
-
-_ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,32 +143,6 @@ def _compared(op: str, left: object, right: object) -> bool:
             raise RuleException("function_clause")
         return matches(raw(right).decode("utf-8", "replace"), raw(left).decode("utf-8", "replace"))
     return compare(op, left, right)
-
-
-def calculate(op: str, left: object, right: object) -> object:
-    """Arithmetic; + joins texts. Raises RuleException."""
-    if op == "+" and (is_binary(left) or is_binary(right)):
-        return functions.joined(left, right)
-    wrong = RuleException(
-        {
-            "reason": "bad_sql_function_argument",
-            "function_name": op,
-            "arguments": [functions.shown(left), functions.shown(right)],
-        }
-    )
-    if not is_number(left) or not is_number(right):
-        raise wrong
-    assert isinstance(left, int | float)
-    assert isinstance(right, int | float)
-    try:
-        if op in _ARITHMETIC:
-            return _ARITHMETIC[op](left, right)
-        if not isinstance(left, int) or not isinstance(right, int):
-            raise wrong
-        quotient = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
-        return quotient if op == "div" else left - quotient * right  # Erlang truncates
-    except (ZeroDivisionError, OverflowError):
-        raise RuleException("badarith") from None
 
 
 def _read(keys: tuple[str | int, ...], columns: Mapping[str, object]) -> object:
