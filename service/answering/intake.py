@@ -49,6 +49,7 @@ class Intake:
         self._settled_at = -SETTLE_EVERY
         self._disturbed_at = 0  # ms
         self._settled_until = 0  # ms
+        self._adding = 0  # taken, and not yet part of the store's backlog
         self._refused = False  # since the last message that was taken
         self.closing = False
 
@@ -135,7 +136,7 @@ class Intake:
     def _check(self) -> None:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
-        if self._store.backlog >= self._max_backlog:
+        if self._store.backlog + self._adding >= self._max_backlog:
             self._refused = True
             raise Unavailable(
                 f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
@@ -144,6 +145,7 @@ class Intake:
             )
 
     async def _add(self, entry: Entry) -> Added:
+        self._adding += 1
         try:
             if self._refused:
                 self._refused = False
@@ -155,6 +157,8 @@ class Intake:
         except StoreBusy as error:
             self._refused = True
             raise Unavailable(error.message, code=error.code, retry_after=2) from None
+        finally:
+            self._adding -= 1
 
     async def settle(self) -> None:
         """Let conversations with order wait, in all processes. Raises StoreError."""
