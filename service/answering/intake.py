@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -12,6 +13,7 @@ from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
 from service.inbox import Added, Store
 
+SETTLE_WRITE = 0.7  # seconds; with the 4 s of an add a webhook is still answered in time
 SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
 STRAGGLE = 2000  # ms that ordered flows wait after each message from before the disturbance
 LONGEST = 30_000  # ms after a disturbance that they wait at most
@@ -147,12 +149,9 @@ class Intake:
     async def _add(self, entry: Entry) -> Added:
         self._adding += 1
         try:
-            if self._refused:
-                self._refused = False
-                if time.monotonic() - self._settled_at >= SETTLE_EVERY:
-                    await self.settle()
-            if entry.ordered and entry.message.received_at < self._disturbed_at:
-                await self._settle_longer()
+            late = entry.ordered and entry.message.received_at < self._disturbed_at
+            if late or self._refused:
+                await self._disturbed(late)
             return await self._store.add(entry)
         except StoreBusy as error:
             self._refused = True
@@ -165,12 +164,22 @@ class Intake:
         self._settled_at = time.monotonic()
         if self._settle_ms:
             self._disturbed_at = self._now()
-            self._settled_until = self._disturbed_at + self._settle_ms
-            await self._store.settle_order(self._settled_until)
+            await self._settle(self._disturbed_at + self._settle_ms)
 
-    async def _settle_longer(self) -> None:
-        """A message from before the disturbance came: there may be more of them."""
+    async def _disturbed(self, late: bool) -> None:
+        """The first message after a refusal, or one from before a disturbance."""
+        if self._refused:
+            self._refused = False
+            if time.monotonic() - self._settled_at >= SETTLE_EVERY:
+                await self.settle()
         until = min(self._now() + STRAGGLE, self._disturbed_at + LONGEST)
-        if until > self._settled_until + STRAGGLE // 4:  # not with each of them
-            self._settled_until = until
-            await self._store.settle_order(until)
+        if late and until > self._settled_until + STRAGGLE // 4:  # not with each of them
+            await self._settle(until)
+
+    async def _settle(self, until: int) -> None:
+        self._settled_until = until
+        try:
+            async with asyncio.timeout(SETTLE_WRITE):
+                await self._store.settle_order(until)
+        except TimeoutError:
+            raise StoreBusy("the database did not answer in time") from None
