@@ -172,6 +172,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_address_of_emqx_with_more_than_belongs_there(url: str, said: str) -> None:
+    """`emqx-url-api-v5`: told, and not asked for /api/v5/api/v5."""
     with pytest.raises(ConfigError) as caught:
         settings.load({}, emqx_url=url)
     (fault,) = caught.value.faults
