@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -12,7 +13,10 @@ from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
 from service.inbox import Added, Store
 
+SETTLE_WRITE = 0.7  # seconds; with the 4 s of an add a webhook is still answered in time
 SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
+STRAGGLE = 2000  # ms that ordered flows wait after each message from before the disturbance
+LONGEST = 30_000  # ms after a disturbance that they wait at most
 SKEW = 15 * 60_000  # ms; EMQX keeps a message at most for its request_ttl, 10 minutes
 UNKNOWN_DEADLINE = 900_000  # ms, for a flow that this process does not know
 
@@ -27,7 +31,7 @@ class Intake:
 
     What it had to refuse EMQX sends again, up to some seconds later than younger messages. So
     after that, and at the start and end of a process, conversations with order wait `settle`
-    seconds before they go on, in all processes.
+    seconds before they go on, in all processes, and longer while such messages still come.
     """
 
     def __init__(
@@ -45,6 +49,9 @@ class Intake:
         self._max_backlog = max_backlog
         self._settle_ms = int(settle * 1000)
         self._settled_at = -SETTLE_EVERY
+        self._disturbed_at = 0  # ms
+        self._settled_until = 0  # ms
+        self._adding = 0  # taken, and not yet part of the store's backlog
         self._refused = False  # since the last message that was taken
         self.closing = False
 
@@ -131,7 +138,7 @@ class Intake:
     def _check(self) -> None:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
-        if self._store.backlog >= self._max_backlog:
+        if self._store.backlog + self._adding >= self._max_backlog:
             self._refused = True
             raise Unavailable(
                 f"the backlog is full (MAX_BACKLOG = {self._max_backlog})",
@@ -140,18 +147,39 @@ class Intake:
             )
 
     async def _add(self, entry: Entry) -> Added:
+        self._adding += 1
         try:
-            if self._refused:
-                self._refused = False
-                if time.monotonic() - self._settled_at >= SETTLE_EVERY:
-                    await self.settle()
+            late = entry.ordered and entry.message.received_at < self._disturbed_at
+            if late or self._refused:
+                await self._disturbed(late)
             return await self._store.add(entry)
         except StoreBusy as error:
             self._refused = True
             raise Unavailable(error.message, code=error.code, retry_after=2) from None
+        finally:
+            self._adding -= 1
 
     async def settle(self) -> None:
         """Let conversations with order wait, in all processes. Raises StoreError."""
         self._settled_at = time.monotonic()
         if self._settle_ms:
-            await self._store.settle_order(self._now() + self._settle_ms)
+            self._disturbed_at = self._now()
+            await self._settle(self._disturbed_at + self._settle_ms)
+
+    async def _disturbed(self, late: bool) -> None:
+        """The first message after a refusal, or one from before a disturbance."""
+        if self._refused:
+            self._refused = False
+            if time.monotonic() - self._settled_at >= SETTLE_EVERY:
+                await self.settle()
+        until = min(self._now() + STRAGGLE, self._disturbed_at + LONGEST)
+        if late and until > self._settled_until + STRAGGLE // 4:  # not with each of them
+            await self._settle(until)
+
+    async def _settle(self, until: int) -> None:
+        self._settled_until = until
+        try:
+            async with asyncio.timeout(SETTLE_WRITE):
+                await self._store.settle_order(until)
+        except TimeoutError:
+            raise StoreBusy("the database did not answer in time") from None

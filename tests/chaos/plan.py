@@ -31,7 +31,7 @@ class Plan:
     resets: float = 1.0  # between resets of a webhook connection
     restarts: tuple[float, float] = (3.0, 6.0)  # between restarts of PostgreSQL
     limit: float = 150.0  # for the trouble
-    patience: float = 60.0  # for the peace after it
+    patience: float = 120.0  # for the peace after it; `stuck` is what notices a standstill
     stuck: float = 8.0  # without a publish in peace, while requests are open
 
     @property

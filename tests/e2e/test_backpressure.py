@@ -164,7 +164,7 @@ async def test_a_full_backlog_is_kept_by_emqx_and_answered_later(any_database):
             return counter(text, "emqx_gpt_refused_total", code="backlog_full")
 
         await eventually(refused)
-        assert len(await house.requests()) == 2
+        assert len(await house.stored(2)) == 2
         house.model.release()
         heard = {(await message(client))[1] for _ in range(6)}
         assert heard == {f"echo: q{number}".encode() for number in range(6)}

@@ -79,7 +79,7 @@ async def test_tokens_of_a_day_are_reserved_before_and_settled_after(any_databas
         for number in range(10):  # each could take 200 and its prompt: four fit at once
             await client.publish(f"chat/u{number}/ask", b"x")
         assert [(await message(client))[1] for _ in range(6)] == [USED_UP] * 6
-        assert len(house.model.calls) == 4
+        assert len(await house.model.wait_for_calls(4)) == 4
         house.model.release()
         assert [(await message(client))[1] for _ in range(4)] == [b"x"] * 4
         # They took 100 each: 600 are left, and the next ones fit.

@@ -357,3 +357,25 @@ async def test_progress_is_dropped_while_the_broker_is_away_and_replies_are_not(
         assert set(replies.values()) == {1}
         assert lights["working"] <= 2
         await asyncio.gather(house.ended(6))
+
+
+@pytest.mark.parametrize("page", [b"<html>Welcome</html>", b"[]", b'{"ok": true}', b""])
+async def test_a_page_in_place_of_emqx_is_no_delivery(database, page):
+    """`emqx-url-200-html`: something else answers 200 at EMQX_URL; the reply is kept."""
+
+    async def welcome(exchange):
+        await exchange.answer(200, page)
+
+    async with (
+        FaultyRest() as rest,
+        rig(database, rest=rest, flows=FLOW % "", publishing=HASTY) as house,
+        house.mqtt("say/+") as client,
+    ):
+        rest.behave(lambda call: welcome)
+        await asked(house, client, "ada")
+        await eventually(lambda: len(rest.calls) >= 2)
+        (row,) = await house.requests()
+        assert (row["state"], row["delivered"]) == ("answered", None)
+        rest.behave(None)
+        assert await message(client) == ("say/ada", b"echo: from ada")
+        assert len(house.model.calls) == 1
