@@ -171,13 +171,22 @@ def use_file(path: Path) -> None:
     os.environ.update({name: value for name, value in found.items() if value is not None})
 
 
+def _in_env_file() -> dict[str, str | None]:
+    """What `.env` says; nothing if it can't be read, which Settings tells."""
+    try:
+        return dotenv_values(".env", encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+
+
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Read the settings. Raises ConfigError that names each bad variable and the fix."""
     environ = os.environ if environ is None else environ
+    in_file = _in_env_file()
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name in SECRETS:
-        path = environ.get(f"{name}_FILE")
+        path = environ.get(f"{name}_FILE") or in_file.get(f"{name}_FILE")
         if not path:
             continue
         try:

@@ -122,8 +122,10 @@ class Life:
         if flow is None:
             text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
             return Answer(State.FAILED, error_code="flow_unknown", error_message=text)
-        claimed = replace(claimed, message=flow.readable(claimed.message))
-        captured = flow.match(claimed.message.topic) or {}
+        message = flow.readable(claimed.message)
+        if message is not claimed.message:
+            claimed = replace(claimed, message=message)
+        captured = flow.match(message.topic) or {}
         attempts = Log(claimed.id, self._now)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
         try:
@@ -205,15 +207,18 @@ class Life:
         flow, now = job.flow, self._now()
         text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut
-        tokens = prompt.estimate(asked.text) + prompt.estimate(text)
-        turn = Turn(asked.text, text, now, tokens)
+        turn, keep = None, 0
+        if flow.history is not None:
+            tokens = prompt.estimate(asked.text) + prompt.estimate(text)
+            turn = Turn(asked.text, text, now, tokens)
+            keep = min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1)
         return Answer(
             State.DONE,
             replies.answered(job, text, completion.model, truncated),
             text=text,
             model=completion.model,
-            turn=turn if flow.history is not None else None,
-            keep_turns=min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1),
+            turn=turn,
+            keep_turns=keep,
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
         )
 

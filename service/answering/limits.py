@@ -66,7 +66,7 @@ class Allowance:
     ) -> None:
         self._store = store
         self._log = job.log
-        self._estimate = prompt.estimate_of(messages)
+        self._estimate = prompt.estimate_of(messages) if job.flow.daily_tokens is not None else 0
         self._wanted = reservations(job.flow, job.claimed, self._estimate, now)
         # A worker that died with this request had reserved for it.
         self._fresh = job.claimed.claims == 1

@@ -127,10 +127,11 @@ def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
     if count > most:
         count = most - most // 2 if most >= STEPPED else most
     room = flow.history.tokens
-    sizes = [turn.tokens or _size(turn) for turn in (*turns, new)]
-    if room is not None and sum(sizes[-count:]) > room:
-        while count > 1 and sum(sizes[-count:]) > room // 2:
-            count -= 1
+    if room is not None:
+        sizes = [turn.tokens or _size(turn) for turn in (*turns, new)]
+        if sum(sizes[-count:]) > room:
+            while count > 1 and sum(sizes[-count:]) > room // 2:
+                count -= 1
     return count
 
 

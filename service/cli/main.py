@@ -13,6 +13,7 @@ from service import __version__, flows, settings
 from service.cli.common import console, fail_clearly, run_async
 from service.cli.emqx import emqx_app
 from service.cli.requests import requests_app
+from service.emqx.names import check_prefix
 from service.errors import ConfigError, Fault
 from service.llm.addresses import doubt
 
@@ -146,9 +147,9 @@ def init(
     if not run_async(run_demo(console(), loaded, once=True, only=name)):
         raise typer.Exit(1)
     typer.echo(
-        "\nNext: emqx-gpt demo stays up for you to join in; what you change in flows.toml is"
+        "\nNext: emqx-gpt demo stays up for you to join in; what you change in flows.toml\n"
+        "is live there at once. For a real EMQX: emqx-gpt serve, and emqx-gpt emqx apply."
     )
-    typer.echo("live there at once. For a real EMQX: emqx-gpt serve, and emqx-gpt emqx apply.")
 
 
 @app.command()
@@ -170,8 +171,9 @@ def check(
         loaded = settings.load()
         path, model = file or loaded.flows, loaded.openai_model
         addresses["OPENAI_BASE_URL"] = loaded.openai_base_url
+        check_prefix(loaded.emqx_prefix)
     except ConfigError as error:
-        faults.extend(error.faults)
+        faults.extend(error.faults or (Fault("EMQX_PREFIX", str(error)),))
     found = None
     try:
         found, in_file = flows.parse(flows.read(path), str(path), model)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -22,6 +22,7 @@ from service.operations.actions import Actions
 from service.operations.insights import Insights
 
 requests_app = typer.Typer(help="The inbox: what came, how it ended.", no_args_is_help=True)
+_ALWAYS = ("id", "state", "flow", "conversation", "accepted")
 COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "dim"}
 
 
@@ -78,21 +79,29 @@ async def _list(
         for item in page["requests"]:
             typer.echo(json.dumps(item, ensure_ascii=False))
         return
+    console().print(_table(page["requests"]))
+
+
+def _table(requests: Sequence[Mapping[str, Any]]) -> Table:
+    """One row each; without the columns that would be empty, so that 80 characters do."""
+    shown = ["id", "state", "flow", "conversation", "accepted", "cost", "error"]
+    shown = [name for name in shown if name in _ALWAYS or any(item[name] for item in requests)]
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "state", "flow", "conversation", "accepted", "cost", "error"):
-        table.add_column(name, no_wrap=name in ("id", "accepted"))
-    for item in page["requests"]:
+    for name in shown:
+        table.add_column(name, no_wrap=name in ("id", "state", "accepted"), overflow="fold")
+    for item in requests:
         colour = COLOURS.get(item["state"], "cyan")
-        table.add_row(
-            item["id"],
-            f"[{colour}]{item['state']}[/]",
-            escape(item["flow"] or "-"),
-            escape(item["conversation"] or "-"),
-            _clock(item["accepted_at"]),
-            "" if item["cost"] is None else f"${item['cost']:.6f}",
-            escape(item["error"]["code"] if item["error"] else ""),
-        )
-    console().print(table)
+        row = {
+            "id": item["id"],
+            "state": f"[{colour}]{item['state']}[/]",
+            "flow": escape(item["flow"] or "-"),
+            "conversation": escape(item["conversation"] or "-"),
+            "accepted": _clock(item["accepted_at"]),
+            "cost": "" if item["cost"] is None else f"${item['cost']:.6f}",
+            "error": escape(item["error"]["code"] if item["error"] else ""),
+        }
+        table.add_row(*(row[name] for name in shown))
+    return table
 
 
 def _clock(moment: str) -> str:

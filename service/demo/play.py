@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
@@ -144,11 +146,28 @@ class Onlooker:
                 for flow in self.screen.flows.flows.values()
                 for tool in flow.tools
             )
+            more = self._more_follows(topic, payload)
             for wanted, done in self._waiting:
-                if topic in wanted:
+                if topic in wanted and not more:
                     wanted.remove(topic)
                     if not wanted:
                         done.set()
+
+    def _more_follows(self, topic: str, payload: bytes) -> bool:
+        """Whether this is a numbered piece (`chunk`), and not the last one."""
+        chunked = any(
+            flow.chunk and reply is not None and matches(reply.topic_filter, topic)
+            for flow in self.screen.flows.flows.values()
+            for reply in (flow.reply, flow.error)
+        )
+        if not chunked:
+            return False
+        if found := re.match(rb"(\d+)/(\d+) ", payload):
+            return int(found[1]) < int(found[2])
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            piece = json.loads(payload)
+            return bool(piece["seq"] < piece["of"])
+        return False
 
     async def expect(self, topics: Iterable[str], patience: float) -> list[str]:
         """Wait until each topic had a message for each time it is named; what did not come."""

@@ -161,6 +161,7 @@ async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooke
 async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> None:
     """Take a changed flows file at once; a broken one is told, and the flows from before stay."""
     path, seen = demo.settings.flows, _stamp(demo.settings.flows)
+    refused = False
     while True:
         await asyncio.sleep(LOOK)
         if (stamp := _stamp(path)) == seen:
@@ -170,8 +171,14 @@ async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> N
             stamp = _stamp(path)
         seen = stamp
         try:
-            await _changed(screen, demo, load())
+            found = load()
+            if refused and found == demo.flows:
+                screen.line()
+                screen.line(f"{path} is mended: the flows are as before.", style="green")
+            await _changed(screen, demo, found)
+            refused = False
         except EmqxGptError as error:
+            refused = True
             screen.line()
             screen.line(f"{path} is not taken, the flows from before stay:", style="red")
             faults = error.faults if isinstance(error, ConfigError) and error.faults else (error,)
@@ -242,8 +249,9 @@ def _welcome(screen: Screen, demo: Running) -> None:
         text = f"{demo.settings.openai_base_url}, asked first: it answers"
     _row(screen, "model", text)
     _row(screen, "flows", f"{demo.settings.flows}: {', '.join(demo.flows.flows)}")
-    for note in demo.notes:
-        screen.line()
+    for at, note in enumerate(demo.notes):
+        if at == 0:
+            screen.line()
         screen.line(note, style="yellow")
     if demo.settings.host not in LOOPBACK:
         screen.line()

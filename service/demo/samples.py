@@ -18,12 +18,14 @@ from service.mqtt.templates import MISSING, Scope, Template
 from service.rulesql import RuleException, SqlError, parse_where
 from service.rulesql import syntax as sql
 from service.rulesql.rule import holds
+from service.units import Limit
 
 CLIENT = "emqx-gpt-demo"
 _TRIES = 20_000  # combinations of values that are tried to meet a `where`
 # Not those of the scenes: a cooldown or a memory of the play must not be met again.
 _LEVELS = {"user": "you", "name": "you", "client": "you", "room": "kitchen", "device": "oven",
            "sensor": "oven", "camera": "garden"}  # fmt: skip
+_ENDLESS = Limit(1_000_000, 1.0)
 _LEFT_OUT = object()  # a field that is not there
 _NUMBERS = re.compile(
     r"temp|hum|level|value|volt|power|press|count|speed|age|co2|lux|weight|batt|num|amount|min|max|"
@@ -48,9 +50,18 @@ def samples(flow: Flow) -> tuple[Sample, ...]:
     if scene:
         made = tuple(_sample(flow, line, scene.levels) for line in scene.lines)
         if any(each.replies for each in made):
-            return made
+            return _until_silent(flow, made)
     sample = one(flow, {"user": "ada"})
     return (sample,) if sample else ()
+
+
+def _until_silent(flow: Flow, made: tuple[Sample, ...]) -> tuple[Sample, ...]:
+    """The samples up to the one after which the flow would not answer again so soon."""
+    left = min(each.count for each in (flow.limit, flow.client_limit, _ENDLESS) if each)
+    if flow.cooldown:
+        left = 1
+    answered = [at for at, each in enumerate(made) if each.replies][:left]
+    return made[: answered[-1] + 1]
 
 
 def one(flow: Flow, levels: Mapping[str, str] | None = None) -> Sample | None:

@@ -4,6 +4,7 @@ and what an editor says of it. `load`, the checks, the schema and the docs test 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -86,12 +87,16 @@ class History:
 
     def resets(self, text: str) -> bool:
         """Whether `text` is nothing but a reset word, as people or speech recognition write it."""
-        said = _folded(text)
-        return any(said == _folded(word) for word in self.reset)
+        return bool(self.reset) and _folded(text) in _all_folded(self.reset)
 
 
 _MARKS = " \t\r\n\0.,!?;:…。，、！？；：\"'“”„‘’«»「」()（）"
 _WITHIN = re.compile(r"[\s,，、]+")
+
+
+@functools.cache
+def _all_folded(words: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_folded, words))
 
 
 def _folded(text: str) -> str:

@@ -115,7 +115,8 @@ def typed(schema: Any) -> Any:
 
 
 def _messages(question: Question, dialect: Dialect, note: str) -> list[Message]:
-    made = [_sent(message, str(question.model), dialect) for message in question.messages]
+    model = str(question.model)
+    made = [_sent(message, model, dialect) for message in question.messages]
     system = ""
     if made and made[0]["role"] == "system":
         if not note and dialect.system:

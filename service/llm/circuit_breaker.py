@@ -203,7 +203,7 @@ class CircuitBreakers:
         breaker.until = max(breaker.until, self._clock() + seconds)
 
     def states(self) -> list[BreakerState]:
-        """What is paused or broken, for /readyz and the page.
+        """What is paused or broken, for /readyz.
 
         Once its time is over it is not listed until a call says otherwise: who gets no traffic
         while it is red would never find out.

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +67,9 @@ class _Refused(Exception):
 
     def __init__(self, response: httpx2.Response) -> None:
         self.response = response
+
+
+_FAILURES = (_Refused, *_BROKEN, httpx2.HTTPError, openai.OpenAIError, ValueError)
 
 
 class Gpt:
@@ -137,16 +140,15 @@ class Gpt:
             stream = on_delta is not None or dialect.stream_only
             make = chat.body if dialect.api is Api.CHAT else responses.body
             body = make(question, dialect, stream=stream)
-            with _errors(server, question):
-                try:
-                    async with asyncio.timeout(question.timeout):
-                        return await self._asked(
-                            server, question, dialect, body, on_delta, on_restart
-                        )
-                except _Refused as refusal:
-                    learned = _lesson(dialect, body, refusal.response)
-                    if learned is None:
-                        raise
+            try:
+                async with asyncio.timeout(question.timeout):
+                    return await self._asked(server, question, dialect, body, on_delta, on_restart)
+            except _FAILURES as error:
+                learned = None
+                if isinstance(error, _Refused):
+                    learned = _lesson(dialect, body, error.response)
+                if learned is None:
+                    raise _in_our_words(error, server, question) from None
             log.warning("model %s is asked in another way: %s", question.model, _said(learned))
             server.learned[name] = learned
         raise ModelError(
@@ -175,7 +177,8 @@ class Gpt:
         chatting = dialect.api is Api.CHAT
         answer = ChatAnswer(question) if chatting else ResponsesAnswer(question)
         endpoint = chat.PATH if chatting else responses.PATH
-        async with self._send(server, "POST", endpoint, _json(body)) as response:
+        response = await self._send(server, "POST", endpoint, _json(body))
+        async with contextlib.aclosing(response):
             if self._granted and (said := Granted.read(response.headers)):
                 self._granted(question.model, said)
             async for event in _events(server, response):
@@ -183,31 +186,31 @@ class Gpt:
             await _hand_over(answer, answer.rest(), on_delta, on_restart)
         return answer.completion()
 
-    @contextlib.asynccontextmanager
     async def _send(
         self, server: _Server, method: str, endpoint: str, content: bytes | None = None
-    ) -> AsyncIterator[httpx2.Response]:
-        """The response, its body not read yet. Raises _Refused, and what `_errors` takes."""
+    ) -> httpx2.Response:
+        """The response, its body not read yet. Raises what is in _FAILURES."""
         request = httpx2.Request(
             method, server.url(endpoint), headers=server.headers, content=content
         )
         response = await self._http.send(request, stream=True)
-        try:
-            if not response.is_success:
-                await response.aread()
-                raise _Refused(response)
-            yield response
-        finally:
-            await response.aclose()
+        if response.is_success:
+            return response
+        async with contextlib.aclosing(response):
+            await response.aread()
+        raise _Refused(response)
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
         server = self._servers[provider]
         question = Question(ModelRef(provider, "-"), (), timeout=10.0)
-        with _errors(server, question, "models"):
+        try:
             async with asyncio.timeout(question.timeout):
-                async with self._send(server, "GET", "models") as response:
+                response = await self._send(server, "GET", "models")
+                async with contextlib.aclosing(response):
                     found = catalogue.names(await response.aread(), server.row.model_prefix)
+        except _FAILURES as error:
+            raise _in_our_words(error, server, question, "models") from None
         if found is None:
             raise ModelError(
                 _with_doubt(f"its GET /models is no list of models: {_V1}", server),
@@ -249,31 +252,24 @@ def _said(dialect: Dialect) -> str:
     return ", ".join(found) or "as usual"
 
 
-@contextlib.contextmanager
-def _errors(server: _Server, question: Question, endpoint: str = chat.PATH) -> Iterator[None]:
-    """All that can go wrong in our words."""
+def _in_our_words(
+    error: Exception, server: _Server, question: Question, endpoint: str = chat.PATH
+) -> ModelError:
+    """What one of _FAILURES means."""
     url = addresses.shown(str(server.url(endpoint)))
-    try:
-        yield
-    except _Refused as refusal:
-        answer = refusal.response
-        error = failures.failure(
+    if isinstance(error, _Refused):
+        answer = error.response
+        refusal = failures.failure(
             answer.status_code, answer.content, answer.headers, question.model, url
         )
-        raise (_doubted(error, server) if answer.status_code in (404, 405) else error) from None
-    except openai.APIError as error:  # an error event in a stream
-        if isinstance(error, openai.APIConnectionError):
-            raise _unreachable(error, server, question) from None
-        body = {"error": error.body}
-        raise failures.failure(200, body, {}, question.model, url) from None
-    except _BROKEN as error:
-        raise _unreachable(error, server, question) from None
-    except (httpx2.HTTPError, openai.OpenAIError, ValueError) as error:
-        what = "what it sent is no JSON" if isinstance(error, ValueError) else type(error).__name__
-        text = f"the model's answer could not be read: {what}, from {url}"
-        raise ModelError(
-            _with_doubt(text, server), code="model_garbage", kind=ErrorKind.PASSING
-        ) from None
+        return _doubted(refusal, server) if answer.status_code in (404, 405) else refusal
+    if isinstance(error, _BROKEN):
+        return _unreachable(error, server, question)
+    if isinstance(error, openai.APIError):  # an error event in a stream
+        return failures.failure(200, {"error": error.body}, {}, question.model, url)
+    what = "what it sent is no JSON" if isinstance(error, ValueError) else type(error).__name__
+    text = f"the model's answer could not be read: {what}, from {url}"
+    return ModelError(_with_doubt(text, server), code="model_garbage", kind=ErrorKind.PASSING)
 
 
 def _doubted(error: ModelError, server: _Server) -> ModelError:

@@ -1,6 +1,6 @@
 """Error and attempt → again when, or give up. Pure: a policy whose methods return decisions.
 
-Two rings. Inside one durable attempt tenacity repeats what is over in seconds; between
+Two rings. Inside one durable attempt `ask` repeats what is over in seconds; between
 durable attempts the request goes back to the inbox with a growing distance, until its
 deadline or MAX_ATTEMPTS. A limit or a lack of money pauses the calls that it concerns.
 """

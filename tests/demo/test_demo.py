@@ -61,6 +61,14 @@ format  = "json"
 """
 
 
+PIECES = """
+[flows.pieces]
+request = "panels/in"
+reply   = "panels/out"
+chunk   = 40
+"""
+
+
 class Demo:
     """A running demo and what it has shown so far."""
 
@@ -133,7 +141,7 @@ def too_wide(screen: str) -> list[str]:
 
 
 async def test_each_flow_of_ones_own_is_played(tmp_path: Path) -> None:
-    (tmp_path / "flows.toml").write_text(CHAT + ALARM + VALVES + TELEMETRY + RPC)
+    (tmp_path / "flows.toml").write_text(CHAT + ALARM + VALVES + TELEMETRY + RPC + PIECES)
     code, screen = await run(tmp_path, "demo", "--once")
     assert code == 0, screen
     assert "talk/ada/in ◀ Hello! My name is Ada." in screen  # a topic moved
@@ -144,6 +152,9 @@ async def test_each_flow_of_ones_own_is_played(tmp_path: Path) -> None:
     asked, told = screen.split("ask/ada ◀")[1].split("answer/ada/1 ▶")
     assert "MQTT 5: Response-Topic answer/ada/1, Correlation-Data 00000001" in asked
     assert "MQTT 5: Correlation-Data 00000001" in told  # four bytes that are no text, unchanged
+    pieces = re.findall(r"panels/out ▶ (\d)/(\d) ", screen)
+    assert len(pieces) > 1
+    assert pieces[-1] == (str(len(pieces)),) * 2  # the last flow's last piece is seen too
     assert "Every answer came." in screen
     assert too_wide(screen) == []
     assert files(tmp_path, "demo*.env") == []
@@ -175,6 +186,8 @@ async def test_it_stays_for_others_and_takes_a_changed_file(tmp_path: Path) -> N
         assert "the flows from before stay" in news
         await running.ask("talk/sam/in", "What is my name?")
         await running.until("Your name is Sam.")
+        (tmp_path / "flows.toml").write_text(CHAT + ALARM)
+        await running.until("is mended: the flows are as before")
 
         (tmp_path / "flows.toml").write_text(CHAT.replace("talk/", "speak/") + VALVES)
         news = await running.until("-m 'set valve north open'")

@@ -87,6 +87,16 @@ def test_the_shipped_scenes_fit_the_shipped_flows() -> None:
         assert len(line) <= 80, line
 
 
+def test_the_play_ends_where_a_flow_would_not_answer_again() -> None:
+    alarm = """
+    request = "sensors/${device}/telemetry"
+    where = "is_num(payload.temperature) and payload.temperature > 20"
+    """
+    for more, played in (("", 2), ("cooldown = '5m'", 1), ("limit = '1/h'", 1), ("qos = 0", 2)):
+        made = flows(f'[flows.alarm]\nreply = "alerts/${{device}}"\n{alarm}\n{more}')
+        assert [bool(each.replies) for each in samples(made.flows["alarm"])] == [True] * played
+
+
 def test_text_of_strangers_does_not_steer_the_terminal() -> None:
     assert clean("a\x1b[2Jb\u202ec") == "a\ufffd[2Jb\ufffdc"
     assert shown(b"\x1b]0;title\x07 hi\n there") == "\ufffd]0;title\ufffd hi there"

@@ -103,6 +103,14 @@ def test_every_secret_can_come_from_a_file(
     assert getattr(found, name.lower()).get_secret_value() == "from-file"
 
 
+def test_a_dotenv_file_can_name_a_secrets_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("from-file\n")
+    (tmp_path / ".env").write_text(f"WEBHOOK_TOKEN_FILE={tmp_path / 'secret'}\n")
+    assert load(monkeypatch).webhook_tokens == ("from-file",)
+
+
 def test_a_dotenv_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nOPENAI_MODEL=other\nUNKNOWN=1\n")
     found = load(monkeypatch, OPENAI_MODEL="goes-before")
