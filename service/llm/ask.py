@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+import tenacity
 
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
@@ -60,6 +60,9 @@ class Asker:
         self._on_call = on_call
         self.policy = policy
         self._prices = prices
+        self._retrying = tenacity.AsyncRetrying(
+            retry=self._again, stop=self._stop, wait=self._wait, reraise=True
+        )
 
     async def ask(
         self,
@@ -83,7 +86,7 @@ class Asker:
                 asked = _shortened(question, model, dropped)
                 turn = _Turn(asked, log, ends, on_delta, on_restart)
                 try:
-                    completion = await self._until_given_up(turn)
+                    completion: Completion = await self._retrying.copy()(self._call, turn)
                     return replace(completion, dropped=dropped) if dropped else completion
                 except ModelError as error:
                     failure = error
@@ -101,26 +104,6 @@ class Asker:
         if worst is None:  # a flow always has a model
             raise AssertionError("no model to ask")
         raise worst
-
-    async def _until_given_up(self, turn: _Turn) -> Completion:
-        """The inner ring. Raises the ModelError that ends it."""
-        for calls in itertools.count(1):
-            try:
-                return await self._call(turn)
-            except ModelError as error:
-                delay = self._again_in(turn, error, calls)
-                if delay is None:
-                    raise
-            await asyncio.sleep(delay)
-        raise AssertionError("it counts for ever")
-
-    def _again_in(self, turn: _Turn, error: ModelError, calls: int) -> float | None:
-        """Seconds until the model is called again after so many calls; None: not any more."""
-        again = self.policy.repeats(error, calls)
-        if not again or self._breakers.wait(turn.question.model) > 0:
-            return None
-        delay = self.policy.inner_delay(calls, error.retry_after, random.random())
-        return delay if time.monotonic() + delay < turn.ends else None
 
     async def _call(self, turn: _Turn) -> Completion:
         question, log = turn.question, turn.log
@@ -167,6 +150,23 @@ class Asker:
         code = last.code if last else "model_paused"
         message = last.message if last else f"model {model} is paused"
         return ModelError(message, code=code, kind=ErrorKind.RATE, retry_after=waiting)
+
+    # What tenacity asks after each failed call
+
+    def _again(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        turn: _Turn = state.args[0]
+        again = self.policy.repeats(error, state.attempt_number)
+        return again and self._breakers.wait(turn.question.model) <= 0
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:
+        turn: _Turn = state.args[0]
+        return time.monotonic() + state.upcoming_sleep >= turn.ends
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        after = error.retry_after if isinstance(error, ModelError) else None
+        return self.policy.inner_delay(state.attempt_number, after, random.random())
 
 
 def _shortened(question: Question, model: ModelRef, dropped: int) -> Question:
