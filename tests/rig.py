@@ -73,8 +73,10 @@ class Rig:
         lease: float = 30.0,
         policy: RetryPolicy = USUAL,
         publishing: PublishPolicy = STANDARD,
+        settle: float = 0,
     ) -> None:
         self.broker = broker
+        self.settle = settle
         self.model = model
         self.service = service
         self.port = port
@@ -285,7 +287,7 @@ async def rig(
             now=clock,
         )
         async with running(service) as port:
-            made = Rig(broker, model, service, port, clock, lease, policy, publishing)
+            made = Rig(broker, model, service, port, clock, lease, policy, publishing, settle)
             await broker.load(render_filled(found, made.url, WEBHOOK))
             try:
                 yield made
