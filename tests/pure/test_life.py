@@ -35,7 +35,7 @@ class House:
     def __init__(self, text: str = FLOW, *script: Completion | Exception) -> None:
         self.store, self.asker, self.publisher = FakeStore(), FakeAsker(*script), FakePublisher()
         self.metrics, self.in_hand = Metrics(), InHand(asyncio.Event())
-        self.health = Health(*[None] * 3)  # type: ignore[arg-type]
+        self.health = Health(*[None] * 4)  # type: ignore[arg-type]
         self.now = 1000
         self.life = Life(
             flows(text),
