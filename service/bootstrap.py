@@ -34,7 +34,7 @@ from service.operations.insights import Insights
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
-from service.settings import Settings
+from service.settings import Settings, environment
 
 SETTLE = 5.0  # seconds; EMQX sends again what it could not bring up to so much later
 
@@ -63,7 +63,9 @@ class Service:
         self.flows = flows
         self.now = now
         self._opened = False
-        providers, keys = model_servers(settings, flows, os.environ if environ is None else environ)
+        providers, keys = model_servers(
+            settings, flows, environment() if environ is None else environ
+        )
 
         self.metrics = Metrics()
         self.hub = Hub()

@@ -171,22 +171,23 @@ def use_file(path: Path) -> None:
     os.environ.update({name: value for name, value in found.items() if value is not None})
 
 
-def _in_env_file() -> dict[str, str | None]:
-    """What `.env` says; nothing if it can't be read, which Settings tells."""
+def environment() -> dict[str, str]:
+    """The environment, and beneath it what `.env` says: keys of providers stand there as well."""
     try:
-        return dotenv_values(".env", encoding="utf-8")
+        in_file = dotenv_values(".env", encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return {}
+        in_file = {}  # Settings tells that it can't be read
+    found = {name: value for name, value in in_file.items() if value}
+    return found | {name: value for name, value in os.environ.items() if value}
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
     """Read the settings. Raises ConfigError that names each bad variable and the fix."""
-    environ = os.environ if environ is None else environ
-    in_file = _in_env_file()
+    environ = environment() if environ is None else environ
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name in SECRETS:
-        path = environ.get(f"{name}_FILE") or in_file.get(f"{name}_FILE")
+        path = environ.get(f"{name}_FILE")
         if not path:
             continue
         try:

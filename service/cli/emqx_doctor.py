@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from service.bootstrap import model_servers
@@ -16,7 +15,7 @@ from service.errors import ConfigError, ModelError
 from service.flows import Flows
 from service.llm import catalogue
 from service.llm.client import Gpt
-from service.settings import Settings
+from service.settings import Settings, environment
 
 
 async def examination(
@@ -56,7 +55,7 @@ async def examination(
 async def ask_models(settings: Settings, flows: Flows) -> list[Finding]:
     """Key and names of the models that the flows use, by each provider's GET /models."""
     try:
-        providers, keys = model_servers(settings, flows, os.environ)
+        providers, keys = model_servers(settings, flows, environment())
     except ConfigError as error:
         return [fail("model's key", str(fault)) for fault in error.faults]
     used = {model for flow in flows.flows.values() for model in flow.models}

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from service.bootstrap import model_servers
 from service.errors import ModelError
 from service.flows import Flows, ModelRef
 from service.llm.client import Gpt, Question
-from service.settings import Settings
+from service.settings import Settings, environment
 
 PATIENCE = 20.0  # seconds for one answer
 
 
 async def probe(
-    settings: Settings, flows: Flows, environ: Mapping[str, str] = os.environ
+    settings: Settings, flows: Flows, environ: Mapping[str, str] | None = None
 ) -> dict[ModelRef, ModelError | None]:
     """What each first model answers: None where it does. Raises ConfigError for a missing key."""
-    providers, keys = model_servers(settings, flows, environ)
+    providers, keys = model_servers(settings, flows, environment() if environ is None else environ)
     gpt = Gpt(providers, keys, concurrency=4)
     found: dict[ModelRef, ModelError | None] = {}
     try:

@@ -135,7 +135,9 @@ class Doctor:
             said = "an action has an authorization header of its own, which goes before ours"
             found.append(fail("token equal", said, _APPLY))
         if todo.pending:
-            said = f"{len(todo.pending)} resources differ from flows.toml and settings"
+            count = len(todo.pending)
+            differ = "resource differs" if count == 1 else "resources differ"
+            said = f"{count} {differ} from flows.toml and settings"
             found.append(warn("in step", said, "emqx-gpt emqx diff shows them, apply mends them"))
         else:
             found.append(ok("in step with flows.toml", *todo.notes[:1]))

@@ -213,6 +213,11 @@ class SqliteDatabase:
         try:
             _create_file(self._path)
             migrations.sqlite(_engine(self._url), self._path)
+        except PermissionError as error:
+            raise StoreUnusable(
+                f"{self._path} can't be written here: run it in a folder of your own, or name "
+                "another file: DATABASE_URL=sqlite:///FILE"
+            ) from error
         except (OSError, DBAPIError) as error:
             raise StoreUnusable(f"{self._path}: {reason(error)}") from error
 

@@ -47,10 +47,12 @@ class Wire:
         return self.sock.recv(65536)
 
     def closed_by_peer(self) -> bool:
-        """Whether its FIN has come; raises ConnectionResetError for a reset."""
+        """Whether its FIN has come, after all else; raises ConnectionResetError for a reset."""
         self.sock.setblocking(False)
         try:
-            return self.sock.recv(65536, socket.MSG_PEEK) == b""
+            while self.sock.recv(65536):  # an answer's body may come after its head
+                pass
+            return True
         except BlockingIOError:
             return False
         finally:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service import settings, units
+from service import flows, settings, units
+from service.bootstrap import model_servers
 from service.errors import ConfigError
 
 NAMES = [name.upper() for name in settings.Settings.model_fields]
@@ -109,6 +110,21 @@ def test_a_dotenv_file_can_name_a_secrets_file(
     (tmp_path / "secret").write_text("from-file\n")
     (tmp_path / ".env").write_text(f"WEBHOOK_TOKEN_FILE={tmp_path / 'secret'}\n")
     assert load(monkeypatch).webhook_tokens == ("from-file",)
+
+
+def test_keys_of_other_providers_stand_in_a_dotenv_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("DEEPSEEK_API_KEY=sk-file\nOTHER_API_KEY=sk-other\n")
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-environment")
+    found, faults = flows.parse(
+        '[flows.a]\nrequest = "a"\nmodel = "deepseek/x"\nfallback = "other/y"\n'
+        '[providers.deepseek]\nbase_url = "http://a/v1"\napi_key_env = "DEEPSEEK_API_KEY"\n'
+        '[providers.other]\nbase_url = "http://b/v1"\napi_key_env = "OTHER_API_KEY"\n'
+    )
+    assert found is not None, faults
+    _, keys = model_servers(settings.load(), found, settings.environment())
+    assert (keys["deepseek"], keys["other"]) == ("sk-environment", "sk-other")
 
 
 def test_a_dotenv_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
