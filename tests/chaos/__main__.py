@@ -28,7 +28,8 @@ def plans(given: argparse.Namespace) -> list[Plan]:
         replicas = 1 if database == "sqlite" else given.replicas
         plan = make(database, replicas, given.seed)
         if given.long and make is not long:
-            plan = replace(plan, requests=12_000, limit=600.0, restarts_in_order=18)
+            plan = replace(plan, requests=12_000, conversations=300, restarts_in_order=18)
+            plan = replace(plan, limit=600.0, patience=300.0)
             plan = replace(plan, kills=18 if plan.front else 0)
         changes = {
             name: value
