@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.path import trace
 
-FRAMES = 9  # from the request's life to the model's HTTP client
+FRAMES = 8  # from the request's life to the model's HTTP client
 FILES = 60  # 51, and what periodic looks add, the more the slower the machine
 
 
