@@ -32,8 +32,8 @@ types: $(VENV)/.test ## mypy, strict
 layers: $(VENV)/.test ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.test ## All tests
-	$(BIN)/pytest -q -n auto
+unit: $(VENV)/.test ## All tests, four at a time: most of them wait for something
+	$(BIN)/pytest -q -n 4
 
 gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
 
