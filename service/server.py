@@ -46,6 +46,9 @@ class Server(uvicorn.Server):
             await self._accept_waiting(sock)
             sock.close()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.close()  # the other side had its time to close
+        await asyncio.sleep(0)  # until they are
 
     async def _accept_waiting(self, sock: socket.socket) -> None:
         sock.setblocking(False)

@@ -149,5 +149,6 @@ async def test_emqx_connections_are_never_closed_for_being_idle_and_others_are(t
         assert not emqx.closed_by_peer()
         assert b" 202 " in await asyncio.to_thread(emqx.ask, webhook(3))
     finally:
+        emqx.sock.close()
         server.should_exit = True
         await serving
