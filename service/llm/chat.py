@@ -165,13 +165,12 @@ def _call(call: Mapping[str, Any], dialect: Dialect, same: bool) -> dict[str, An
     return made
 
 
-class ChatAnswer:
-    """Gathers an answer of Chat Completions, whole or in a stream's events."""
+class IncomingAnswer:
+    """Gathers an answer, whole or in a stream's events; `_add` knows the API."""
 
     def __init__(self, question: Question) -> None:
         self._question = question
         self._gathered = Gathered(question.model, question.tools)
-        self._begun = False
 
     @property
     def restarted(self) -> bool:
@@ -183,6 +182,17 @@ class ChatAnswer:
             return self._add(event)
         except (AttributeError, KeyError, TypeError, IndexError):
             raise garbage() from None
+
+    def _add(self, event: Any) -> str:
+        raise NotImplementedError
+
+
+class ChatAnswer(IncomingAnswer):
+    """An answer of Chat Completions."""
+
+    def __init__(self, question: Question) -> None:
+        super().__init__(question)
+        self._begun = False
 
     def _add(self, event: Any) -> str:
         gathered = self._gathered

@@ -9,8 +9,8 @@ from typing import Any
 
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
-from service.llm.answers import Completion, Gathered, garbage
-from service.llm.chat import Question, bind_to_schema, raise_error, typed
+from service.llm.answers import Completion
+from service.llm.chat import IncomingAnswer, Question, bind_to_schema, raise_error, typed
 from service.llm.providers import Dialect
 from service.llm.tool_calls import sendable_arguments
 from service.llm.usage import usage_of
@@ -129,24 +129,12 @@ def _content(content: Any) -> Any:
     return made
 
 
-class ResponsesAnswer:
-    """Gathers an answer of the Responses API, whole or in a stream's events."""
+class ResponsesAnswer(IncomingAnswer):
+    """An answer of the Responses API."""
 
     def __init__(self, question: Question) -> None:
-        self._question = question
-        self._gathered = Gathered(question.model, question.tools)
+        super().__init__(question)
         self._said = False
-
-    @property
-    def restarted(self) -> bool:
-        return self._gathered.restarted
-
-    def add(self, event: Any) -> str:
-        """The text that came with it. Raises ModelError."""
-        try:
-            return self._add(event)
-        except (AttributeError, KeyError, TypeError, IndexError):
-            raise garbage() from None
 
     def _add(self, event: Any) -> str:
         self._gathered.restarted = False
