@@ -21,7 +21,7 @@ from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Store, epoch_ms
+from service.inbox import Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
@@ -72,7 +72,7 @@ class Service:
         self.watchdog = Watchdog()
         wake = asyncio.Event()
         url = settings.database_url.get_secret_value()
-        self.store = Store(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
+        self.store = Inbox(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(
             providers,

@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from service.inbox import Store
+from service.inbox import Inbox
 
 _numbers = itertools.count(1)
 # A test's database need not outlive the machine, and hundreds of them take long to sync.
@@ -53,7 +53,7 @@ class Postgres:
 
 
 async def _migrate(url: str) -> None:
-    async with Store(url):
+    async with Inbox(url):
         pass
 
 

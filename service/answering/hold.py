@@ -17,7 +17,7 @@ from service.answering.publisher import Publisher
 from service.domain import Publish
 from service.errors import BrokerError
 from service.flows import Flow
-from service.inbox import HeldReply, Store
+from service.inbox import HeldReply, Inbox
 from service.operations.health import Health
 
 FIRST = 1.0  # seconds before a held reply is published again
@@ -35,7 +35,7 @@ class Hold:
     """One process's share. `now` gives epoch ms."""
 
     def __init__(
-        self, store: Store, publisher: Publisher, health: Health, *, now: Callable[[], int]
+        self, store: Inbox, publisher: Publisher, health: Health, *, now: Callable[[], int]
     ) -> None:
         self._store = store
         self._publisher = publisher

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from service.domain import Entry, Message
 from service.errors import StoreBusy, Unavailable
 from service.flows import Flow, Flows
-from service.inbox import Added, Store
+from service.inbox import Added, Inbox
 
 SETTLE_WRITE = 0.7  # seconds; with the 4 s of an add a webhook is still answered in time
 SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
@@ -37,7 +37,7 @@ class Intake:
     def __init__(
         self,
         flows: Flows,
-        store: Store,
+        store: Inbox,
         *,
         now: Callable[[], int],
         max_backlog: int,

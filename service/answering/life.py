@@ -22,7 +22,7 @@ from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flow, Flows
-from service.inbox import Store
+from service.inbox import Inbox
 from service.llm import retry
 from service.llm.answers import Completion
 from service.llm.ask import Asker
@@ -44,7 +44,7 @@ class Life:
     def __init__(
         self,
         flows: Flows,
-        store: Store,
+        store: Inbox,
         asker: Asker,
         publisher: Publisher,
         hub: Hub,
@@ -290,7 +290,7 @@ class Life:
             extra=about(claimed, code=error.code),
         )
         await stored(
-            self._store.again,
+            self._store.reschedule,
             claimed,
             at=self._now() + int(later.delay * 1000),
             attempts=tuple(job.log.attempts),

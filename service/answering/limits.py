@@ -11,7 +11,7 @@ from service.answering.job import Job, stored
 from service.domain import Claimed, Reservation
 from service.errors import StoreError
 from service.flows import Flow
-from service.inbox import Store
+from service.inbox import Inbox
 
 DAY_MS = 86_400_000
 REPLY_TOKENS = 500  # reserved for a reply where the flow sets no max_tokens
@@ -62,7 +62,7 @@ class Allowance:
     """What one attempt takes of the limits while entered; what it did not use goes back."""
 
     def __init__(
-        self, store: Store, job: Job, messages: Sequence[Mapping[str, Any]], now: int
+        self, store: Inbox, job: Job, messages: Sequence[Mapping[str, Any]], now: int
     ) -> None:
         self._store = store
         self._log = job.log

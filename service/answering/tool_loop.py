@@ -11,7 +11,7 @@ from service.answering.job import Job, fenced
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream
 from service.errors import ErrorKind, ModelError
-from service.inbox import Store
+from service.inbox import Inbox
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.client import Question
@@ -25,7 +25,7 @@ class ToolLoop:
     """The conversation with the model about one request. `now` gives epoch ms."""
 
     def __init__(
-        self, store: Store, asker: Asker, publisher: Publisher, *, now: Callable[[], int]
+        self, store: Inbox, asker: Asker, publisher: Publisher, *, now: Callable[[], int]
     ) -> None:
         self._store = store
         self._asker = asker
@@ -104,7 +104,7 @@ class ToolLoop:
     ) -> None:
         """Stored before it is carried out, and again with its results."""
         if not resumed:
-            await fenced(self._store.step, job.claimed, [*steps, step], job.log.usage)
+            await fenced(self._store.checkpoint, job.claimed, [*steps, step], job.log.usage)
         results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
         steps.append({**step, "results": results})
-        await fenced(self._store.step, job.claimed, steps, job.log.usage)
+        await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage)

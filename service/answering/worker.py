@@ -19,7 +19,7 @@ from service.answering.life import Life
 from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Flows
-from service.inbox import Store
+from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
@@ -40,7 +40,7 @@ class Worker:
     def __init__(
         self,
         flows: Flows,
-        store: Store,
+        store: Inbox,
         life: Life,
         in_hand: InHand,
         breakers: CircuitBreakers,

@@ -17,7 +17,7 @@ from service import flows, settings
 from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
-from service.inbox import Store, database, epoch_ms
+from service.inbox import Inbox, database, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 
@@ -31,7 +31,7 @@ async def _inbox() -> AsyncIterator[tuple[Insights, Actions]]:
     loaded = settings.load()
     found = flows.load(loaded.flows, model=loaded.openai_model)
     _must_be_there(loaded.database_url.get_secret_value())
-    store = Store(loaded.database_url.get_secret_value(), now=epoch_ms)
+    store = Inbox(loaded.database_url.get_secret_value(), now=epoch_ms)
     await store.open()
     try:
         yield Insights(store, found), Actions(store, found, now=epoch_ms)

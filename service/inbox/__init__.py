@@ -4,9 +4,6 @@ from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
-Store = Inbox
-"""Its name so far."""
-
 __all__ = [
     "Added",
     "Change",
@@ -16,6 +13,5 @@ __all__ = [
     "Memory",
     "Row",
     "Stats",
-    "Store",
     "epoch_ms",
 ]

@@ -152,7 +152,7 @@ class Inbox:
         item = leases.Finish(claimed, delivered, outcome, error_code, error_message, held)
         return await self._engine.submit(leases.finish, item)
 
-    async def again(
+    async def reschedule(
         self,
         claimed: Claimed,
         *,
@@ -168,7 +168,7 @@ class Inbox:
         item = leases.Snooze(claimed, at, tuple(attempts), count, error_code, error_message, usage)
         return await self._engine.submit(leases.snooze, item)
 
-    async def step(
+    async def checkpoint(
         self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage = NO_USAGE
     ) -> bool:
         """Store the rounds of a tool flow so far, all of them, and what they took."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from service.errors import Conflict
 from service.flows import Flows
-from service.inbox import Store
+from service.inbox import Inbox
 from service.operations.insights import found, known
 
 DEADLINE = 900.0  # seconds, for a request whose flow is gone
@@ -15,7 +15,7 @@ DEADLINE = 900.0  # seconds, for a request whose flow is gone
 class Actions:
     """Changes that the API and the CLI make. `now` gives epoch ms."""
 
-    def __init__(self, store: Store, flows: Flows, *, now: Callable[[], int]) -> None:
+    def __init__(self, store: Inbox, flows: Flows, *, now: Callable[[], int]) -> None:
         self._store = store
         self._flows = flows
         self._now = now

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.emqx.publish_api import Emqx
 from service.errors import BrokerError, StoreError
-from service.inbox import Store
+from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 from service.operations.losses import LossWatch
 
@@ -19,7 +19,7 @@ class Health:
     which knows it first, writes it here."""
 
     def __init__(
-        self, store: Store, emqx: Emqx, breakers: CircuitBreakers, losses: LossWatch
+        self, store: Inbox, emqx: Emqx, breakers: CircuitBreakers, losses: LossWatch
     ) -> None:
         self._store = store
         self._losses = losses

@@ -8,7 +8,7 @@ from typing import Any
 from service.domain import State
 from service.errors import NotFound
 from service.flows import Flow, Flows
-from service.inbox import Row, Store
+from service.inbox import Inbox, Row
 
 
 def when(ms: int | None) -> str | None:
@@ -76,7 +76,7 @@ def _clean(text: str) -> str:
 class Insights:
     """Reads for people; changes nothing."""
 
-    def __init__(self, store: Store, flows: Flows) -> None:
+    def __init__(self, store: Inbox, flows: Flows) -> None:
         self._store = store
         self._flows = flows
 
@@ -115,7 +115,7 @@ class Insights:
         return {"flow": flow, "conversation": conversation, "turns": turns}
 
 
-async def found(store: Store, id: str) -> Row:
+async def found(store: Inbox, id: str) -> Row:
     """Raises NotFound."""
     row = await store.request(id)
     if row is None:

@@ -15,7 +15,7 @@ from prometheus_client import (
 
 from service.domain import State, Usage
 from service.errors import StoreError
-from service.inbox import Store
+from service.inbox import Inbox
 
 STAGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 
@@ -96,7 +96,7 @@ class Metrics:
         self.ended.labels(flow, str(state), code or "").inc()
         self.total_stage.observe(seconds)
 
-    async def exposition(self, store: Store, now: int) -> bytes:
+    async def exposition(self, store: Inbox, now: int) -> bytes:
         """Prometheus' text, gauges as of now (epoch ms)."""
         try:
             stats = await store.stats()

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from service.answering.intake import Intake
 from service.errors import ApiError, NotFound, StoreError, Unavailable
 from service.flows import Flows
-from service.inbox import Store
+from service.inbox import Inbox
 from service.operations.actions import Actions
 from service.operations.events import Hub
 from service.operations.health import Health
@@ -39,7 +39,7 @@ class Parts(Protocol):
 
     settings: Settings
     flows: Flows
-    store: Store
+    store: Inbox
     intake: Intake
     hub: Hub
     insights: Insights

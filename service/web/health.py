@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from service.inbox import Store
+from service.inbox import Inbox
 from service.operations.health import Health
 from service.operations.metrics import Metrics
 from service.web.http import JSON
@@ -17,7 +17,7 @@ class Probes:
     """Alive, able to take and answer, and figures. `now` gives epoch ms."""
 
     def __init__(
-        self, health: Health, metrics: Metrics, store: Store, *, now: Callable[[], int]
+        self, health: Health, metrics: Metrics, store: Inbox, *, now: Callable[[], int]
     ) -> None:
         self._health = health
         self._metrics = metrics

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.bench.answers import CONCURRENCY, throughput
 from tests.bench.load import Load
 from tests.bench.rows import Bar, Bench, Row, in_pairs, median
@@ -37,7 +37,7 @@ SELECT flow, conversation, 0, min(accepted_at) FROM requests WHERE ordered GROUP
 
 async def fill(path: Path, count: int) -> None:
     """Waiting requests of two flows whose model is paused: half in conversations, half loose."""
-    async with Store(f"sqlite:///{path}"):
+    async with Inbox(f"sqlite:///{path}"):
         pass
     await asyncio.to_thread(_fill, path, count)
 

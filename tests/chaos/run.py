@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 
-from service.inbox import Row, Store
+from service.inbox import Inbox, Row
 from tests.chaos.broker import Broker
 from tests.chaos.evidence import Call, Evidence
 from tests.chaos.front import front
@@ -149,13 +149,13 @@ async def _ended(
 
 async def _rows(url: str) -> list[Row]:
     rows: list[Row] = []
-    async with Store(url) as store:
+    async with Inbox(url) as store:
         async for page in _pages(store):
             rows += page
     return rows
 
 
-async def _pages(store: Store) -> AsyncIterator[list[Row]]:
+async def _pages(store: Inbox) -> AsyncIterator[list[Row]]:
     before = None
     while page := await store.requests(limit=PAGE, before=before):
         yield page

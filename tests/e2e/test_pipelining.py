@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.fakes.model import hang
 from tests.rig import WEBHOOK, eventually, rig
 
@@ -69,13 +69,13 @@ async def test_answers_come_in_the_order_of_the_requests_whatever_they_are(datab
 
 async def test_pipelined_webhooks_share_a_commit(database, monkeypatch):
     batches = []
-    plain = Store.add
+    plain = Inbox.add
 
     async def counted(self, entry):
         batches.append(entry.message.id)
         return await plain(self, entry)
 
-    monkeypatch.setattr(Store, "add", counted)
+    monkeypatch.setattr(Inbox, "add", counted)
     async with rig(database) as house:
         house.model.behave(lambda body: hang())
         line = await connect(house.port)

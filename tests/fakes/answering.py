@@ -76,12 +76,12 @@ class FakeStore:
             self.ends.append(end)
         return kept
 
-    async def again(self, claimed: Claimed, **later: Any) -> bool:
+    async def reschedule(self, claimed: Claimed, **later: Any) -> bool:
         if kept := self._write():
             self.later.append(later)
         return kept
 
-    async def step(
+    async def checkpoint(
         self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
     ) -> bool:
         if kept := self._write():

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.inbox import Change, Store
+from service.inbox import Change, Inbox
 from tests.inbox.make import Clock
 
 _numbers = itertools.count(1)
@@ -70,7 +70,7 @@ def migrated(postgres: Postgres) -> str:
     """The name of a database with our schema, to copy from: faster than to migrate."""
 
     async def work() -> None:
-        async with Store(postgres.uri("migrated")):
+        async with Inbox(postgres.uri("migrated")):
             pass
 
     postgres.run("CREATE DATABASE migrated")
@@ -120,21 +120,21 @@ async def opened(url: str, clock: Clock, changes: list[Change]) -> AsyncIterator
     """Opens as many stores on the one database as a test wants: its processes."""
     async with AsyncExitStack() as stack:
 
-        async def one(**options: Any) -> Store:
+        async def one(**options: Any) -> Inbox:
             options = {"now": clock, "on_change": changes.extend} | options
-            return await stack.enter_async_context(Store(url, **options))
+            return await stack.enter_async_context(Inbox(url, **options))
 
         yield one
 
 
 @pytest.fixture
-async def store(opened: Opener) -> Store:
-    made: Store = await opened()
+async def store(opened: Opener) -> Inbox:
+    made: Inbox = await opened()
     return made
 
 
 @pytest.fixture
-async def other(opened: Opener, store: Store) -> Store:
+async def other(opened: Opener, store: Inbox) -> Inbox:
     """Another process on the same database."""
-    made: Store = await opened(on_change=None)
+    made: Inbox = await opened(on_change=None)
     return made

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.domain import Answer, Claimed, Entry, Message, Publish, State, Turn
-from service.inbox import Store
+from service.inbox import Inbox
 
 _numbers = itertools.count(1)
 DAY = 24 * 3600 * 1000
@@ -74,17 +74,17 @@ def turn(user: str = "hello", assistant: str = "hi", at: int = 1_790_000_000_000
 
 
 async def claim(
-    store: Store, limit: int = 100, flows: Sequence[str] = FLOWS, lease: int = LEASE
+    store: Inbox, limit: int = 100, flows: Sequence[str] = FLOWS, lease: int = LEASE
 ) -> list[Claimed]:
     return (await store.claim(flows, limit, "worker", lease)).requests
 
 
-async def claim_one(store: Store, flows: Sequence[str] = FLOWS) -> Claimed:
+async def claim_one(store: Inbox, flows: Sequence[str] = FLOWS) -> Claimed:
     [claimed] = await claim(store, 1, flows)
     return claimed
 
 
-async def play(store: Store, claimed: Claimed, **fields: Any) -> None:
+async def play(store: Inbox, claimed: Claimed, **fields: Any) -> None:
     """Answer and publish it."""
     assert await store.reply(claimed, answer(**fields))
     assert await store.finish(claimed, delivered=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.errors import StoreBusy, StoreError
-from service.inbox import Store
+from service.inbox import Inbox
 from service.inbox.commit import MAX_ITEMS, GroupCommit
 from service.inbox.transaction import Op
 from tests.inbox.make import claim, claim_one, entry, ids, play
@@ -71,7 +71,7 @@ async def test_whom_the_same_event_wakes_comes_along(database: Database) -> None
 async def test_a_waiting_worker_claims_in_the_transaction_that_stores(tmp_path: Any) -> None:
     woken = asyncio.Event()
     commits = []
-    async with Store(
+    async with Inbox(
         f"sqlite:///{tmp_path / 'inbox.db'}",
         on_wake=woken.set,
         on_change=lambda changes: commits.append([change.state for change in changes]),
@@ -146,7 +146,7 @@ async def test_close_finishes_what_was_submitted(database: Database) -> None:
         await group.submit(step, 4)
 
 
-async def test_a_refused_row_fails_alone(store: Store) -> None:
+async def test_a_refused_row_fails_alone(store: Inbox) -> None:
     """It should not exist; if it does, its neighbours are stored."""
     first, last = entry("u1"), entry("u2")
     twin = entry("u3", id=first.id)  # another message under an id that is taken
@@ -159,7 +159,7 @@ async def test_a_refused_row_fails_alone(store: Store) -> None:
     assert ids(await claim(store)) == [first.id, last.id]
 
 
-async def test_a_cancelled_add_is_stored_or_not_but_whole(store: Store) -> None:
+async def test_a_cancelled_add_is_stored_or_not_but_whole(store: Inbox) -> None:
     entries = [entry(f"u{n}") for n in range(20)]
     tasks = [asyncio.ensure_future(store.add(one)) for one in entries]
     await asyncio.sleep(0)
@@ -172,7 +172,7 @@ async def test_a_cancelled_add_is_stored_or_not_but_whole(store: Store) -> None:
     assert len(await claim(store)) == len(stored)
 
 
-async def test_a_cancelled_look_harms_nobody(store: Store) -> None:
+async def test_a_cancelled_look_harms_nobody(store: Inbox) -> None:
     await store.add(entry())
     for look in (store.stats, store.requests, store.reap) * 5:
         task = asyncio.ensure_future(look())
@@ -185,8 +185,8 @@ async def test_a_cancelled_look_harms_nobody(store: Store) -> None:
     assert (await store.stats()).open == 1
 
 
-async def test_closing_does_not_lose_what_was_submitted(opened: Any, store: Store) -> None:
-    leaving: Store = await opened()
+async def test_closing_does_not_lose_what_was_submitted(opened: Any, store: Inbox) -> None:
+    leaving: Inbox = await opened()
     entries = [entry(f"u{n}") for n in range(50)]
     tasks = [asyncio.ensure_future(leaving.add(one)) for one in entries]
     await asyncio.sleep(0)
@@ -203,7 +203,7 @@ async def test_a_faulty_listener_harms_nobody(
     def listen(_: object) -> None:
         raise RuntimeError("page is broken")
 
-    store: Store = await opened(on_change=listen)
+    store: Inbox = await opened(on_change=listen)
     await store.add(entry())
     assert await claim_one(store)
     assert "page is broken" in caplog.text
@@ -211,7 +211,7 @@ async def test_a_faulty_listener_harms_nobody(
 
 async def test_wakes_whoever_claims(opened: Any) -> None:
     woken: list[int] = []
-    store: Store = await opened(on_wake=lambda: woken.append(1))
+    store: Inbox = await opened(on_wake=lambda: woken.append(1))
     before = len(woken)
     await store.add(entry())
     assert len(woken) > before

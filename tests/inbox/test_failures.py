@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from service.errors import StoreBusy
-from service.inbox import Change, Store, sqlite
+from service.inbox import Change, Inbox, sqlite
 from service.inbox import inbox as facade
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import Clock, answer, claim, claim_one, entry, ids, play, turn
@@ -25,11 +25,11 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def embedded(file: Path) -> Any:
-    async with Store(f"sqlite:///{file}") as store:
+    async with Inbox(f"sqlite:///{file}") as store:
         yield store
 
 
-async def limit_pages(store: Store, more: int | None) -> None:
+async def limit_pages(store: Inbox, more: int | None) -> None:
     """A disk with room for `more` pages; None: as large as can be."""
 
     def work(link: Any) -> None:
@@ -40,7 +40,7 @@ async def limit_pages(store: Store, more: int | None) -> None:
     await store._engine._database.write(work)
 
 
-async def test_full_disk(embedded: Store) -> None:
+async def test_full_disk(embedded: Inbox) -> None:
     kept = [entry(f"k{n}") for n in range(3)]
     for one in kept:
         await embedded.add(one)
@@ -82,7 +82,7 @@ def lock(file: Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_locked_by_another_program(embedded: Store, lock: sqlite3.Connection) -> None:
+async def test_locked_by_another_program(embedded: Inbox, lock: sqlite3.Connection) -> None:
     await embedded.add(entry("u1"))
     claimed = await claim_one(embedded)
     lock.execute("BEGIN IMMEDIATE")
@@ -101,7 +101,7 @@ async def test_locked_by_another_program(embedded: Store, lock: sqlite3.Connecti
 
 
 async def test_an_add_is_answered_in_time(
-    embedded: Store, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    embedded: Inbox, lock: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the database takes. What comes late after all is not counted twice."""
     monkeypatch.setattr(facade, "ADD_TIMEOUT", 0.05)
@@ -117,7 +117,7 @@ async def test_an_add_is_answered_in_time(
     assert embedded.backlog == 1
 
 
-async def test_a_killed_transaction_leaves_nothing(embedded: Store, file: Path) -> None:
+async def test_a_killed_transaction_leaves_nothing(embedded: Inbox, file: Path) -> None:
     """Reply, memory and release of the conversation come together, or not at all."""
     for _ in range(2):
         await embedded.add(entry("u1"))
@@ -156,7 +156,7 @@ def name_of(url: str) -> str:
 
 async def test_postgres_cuts_all_connections(replicated: str, postgres: Postgres) -> None:
     """What was on its way is repeated: nobody notices."""
-    async with Store(replicated) as store:
+    async with Inbox(replicated) as store:
         for n in range(5):
             await asyncio.gather(*(store.add(entry(f"u{n}-{m}")) for m in range(20)))
             await asyncio.to_thread(postgres.run, KILL.format(name_of(replicated)))
@@ -168,7 +168,7 @@ async def test_postgres_cuts_all_connections(replicated: str, postgres: Postgres
 async def test_postgres_cuts_connections_at_work(replicated: str, postgres: Postgres) -> None:
     entries = [entry(f"u{n % 50}") for n in range(400)]
     ended: list[str] = []
-    async with Store(replicated) as store:
+    async with Inbox(replicated) as store:
 
         async def keep(call: Any) -> Any:
             while True:
@@ -207,7 +207,7 @@ async def test_a_replica_that_stands_still_does_not_hold_the_others_up(
     from service.inbox.database import parse, postgres_arguments
 
     arguments = postgres_arguments(parse(replicated))
-    async with Store(replicated, now=clock) as store:
+    async with Inbox(replicated, now=clock) as store:
         await store.add(entry("u1"))
         stopped = await asyncpg.connect(**arguments)
         gone = asyncio.Event()
@@ -224,8 +224,8 @@ async def test_a_replica_that_stands_still_does_not_hold_the_others_up(
 async def test_replicas_wake_each_other(replicated: str) -> None:
     woken, heard = asyncio.Event(), list[Change]()
     async with (
-        Store(replicated, on_wake=woken.set, on_change=heard.extend) as here,
-        Store(replicated) as there,
+        Inbox(replicated, on_wake=woken.set, on_change=heard.extend) as here,
+        Inbox(replicated) as there,
     ):
         await woken.wait()  # it listens
         woken.clear()
@@ -239,7 +239,7 @@ async def test_replicas_wake_each_other(replicated: str) -> None:
 
 async def test_the_listener_comes_back(replicated: str, postgres: Postgres) -> None:
     woken = asyncio.Event()
-    async with Store(replicated, on_wake=woken.set) as here, Store(replicated) as there:
+    async with Inbox(replicated, on_wake=woken.set) as here, Inbox(replicated) as there:
         await woken.wait()
         woken.clear()
         await asyncio.to_thread(postgres.run, KILL.format(name_of(replicated)))

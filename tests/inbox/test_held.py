@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from service.domain import Answer, Publish, State
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.inbox.make import Clock, answer, claim, claim_one, entry, ids, loose, play
 
 MINUTE = 60_000
 
 
-async def hold(store: Store, clock: Clock, made: Answer | None = None) -> str:
+async def hold(store: Inbox, clock: Clock, made: Answer | None = None) -> str:
     """A request whose reply found nobody; its id."""
     await store.add(loose())
     claimed = await claim_one(store)
@@ -20,7 +20,7 @@ async def hold(store: Store, clock: Clock, made: Answer | None = None) -> str:
 
 
 async def test_a_held_reply_is_taken_when_it_is_due_by_one_process(
-    store: Store, other: Store, clock: Clock
+    store: Inbox, other: Inbox, clock: Clock
 ) -> None:
     id = await hold(store, clock)
     row = await store.request(id)
@@ -47,7 +47,7 @@ async def test_a_held_reply_is_taken_when_it_is_due_by_one_process(
     assert await store.take_held(10, 5000) == type(taken)((), None)
 
 
-async def test_it_is_tried_again_at_a_later_time(store: Store, clock: Clock) -> None:
+async def test_it_is_tried_again_at_a_later_time(store: Inbox, clock: Clock) -> None:
     await hold(store, clock)
     clock.pass_(1000)
     [reply] = (await store.take_held(10, 5000)).replies
@@ -58,7 +58,7 @@ async def test_it_is_tried_again_at_a_later_time(store: Store, clock: Clock) -> 
 
 
 async def test_ordered_queues_wait_while_they_settle(
-    store: Store, other: Store, clock: Clock
+    store: Inbox, other: Inbox, clock: Clock
 ) -> None:
     await store.settle_order(clock.now + 5000)
     young = entry(message={"received_at": 200})

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from service.domain import Message, State
-from service.inbox import Added, Change, Store
+from service.inbox import Added, Change, Inbox
 from tests.inbox.make import DAY, Clock, answer, claim, claim_one, ended, entry, ids, loose, play
 
 LONE = "\ud83d"
 
 
-async def test_added_is_stored_and_told(store: Store, changes: list[Change]) -> None:
+async def test_added_is_stored_and_told(store: Inbox, changes: list[Change]) -> None:
     one = entry()
     assert await store.add(one) == Added(one.id, duplicate=False)
     assert store.backlog == 1
@@ -24,7 +24,7 @@ async def test_added_is_stored_and_told(store: Store, changes: list[Change]) -> 
     assert (row.message, row.state, row.deadline) == (one.message, State.QUEUED, one.deadline)
 
 
-async def test_same_message_twice_is_one_request(store: Store, other: Store) -> None:
+async def test_same_message_twice_is_one_request(store: Inbox, other: Inbox) -> None:
     first = entry()
     again = entry(dedupe=first.dedupe)
     await store.add(first)
@@ -34,7 +34,7 @@ async def test_same_message_twice_is_one_request(store: Store, other: Store) -> 
     assert store.backlog == 1
 
 
-async def test_same_message_twice_in_one_batch(store: Store) -> None:
+async def test_same_message_twice_in_one_batch(store: Inbox) -> None:
     first = entry()
     copies = [entry(dedupe=first.dedupe) for _ in range(3)]
     results = await asyncio.gather(*map(store.add, [first, *copies, entry()]))
@@ -42,7 +42,7 @@ async def test_same_message_twice_in_one_batch(store: Store) -> None:
     assert {r.id for r in results[:4]} == {first.id}
 
 
-async def test_same_message_to_two_processes_at_once(store: Store, other: Store) -> None:
+async def test_same_message_to_two_processes_at_once(store: Inbox, other: Inbox) -> None:
     pairs = [(one := entry(f"u{n % 5}"), entry(dedupe=one.dedupe)) for n in range(60)]
     here = (store.add(one) for one, _ in pairs)
     there = (other.add(copy) for _, copy in reversed(pairs))
@@ -51,13 +51,13 @@ async def test_same_message_to_two_processes_at_once(store: Store, other: Store)
     assert len(await store.requests(limit=200)) == 60
 
 
-async def test_dedupe_counts_within_a_flow(store: Store) -> None:
+async def test_dedupe_counts_within_a_flow(store: Inbox) -> None:
     results = [await store.add(entry(dedupe="x")), await store.add(loose(dedupe="x"))]
     assert [r.duplicate for r in results] == [False, False]
 
 
 async def test_a_duplicate_of_an_ended_request_does_not_stir_its_conversation(
-    store: Store,
+    store: Inbox,
 ) -> None:
     one = entry()
     await store.add(one)
@@ -79,7 +79,7 @@ POISON = {
 
 
 @pytest.mark.parametrize("text", POISON.values(), ids=list(POISON))
-async def test_no_text_is_refused(store: Store, text: str) -> None:
+async def test_no_text_is_refused(store: Inbox, text: str) -> None:
     """In every place that a device, or a model, can reach."""
     one = entry(
         conversation=text,
@@ -100,7 +100,7 @@ async def test_no_text_is_refused(store: Store, text: str) -> None:
     assert (await store.add(one)).duplicate
     claimed = await claim_one(store)
     assert (claimed.message, claimed.conversation) == (one.message, text)
-    assert await store.step(claimed, [{"call": text}])
+    assert await store.checkpoint(claimed, [{"call": text}])
     taught = answer(text, turn=None, error_message=text, error_code=text, model=text)
     assert await store.reply(claimed, taught)
     assert await store.finish(claimed, delivered=False, error_code=text, error_message=text)
@@ -112,13 +112,13 @@ async def test_no_text_is_refused(store: Store, text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63), 2**200, -(2**200), 0])
-async def test_no_number_is_refused(store: Store, number: int) -> None:
+async def test_no_number_is_refused(store: Inbox, number: int) -> None:
     one = entry(deadline=number, message={"received_at": number, "expiry": number})
     await store.add(one)
     assert ids(await claim(store)) == [one.id]
 
 
-async def test_no_payload_is_refused(store: Store) -> None:
+async def test_no_payload_is_refused(store: Inbox) -> None:
     payloads = [b"", bytes(range(256)), b"\0" * (1 << 20), b"\xff" * (1 << 20)]
     entries = [entry(f"u{n}", message={"payload": p}) for n, p in enumerate(payloads)]
     await asyncio.gather(*map(store.add, entries))
@@ -126,7 +126,7 @@ async def test_no_payload_is_refused(store: Store) -> None:
     assert [claimed[e.id] for e in entries] == payloads
 
 
-async def test_cleaned_names_do_not_meet(store: Store) -> None:
+async def test_cleaned_names_do_not_meet(store: Inbox) -> None:
     """Keys that look alike once cleaned are still different conversations and messages."""
     names = ["a\0b", "a\u2400b", f"a{LONE}b", "a\ufffdb", "x" * 300, "x" * 301]
     entries = [entry(conversation=name, dedupe=name) for name in names]
@@ -135,7 +135,7 @@ async def test_cleaned_names_do_not_meet(store: Store) -> None:
     assert sorted(c.conversation for c in await claim(store)) == sorted(names)
 
 
-async def test_all_of_a_message_comes_back(store: Store) -> None:
+async def test_all_of_a_message_comes_back(store: Inbox) -> None:
     fields: dict[str, Any] = {
         "flow": "chat",
         "clientid": "c1",
@@ -156,7 +156,7 @@ async def test_all_of_a_message_comes_back(store: Store) -> None:
     assert claimed.publish is False
 
 
-async def test_retry_puts_a_dead_letter_at_the_end(store: Store, clock: Clock) -> None:
+async def test_retry_puts_a_dead_letter_at_the_end(store: Inbox, clock: Clock) -> None:
     dead, second, third = entry(), entry(), entry(message={"received_at": clock.now + 10**9})
     for one in (dead, second, third):
         await store.add(one)
@@ -175,7 +175,7 @@ async def test_retry_puts_a_dead_letter_at_the_end(store: Store, clock: Clock) -
     assert (row.state, row.deadline, row.error_code) == (State.DONE, clock.now + 5 * DAY, None)
 
 
-async def test_retry_wants_a_dead_letter(store: Store, clock: Clock) -> None:
+async def test_retry_wants_a_dead_letter(store: Inbox, clock: Clock) -> None:
     one, two = entry(), entry()
     await store.add(one)
     assert not await store.retry(one.id, clock.now + DAY)
@@ -188,7 +188,7 @@ async def test_retry_wants_a_dead_letter(store: Store, clock: Clock) -> None:
     assert not await store.retry(two.id, clock.now + DAY)
 
 
-async def test_retry_of_a_loose_one(store: Store, clock: Clock) -> None:
+async def test_retry_of_a_loose_one(store: Inbox, clock: Clock) -> None:
     one = loose()
     await store.add(one)
     await store.reply(await claim_one(store), ended(State.FAILED))
@@ -201,7 +201,7 @@ def unknown(name: str | None, **fields: Any) -> Any:
     return entry("", flow=None, ordered=False, message={"flow": name}, **fields)
 
 
-async def test_unknown_flow_waits_for_who_knows_it(store: Store, clock: Clock) -> None:
+async def test_unknown_flow_waits_for_who_knows_it(store: Inbox, clock: Clock) -> None:
     mine, foreign, nameless = unknown("new"), unknown("other"), unknown(None)
     for one in (mine, foreign, nameless):
         await store.add(one)
@@ -217,7 +217,7 @@ async def test_unknown_flow_waits_for_who_knows_it(store: Store, clock: Clock) -
     assert claimed.ordered
 
 
-async def test_unresolved_shows_the_nameless_page_by_page(store: Store) -> None:
+async def test_unresolved_shows_the_nameless_page_by_page(store: Inbox) -> None:
     entries = [unknown(None) for _ in range(5)]
     for one in entries:
         await store.add(one)
@@ -226,7 +226,7 @@ async def test_unresolved_shows_the_nameless_page_by_page(store: Store) -> None:
     assert pages == [expected[:2], expected[2:4], expected[4:], expected[:2]]
 
 
-async def test_redelivery_to_one_that_knows_the_flow_is_a_duplicate(store: Store) -> None:
+async def test_redelivery_to_one_that_knows_the_flow_is_a_duplicate(store: Inbox) -> None:
     """A rolling update: the old process stored it without a flow, the new one gets it again."""
     old = unknown("new")
     await store.add(old)
@@ -234,7 +234,7 @@ async def test_redelivery_to_one_that_knows_the_flow_is_a_duplicate(store: Store
     assert await store.add(again) == Added(old.id, duplicate=True)
 
 
-async def test_adopted_twice_under_another_dedupe_key_ends_ignored(store: Store) -> None:
+async def test_adopted_twice_under_another_dedupe_key_ends_ignored(store: Inbox) -> None:
     old, new = unknown("new"), entry("u1", flow="new", dedupe="own key")
     await store.add(old)
     await store.add(new)
@@ -246,7 +246,7 @@ async def test_adopted_twice_under_another_dedupe_key_ends_ignored(store: Store)
     assert store.backlog == 1
 
 
-async def test_nobody_knew_the_flow_until_the_deadline(store: Store, clock: Clock) -> None:
+async def test_nobody_knew_the_flow_until_the_deadline(store: Inbox, clock: Clock) -> None:
     one = unknown("gone", deadline=clock.now + 1000)
     await store.add(one)
     claims = await store.claim(["chat"], 5, "w", 1000)
@@ -258,6 +258,6 @@ async def test_nobody_knew_the_flow_until_the_deadline(store: Store, clock: Cloc
     assert store.backlog == 0
 
 
-async def test_backlog_is_known_after_a_restart(store: Store, opened: Any) -> None:
+async def test_backlog_is_known_after_a_restart(store: Inbox, opened: Any) -> None:
     await asyncio.gather(*(store.add(entry()) for _ in range(7)))
     assert (await opened()).backlog == 7

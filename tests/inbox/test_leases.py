@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.domain import Attempt, Claimed, State, Usage
-from service.inbox import Change, Store
+from service.inbox import Change, Inbox
 from tests.inbox.make import (
     LEASE,
     Clock,
@@ -23,14 +23,14 @@ from tests.inbox.make import (
     turn,
 )
 
-Write = Callable[[Store, Claimed], Awaitable[object]]
+Write = Callable[[Inbox, Claimed], Awaitable[object]]
 
 
-async def beats(store: Store, claimed: Claimed) -> bool:
+async def beats(store: Inbox, claimed: Claimed) -> bool:
     return not await store.heartbeat([claimed], 2**50)
 
 
-async def gives_back(store: Store, claimed: Claimed) -> bool:
+async def gives_back(store: Inbox, claimed: Claimed) -> bool:
     await store.release([claimed])
     return False
 
@@ -41,14 +41,14 @@ WRITES: dict[str, Write] = {
     ),
     "reply without outbox": lambda s, c: s.reply(c, ended(forget=True)),
     "finish": lambda s, c: s.finish(c, delivered=False, error_code="stale"),
-    "again": lambda s, c: s.again(c, at=2**50, attempts=[Attempt(1, 1, "m", "stale")]),
-    "step": lambda s, c: s.step(c, [{"stale": True}]),
+    "again": lambda s, c: s.reschedule(c, at=2**50, attempts=[Attempt(1, 1, "m", "stale")]),
+    "step": lambda s, c: s.checkpoint(c, [{"stale": True}]),
     "heartbeat": beats,
     "release": gives_back,
 }
 
 
-async def picture(store: Store, claimed: Claimed) -> object:
+async def picture(store: Inbox, claimed: Claimed) -> object:
     memory = await store.memory("chat", claimed.conversation, limit=9)
     return await store.request(claimed.id), memory, await store.stats()
 
@@ -57,7 +57,7 @@ async def picture(store: Store, claimed: Claimed) -> object:
 @pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
 @pytest.mark.parametrize("stage", ["requeued", "taken", "answered", "taken to publish", "ended"])
 async def test_a_stale_writer_changes_nothing(
-    store: Store, other: Store, clock: Clock, write: Write, stage: str, make
+    store: Inbox, other: Inbox, clock: Clock, write: Write, stage: str, make
 ) -> None:
     await store.add(make())
     await store.add(make())
@@ -84,7 +84,7 @@ async def test_a_stale_writer_changes_nothing(
         assert stale.id not in ids(await claim(other))
 
 
-async def test_a_write_repeated_after_a_lost_commit_says_yes(store: Store, clock: Clock) -> None:
+async def test_a_write_repeated_after_a_lost_commit_says_yes(store: Inbox, clock: Clock) -> None:
     """The commit was done, its confirmation lost: the same write comes again."""
     await store.add(entry())
     claimed = await claim_one(store)
@@ -97,13 +97,13 @@ async def test_a_write_repeated_after_a_lost_commit_says_yes(store: Store, clock
     assert store.backlog == 0
     await store.add(entry())
     claimed = await claim_one(store)
-    assert await store.again(claimed, at=clock.now)
-    assert await store.again(claimed, at=clock.now)
+    assert await store.reschedule(claimed, at=clock.now)
+    assert await store.reschedule(claimed, at=clock.now)
     assert (await claim_one(store)).tries == 1
 
 
 async def test_reply_with_outbox_waits_for_its_publish(
-    store: Store, changes: list[Change], clock: Clock
+    store: Inbox, changes: list[Change], clock: Clock
 ) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
@@ -124,7 +124,7 @@ async def test_reply_with_outbox_waits_for_its_publish(
     assert [c.state for c in changes] == ["queued", "answering", "answered", "done"]
 
 
-async def test_reply_without_outbox_ends_at_once(store: Store, changes: list[Change]) -> None:
+async def test_reply_without_outbox_ends_at_once(store: Inbox, changes: list[Change]) -> None:
     await store.add(entry())
     nxt = entry()
     await store.add(nxt)
@@ -137,7 +137,7 @@ async def test_reply_without_outbox_ends_at_once(store: Store, changes: list[Cha
     assert (await claim_one(store)).id == nxt.id
 
 
-async def test_finish_can_end_it_otherwise(store: Store) -> None:
+async def test_finish_can_end_it_otherwise(store: Inbox) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
     await store.reply(claimed, answer())
@@ -149,18 +149,18 @@ async def test_finish_can_end_it_otherwise(store: Store) -> None:
     assert (row.state, row.error_code, row.error_message) == (State.FAILED, "poison", "400")
 
 
-async def test_finish_wants_a_reply(store: Store) -> None:
+async def test_finish_wants_a_reply(store: Inbox) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
     assert not await store.finish(claimed, delivered=True)
 
 
-async def test_attempts_add_up(store: Store, clock: Clock) -> None:
+async def test_attempts_add_up(store: Inbox, clock: Clock) -> None:
     await store.add(entry())
     for n in range(3):
         claimed = await claim_one(store)
         assert len(claimed.attempts) == n
-        await store.again(claimed, at=clock.now, attempts=[Attempt(n, n, "m", "timeout", "t")])
+        await store.reschedule(claimed, at=clock.now, attempts=[Attempt(n, n, "m", "timeout", "t")])
     claimed = await claim_one(store)
     await store.reply(claimed, answer(attempts=(Attempt(9, 9, "m", "ok"),)))
     row = await store.request(claimed.id)
@@ -168,16 +168,16 @@ async def test_attempts_add_up(store: Store, clock: Clock) -> None:
     assert [a.at for a in row.attempts] == [0, 1, 2, 9]
 
 
-async def test_steps_are_there_after_a_crash(store: Store, other: Store, clock: Clock) -> None:
+async def test_steps_are_there_after_a_crash(store: Inbox, other: Inbox, clock: Clock) -> None:
     await store.add(entry())
     steps = [{"round": 1, "calls": [{"id": "c1", "arguments": {"room": "kitchen"}}]}]
-    assert await store.step(await claim_one(store), steps)
+    assert await store.checkpoint(await claim_one(store), steps)
     clock.pass_(LEASE)
     await other.reap()
     assert list((await claim_one(other)).steps) == steps
 
 
-async def test_heartbeat_keeps_a_lease(store: Store, other: Store, clock: Clock) -> None:
+async def test_heartbeat_keeps_a_lease(store: Inbox, other: Inbox, clock: Clock) -> None:
     for n in range(3):
         await store.add(entry(f"u{n}"))
     held = await claim(store)
@@ -190,7 +190,7 @@ async def test_heartbeat_keeps_a_lease(store: Store, other: Store, clock: Clock)
     assert lost == {(held[2].seq, held[2].fence)}
 
 
-async def test_release_gives_everything_back_at_once(store: Store, other: Store) -> None:
+async def test_release_gives_everything_back_at_once(store: Inbox, other: Inbox) -> None:
     for n in range(3):
         await store.add(entry(f"u{n}"))
     held = await claim(store)
@@ -203,7 +203,7 @@ async def test_release_gives_everything_back_at_once(store: Store, other: Store)
     assert all(again[c.id].fence > c.fence for c in held)
 
 
-async def test_who_kills_its_worker_is_counted(store: Store, other: Store, clock: Clock) -> None:
+async def test_who_kills_its_worker_is_counted(store: Inbox, other: Inbox, clock: Clock) -> None:
     """Claims without a sign of life add up; an orderly `again` starts anew."""
     await store.add(entry())
     for n in range(1, 4):
@@ -212,11 +212,11 @@ async def test_who_kills_its_worker_is_counted(store: Store, other: Store, clock
         await store.reap()
     claimed = await claim_one(store)
     assert claimed.claims == 4
-    await store.again(claimed, at=clock.now)
+    await store.reschedule(claimed, at=clock.now)
     assert (await claim_one(store)).claims == 1
 
 
-async def test_reap_many(store: Store, clock: Clock) -> None:
+async def test_reap_many(store: Inbox, clock: Clock) -> None:
     entries = [entry(f"u{n}") for n in range(600)] + [loose() for _ in range(600)]
     await asyncio.gather(*map(store.add, entries))
     assert len(await claim(store, 2000)) == 1200
@@ -226,7 +226,7 @@ async def test_reap_many(store: Store, clock: Clock) -> None:
     assert len(await claim(store, 2000)) == 1200
 
 
-async def test_reap_all_leases(store: Store, other: Store) -> None:
+async def test_reap_all_leases(store: Inbox, other: Inbox) -> None:
     """At the start of the only process: nobody else can hold any."""
     await store.add(entry("u1"))
     await store.add(entry("u2"))
@@ -238,12 +238,12 @@ async def test_reap_all_leases(store: Store, other: Store) -> None:
     assert not await store.reply(second, answer())
 
 
-async def test_parallel_reapers_and_claimers(store: Store, other: Store, clock: Clock) -> None:
+async def test_parallel_reapers_and_claimers(store: Inbox, other: Inbox, clock: Clock) -> None:
     entries = [entry(f"u{n % 7}") for n in range(70)]
     await asyncio.gather(*map(store.add, entries))
     done: list[str] = []
 
-    async def work(mine: Store) -> None:
+    async def work(mine: Inbox) -> None:
         while len(done) < len(entries):
             for claimed in await claim(mine, 3):
                 done.append(claimed.id)
@@ -254,7 +254,7 @@ async def test_parallel_reapers_and_claimers(store: Store, other: Store, clock: 
     assert sorted(done) == sorted(ids(entries))
 
 
-async def test_the_first_of_two_writes_in_one_batch_counts(store: Store) -> None:
+async def test_the_first_of_two_writes_in_one_batch_counts(store: Inbox) -> None:
     """Even if a worker errs: what a batch does to one request, it does in turn."""
     first, second = entry(), entry()
     await store.add(first)
@@ -268,7 +268,7 @@ async def test_the_first_of_two_writes_in_one_batch_counts(store: Store) -> None
 
 
 async def test_a_flow_whose_order_was_switched_keeps_the_order_of_the_rest(
-    store: Store, clock: Clock
+    store: Inbox, clock: Clock
 ) -> None:
     """What was stored without order does not free a conversation that it shares."""
     free, first, second = entry(ordered=False), entry(), entry()

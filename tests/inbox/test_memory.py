@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from service.domain import Reservation, Turn
-from service.inbox import Memory, Store
+from service.inbox import Inbox, Memory
 from tests.inbox.make import Clock, answer, claim, claim_one, ended, entry, loose, turn
 
 
-async def teach(store: Store, conversation: str, *turns: Turn, keep: int = 10) -> None:
+async def teach(store: Inbox, conversation: str, *turns: Turn, keep: int = 10) -> None:
     for one in turns:
         await store.add(entry(conversation))
         claimed = await claim_one(store)
@@ -21,11 +21,11 @@ def turns(count: int) -> list[Turn]:
     return [Turn(f"q{n}", f"a{n}", at=n, tokens=n) for n in range(count)]
 
 
-async def test_nothing_is_remembered_of_nobody(store: Store) -> None:
+async def test_nothing_is_remembered_of_nobody(store: Inbox) -> None:
     assert await store.memory("chat", "nobody", limit=5) == Memory((), None)
 
 
-async def test_turns_come_oldest_first_and_are_trimmed(store: Store) -> None:
+async def test_turns_come_oldest_first_and_are_trimmed(store: Inbox) -> None:
     taught = turns(6)
     await teach(store, "u1", *taught, keep=4)
     await teach(store, "u2", turn("other"))
@@ -35,7 +35,7 @@ async def test_turns_come_oldest_first_and_are_trimmed(store: Store) -> None:
     assert (await store.memory("chat", "u1", limit=9, since=5)).turns == tuple(taught[5:])
 
 
-async def test_many_askers_get_their_own(store: Store) -> None:
+async def test_many_askers_get_their_own(store: Inbox) -> None:
     for n in range(5):
         await teach(store, f"u{n}", turn(f"q{n}"))
     asked = [f"u{n % 6}" for n in range(40)]
@@ -46,7 +46,7 @@ async def test_many_askers_get_their_own(store: Store) -> None:
         assert [t.user for t in memory.turns] == ([f"q{user[1:]}"] if known else [])
 
 
-async def test_a_claim_brings_the_memory_of_its_conversation(store: Store, clock: Clock) -> None:
+async def test_a_claim_brings_the_memory_of_its_conversation(store: Inbox, clock: Clock) -> None:
     """Of those that have one: nobody else's, and not where there is no order to keep."""
     taught = turns(3)
     await teach(store, "u1", *taught)
@@ -64,7 +64,7 @@ async def test_a_claim_brings_the_memory_of_its_conversation(store: Store, clock
     }
 
 
-async def test_a_turn_is_stored_with_its_reply_or_not_at_all(store: Store, clock: Clock) -> None:
+async def test_a_turn_is_stored_with_its_reply_or_not_at_all(store: Inbox, clock: Clock) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
     clock.pass_(10**6)
@@ -73,13 +73,13 @@ async def test_a_turn_is_stored_with_its_reply_or_not_at_all(store: Store, clock
     assert (await store.memory("chat", "u1", limit=5)).turns == ()
 
 
-async def test_turns_keep_every_character(store: Store) -> None:
+async def test_turns_keep_every_character(store: Inbox) -> None:
     odd = Turn("a\0b\ud83d", "\ud83d\0" * 1000, at=1, tokens=2**40)
     await teach(store, "u\0", odd)
     assert (await store.memory("chat", "u\0", limit=5)).turns == (odd,)
 
 
-async def test_forget(store: Store) -> None:
+async def test_forget(store: Inbox) -> None:
     await teach(store, "u1", *turns(3))
     await teach(store, "u2", *turns(2))
     assert await store.forget("chat", "u1") == 3
@@ -88,7 +88,7 @@ async def test_forget(store: Store) -> None:
     assert len((await store.memory("chat", "u2", limit=5)).turns) == 2
 
 
-async def test_a_reset_forgets_before_it_learns(store: Store) -> None:
+async def test_a_reset_forgets_before_it_learns(store: Inbox) -> None:
     await teach(store, "u1", *turns(3))
     await store.add(entry("u1"))
     claimed = await claim_one(store)
@@ -96,7 +96,7 @@ async def test_a_reset_forgets_before_it_learns(store: Store) -> None:
     assert [t.user for t in (await store.memory("chat", "u1", limit=5)).turns] == ["new"]
 
 
-async def test_cooldown_starts_with_a_reply(store: Store, clock: Clock) -> None:
+async def test_cooldown_starts_with_a_reply(store: Inbox, clock: Clock) -> None:
     """In flows without order too, where nothing else makes a conversation."""
     for make, flow in ((entry, "chat"), (loose, "alarm")):
         await store.add(make("hot"))
@@ -113,7 +113,7 @@ def wish(key: str, amount: int, limit: int = 10, window: int = 0) -> Reservation
     return Reservation(key, window, amount, limit)
 
 
-async def test_reserve_all_or_none(store: Store) -> None:
+async def test_reserve_all_or_none(store: Inbox) -> None:
     assert await store.reserve([wish("a", 6), wish("b", 6)]) is None
     assert await store.reserve([wish("c", 5), wish("b", 5)]) == "b"
     assert await store.reserve([wish("a", 4), wish("c", 10)]) is None
@@ -124,7 +124,7 @@ async def test_reserve_all_or_none(store: Store) -> None:
     assert await store.reserve([]) is None
 
 
-async def test_settle(store: Store) -> None:
+async def test_settle(store: Inbox) -> None:
     await store.reserve([wish("tokens", 9)])
     await store.settle("tokens", 0, -5)
     assert await store.reserve([wish("tokens", 6)]) is None
@@ -135,7 +135,7 @@ async def test_settle(store: Store) -> None:
     await store.settle("unheard of", 0, 5)
 
 
-async def test_parallel_reservations_never_overrun(store: Store, other: Store) -> None:
+async def test_parallel_reservations_never_overrun(store: Inbox, other: Inbox) -> None:
     wishes = [[wish("client", 1, limit=50), wish("flow", 3, limit=100)] for _ in range(100)]
     stores = [store, other] * 50
     results = await asyncio.gather(*(s.reserve(w) for s, w in zip(stores, wishes, strict=True)))
@@ -146,7 +146,7 @@ async def test_parallel_reservations_never_overrun(store: Store, other: Store) -
     assert await store.reserve([wish("client", 17, limit=50)]) is None
 
 
-async def test_keys_of_any_kind(store: Store) -> None:
+async def test_keys_of_any_kind(store: Inbox) -> None:
     for key in ("a\0", "a\u2400", "x" * 10_000, "x" * 10_001, "\ud83d"):
         assert await store.reserve([wish(key, 10)]) is None
         assert await store.reserve([wish(key, 1)]) == key

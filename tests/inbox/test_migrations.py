@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, Column, Connection, create_engine, inspect, s
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.domain import Entry, State
-from service.inbox import Store, migrations
+from service.inbox import Inbox, migrations
 from service.inbox.sql_tables import metadata, version
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import FLOWS, Clock, answer, claim
@@ -72,7 +72,7 @@ def version_of(connection: Connection) -> str | None:
     return connection.execute(select(version.c.version_num)).scalar()
 
 
-async def all_are_answered(url: str, store: Store, clock: Clock) -> None:
+async def all_are_answered(url: str, store: Inbox, clock: Clock) -> None:
     """Each request of `version1` comes to its end, in its order, with all it had."""
     assert store.backlog == 8
     assert (await store.memory("chat", "u1", limit=5)).turns[0].assistant == "answered"
@@ -115,18 +115,18 @@ async def all_are_answered(url: str, store: Store, clock: Clock) -> None:
 
 async def test_a_database_of_the_first_version_is_answered(version1: str) -> None:
     clock = Clock(NOW + 1)
-    async with Store(version1, now=clock) as store:
+    async with Inbox(version1, now=clock) as store:
         await all_are_answered(version1, store, clock)
 
 
 @pytest.mark.usefixtures("next_version")
 async def test_a_database_is_brought_to_the_next_version(version1: str) -> None:
     clock = Clock(NOW + 1)
-    async with Store(version1, now=clock) as store:
+    async with Inbox(version1, now=clock) as store:
         assert await look(version1, version_of) == "9999"
         assert await look(version1, columns_and_indexes) >= {"spare", "more", "requests_spare"}
         await all_are_answered(version1, store, clock)
-    async with Store(version1, now=clock):  # once
+    async with Inbox(version1, now=clock):  # once
         pass
 
 
@@ -157,7 +157,7 @@ def schema(connection: Connection) -> set[Any]:
 
 
 async def test_an_old_database_comes_to_the_tables_of_a_new_one(version1: str, url: str) -> None:
-    async with Store(version1), Store(url):
+    async with Inbox(version1), Inbox(url):
         assert await look(version1, schema) == await look(url, schema)
 
 
@@ -176,9 +176,9 @@ async def test_a_failed_step_leaves_the_database_as_it_was(
 
     monkeypatch.setitem(migrations.VERSIONS, "9999", (fail,))
     with pytest.raises(Exception, match="no more room"):
-        await Store(version1).open()
+        await Inbox(version1).open()
     monkeypatch.undo()
     assert "half" not in await look(version1, columns_and_indexes)
     clock = Clock(NOW + 1)
-    async with Store(version1, now=clock) as store:
+    async with Inbox(version1, now=clock) as store:
         await all_are_answered(version1, store, clock)

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from service.errors import StoreUnusable
-from service.inbox import Store, migrations, sqlite
+from service.inbox import Inbox, migrations, sqlite
 from service.inbox.sql_tables import version
 from tests.inbox.conftest import Postgres
 from tests.inbox.make import entry
@@ -31,7 +31,7 @@ HERE = Path(__file__).parents[2]
 
 
 async def refusal(url: str) -> str:
-    store = Store(url)
+    store = Inbox(url)
     with pytest.raises(StoreUnusable) as caught:
         await store.open()
     await store.close()
@@ -55,17 +55,17 @@ async def refusal(url: str) -> str:
 )
 def test_urls_that_can_not_be_used(url: str, word: str) -> None:
     with pytest.raises(StoreUnusable, match=word) as caught:
-        Store(url)
+        Inbox(url)
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
 async def test_a_relative_file(scheme: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    async with Store(f"{scheme}:///here.db") as store:
+    async with Inbox(f"{scheme}:///here.db") as store:
         await store.add(entry())
     assert (tmp_path / "here.db").exists()
-    async with Store(f"{scheme}:///here.db") as store:
+    async with Inbox(f"{scheme}:///here.db") as store:
         assert store.backlog == 1
 
 
@@ -75,7 +75,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 async def test_a_new_file_is_for_our_eyes_only(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    async with Store(f"sqlite:///{path}") as store:
+    async with Inbox(f"sqlite:///{path}") as store:
         await store.add(entry())
         assert set(modes(tmp_path).values()) == {0o600}
         assert len(modes(tmp_path)) > 1
@@ -83,7 +83,7 @@ async def test_a_new_file_is_for_our_eyes_only(tmp_path: Path) -> None:
 
 
 async def test_sqlite_is_durable(tmp_path: Path) -> None:
-    async with Store(f"sqlite:///{tmp_path / 'inbox.db'}") as store:
+    async with Inbox(f"sqlite:///{tmp_path / 'inbox.db'}") as store:
 
         def look(link: Any) -> list[Any]:
             names = ("journal_mode", "synchronous", "foreign_keys")
@@ -101,7 +101,7 @@ async def test_the_log_is_checkpointed_beside_the_writer(tmp_path: Path, monkeyp
     monkeypatch.setattr(sqlite, "_PRAGMAS", (*pragmas, "wal_autocheckpoint=0"))
     monkeypatch.setattr(sqlite, "_CHECKPOINT_EVERY", 0.0)
     path = tmp_path / "inbox.db"
-    async with Store(f"sqlite:///{path}") as store:
+    async with Inbox(f"sqlite:///{path}") as store:
         before = path.stat().st_size
         async with asyncio.timeout(20):
             while path.stat().st_size < before + 500_000:
@@ -121,7 +121,7 @@ async def test_files_that_can_not_be_used(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 async def test_a_file_we_may_not_write(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    async with Store(f"sqlite:///{path}"):
+    async with Inbox(f"sqlite:///{path}"):
         pass
     path.chmod(0o400)
     assert "readonly" in await refusal(f"sqlite:///{path}")
@@ -156,7 +156,7 @@ async def test_another_programs_database_is_left_alone(postgres: Postgres) -> No
 
 
 async def set_version(url: str, name: str) -> None:
-    store = Store(url)
+    store = Inbox(url)
     await store.open()
     async with asyncio.timeout(10):
         await store._engine._database.write(
@@ -196,9 +196,9 @@ async def test_postgres_in_another_encoding(postgres: Postgres) -> None:
 
 _OPEN = """
 import asyncio, sys
-from service.inbox import Store
+from service.inbox import Inbox
 async def main():
-    async with Store(sys.argv[1]):
+    async with Inbox(sys.argv[1]):
         pass
 asyncio.run(main())
 """
@@ -229,5 +229,5 @@ async def test_a_failed_migration_leaves_nothing(tmp_path: Path, monkeypatch: An
     monkeypatch.setattr(migrations, "upgrade", fail)
     assert "no more room" in await refusal(url)
     monkeypatch.undo()
-    async with Store(url) as store:
+    async with Inbox(url) as store:
         await store.add(entry())

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.domain import Claimed, Entry, State
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.inbox.make import LEASE, Clock, answer, ended, entry
 
 _games = itertools.count()
@@ -39,7 +39,7 @@ moves = st.one_of(
 class Game:
     """Two processes on one flow. A claim stays in `held` even when its lease is long lost."""
 
-    stores: Sequence[Store]
+    stores: Sequence[Inbox]
     clock: Clock
     flow: str = field(default_factory=lambda: f"flow{next(_games)}")
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -68,13 +68,13 @@ class Game:
         elif self.held:
             await self.write(kind, store, self.held[what % len(self.held)], how)
 
-    async def write(self, kind: str, store: Store, claimed: Claimed, how: Any) -> None:
+    async def write(self, kind: str, store: Inbox, claimed: Claimed, how: Any) -> None:
         if kind == "reply":
             await store.reply(claimed, answer() if how else ended())
         elif kind == "finish":
             await store.finish(claimed, delivered=True)
         elif kind == "again":
-            await store.again(claimed, at=self.clock.now + how)
+            await store.reschedule(claimed, at=self.clock.now + how)
         elif kind == "release":
             await store.release([claimed])
         else:
@@ -122,7 +122,7 @@ class Game:
         raise AssertionError(f"never ended: {await self.states()}")
 
 
-async def test_random_interleavings(store: Store, other: Store, clock: Clock) -> None:
+async def test_random_interleavings(store: Inbox, other: Inbox, clock: Clock) -> None:
     loop = asyncio.get_running_loop()
 
     async def game(chunks: list[list[tuple[Any, ...]]]) -> None:

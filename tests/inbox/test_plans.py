@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import event, text
 
 from service.domain import Answer, Attempt, Claimed, Reservation, State
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.inbox.make import LEASE, Clock, answer, claim, ended, entry, loose, turn
 
 
-async def fill(store: Store, clock: Clock, size: int) -> None:
+async def fill(store: Inbox, clock: Clock, size: int) -> None:
     """A hot conversation, many small ones, a paused flow, delayed, expired, ended ones."""
     counting = store._engine._counting  # the backlog, now and then: not on the way of a request
     assert counting is not None
@@ -45,13 +45,13 @@ async def fill(store: Store, clock: Clock, size: int) -> None:
     while done := await claim(store, 500, ["ends"]):
         await asyncio.gather(*(store.reply(c, ended(State.DONE, **taught)) for c in done))
     while late := await claim(store, 500, ["delayed"]):
-        await asyncio.gather(*(store.again(c, at=clock.now + 10**6) for c in late))
+        await asyncio.gather(*(store.reschedule(c, at=clock.now + 10**6) for c in late))
 
 
 class Life:
     """Everything that is done to requests while they wait, are answered and end."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Inbox, clock: Clock) -> None:
         self.store = store
         self.clock = clock
         self.held: list[Claimed] = []
@@ -79,10 +79,10 @@ class Life:
         assert not await self.store.heartbeat(self.held, self.clock.now + LEASE)
 
     async def step(self) -> None:
-        await self.store.step(self.held[0], [{"a": 1}])
+        await self.store.checkpoint(self.held[0], [{"a": 1}])
 
     async def again(self) -> None:
-        assert await self.store.again(
+        assert await self.store.reschedule(
             self.held.pop(), at=self.clock.now + 5, attempts=[Attempt(1, 1, "m", "x")]
         )
 
@@ -140,7 +140,7 @@ class Life:
         return [getattr(self, name) for name in names.split()]
 
 
-async def count_steps(store: Store, clock: Clock) -> dict[str, int]:
+async def count_steps(store: Inbox, clock: Clock) -> dict[str, int]:
     """SQLite: hundreds of virtual machine steps that each part of a life takes."""
     counted = itertools.count()
 
@@ -164,8 +164,8 @@ async def count_steps(store: Store, clock: Clock) -> dict[str, int]:
 async def test_sqlite_does_the_same_work_however_many_wait(tmp_path: Any) -> None:
     clocks = (Clock(), Clock())
     async with (
-        Store(f"sqlite:///{tmp_path / 'few.db'}", now=clocks[0]) as few,
-        Store(f"sqlite:///{tmp_path / 'many.db'}", now=clocks[1]) as many,
+        Inbox(f"sqlite:///{tmp_path / 'few.db'}", now=clocks[0]) as few,
+        Inbox(f"sqlite:///{tmp_path / 'many.db'}", now=clocks[1]) as many,
     ):
         await fill(few, clocks[0], 100)
         await fill(many, clocks[1], 2000)
@@ -181,7 +181,7 @@ def rows_met(plan: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("kind", ["postgresql"])
-async def test_postgres_meets_few_rows_however_many_wait(store: Store, clock: Clock) -> None:
+async def test_postgres_meets_few_rows_however_many_wait(store: Inbox, clock: Clock) -> None:
     await fill(store, clock, 1500)
     await store._engine._database.write(lambda link: link.execute(text("ANALYZE")))
     found: dict[str, float] = {}

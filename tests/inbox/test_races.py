@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from service.domain import Claimed
-from service.inbox import Store, entries, leases
+from service.inbox import Inbox, entries, leases
 from service.inbox.sql import Tx
 from tests.inbox.make import LEASE, Clock, answer, claim, claim_one, ended, entry, ids
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.parametrize("kind", ["postgresql"])
 
 
 @asynccontextmanager
-async def halfway(store: Store, clock: Clock, work: Callable[[Tx], Any]) -> AsyncIterator[None]:
+async def halfway(store: Inbox, clock: Clock, work: Callable[[Tx], Any]) -> AsyncIterator[None]:
     """Another replica has done this, and will commit when the block ends."""
     engine = store._engine._database._engine
     async with engine.begin() as connection:
@@ -27,7 +27,7 @@ async def halfway(store: Store, clock: Clock, work: Callable[[Tx], Any]) -> Asyn
         yield
 
 
-async def blocked(store: Store) -> None:
+async def blocked(store: Inbox) -> None:
     """Until somebody waits for what another holds."""
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity"
@@ -37,17 +37,17 @@ async def blocked(store: Store) -> None:
         await asyncio.sleep(0.005)
 
 
-Write = Callable[[Store, Claimed, Clock], Awaitable[Any]]
+Write = Callable[[Inbox, Claimed, Clock], Awaitable[Any]]
 FREES: dict[str, Write] = {
     "reply": lambda store, claimed, clock: store.reply(claimed, ended()),
-    "again": lambda store, claimed, clock: store.again(claimed, at=clock.now),
+    "again": lambda store, claimed, clock: store.reschedule(claimed, at=clock.now),
     "release": lambda store, claimed, clock: store.release([claimed]),
 }
 
 
 @pytest.mark.parametrize("frees", FREES.values(), ids=list(FREES))
 async def test_what_is_added_while_a_conversation_is_freed_is_seen(
-    store: Store, clock: Clock, frees: Write
+    store: Inbox, clock: Clock, frees: Write
 ) -> None:
     older, active = entry(), entry()
     await store.add(active)
@@ -59,7 +59,7 @@ async def test_what_is_added_while_a_conversation_is_freed_is_seen(
     assert (await claim_one(store)).id == older.id
 
 
-async def test_what_is_added_while_a_request_ends_is_seen(store: Store, clock: Clock) -> None:
+async def test_what_is_added_while_a_request_ends_is_seen(store: Inbox, clock: Clock) -> None:
     active, following = entry(), entry()
     await store.add(active)
     claimed = await claim_one(store)
@@ -71,7 +71,7 @@ async def test_what_is_added_while_a_request_ends_is_seen(store: Store, clock: C
     assert (await claim_one(store)).id == following.id
 
 
-async def test_what_is_added_after_a_request_has_ended_is_seen(store: Store, clock: Clock) -> None:
+async def test_what_is_added_after_a_request_has_ended_is_seen(store: Inbox, clock: Clock) -> None:
     active, following = entry(), entry()
     await store.add(active)
     claimed = await claim_one(store)
@@ -90,7 +90,7 @@ async def test_what_is_added_after_a_request_has_ended_is_seen(store: Store, clo
 
 
 async def test_nobody_waits_for_a_conversation_that_another_holds(
-    store: Store, clock: Clock
+    store: Inbox, clock: Clock
 ) -> None:
     """Neither claims nor the reaper: they take what is free."""
     held, free = entry("held"), entry("free")
@@ -104,7 +104,7 @@ async def test_nobody_waits_for_a_conversation_that_another_holds(
     assert ids(await claim(store)) == [held.id]
 
 
-async def test_the_same_message_at_the_same_time(store: Store, clock: Clock) -> None:
+async def test_the_same_message_at_the_same_time(store: Inbox, clock: Clock) -> None:
     first = entry()
     copy = entry(dedupe=first.dedupe)
     async with halfway(store, clock, lambda tx: entries.add(tx, [first])):

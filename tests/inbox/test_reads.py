@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from service.domain import Reservation, State
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.inbox.make import (
     DAY,
     Clock,
@@ -21,7 +21,7 @@ from tests.inbox.make import (
 )
 
 
-async def one_of_each(store: Store) -> dict[str, str]:
+async def one_of_each(store: Inbox) -> dict[str, str]:
     """A request in each state, by its name."""
     made = {state: entry(f"u-{state}") for state in State}
     for one in made.values():
@@ -39,14 +39,14 @@ async def one_of_each(store: Store) -> dict[str, str]:
     return {state: one.id for state, one in made.items()}
 
 
-async def test_list_by_state(store: Store) -> None:
+async def test_list_by_state(store: Inbox) -> None:
     made = await one_of_each(store)
     for state in State:
         assert ids(await store.requests(state=state)) == [made[state]]
     assert ids(await store.requests()) == list(reversed(made.values()))
 
 
-async def test_list_by_flow_conversation_and_page(store: Store) -> None:
+async def test_list_by_flow_conversation_and_page(store: Inbox) -> None:
     entries = [entry(f"u{n % 2}") for n in range(6)] + [loose(conversation="u0")]
     for one in entries:
         await store.add(one)
@@ -60,7 +60,7 @@ async def test_list_by_flow_conversation_and_page(store: Store) -> None:
     assert await store.requests(before=0) == []
 
 
-async def test_a_list_shows_the_start_of_a_payload(store: Store) -> None:
+async def test_a_list_shows_the_start_of_a_payload(store: Inbox) -> None:
     await store.add(entry(message={"payload": b"x" * 100_000}))
     [row] = await store.requests()
     assert len(row.message.payload) < 1000
@@ -70,11 +70,11 @@ async def test_a_list_shows_the_start_of_a_payload(store: Store) -> None:
     assert len(full.message.payload) == 100_000
 
 
-async def test_request_of_nobody(store: Store) -> None:
+async def test_request_of_nobody(store: Inbox) -> None:
     assert await store.request("nobody\0") is None
 
 
-async def test_stats(store: Store, clock: Clock) -> None:
+async def test_stats(store: Inbox, clock: Clock) -> None:
     assert (await store.stats()).open == 0
     await one_of_each(store)
     await store.add(loose(accepted_at=5))
@@ -90,7 +90,7 @@ async def test_stats(store: Store, clock: Clock) -> None:
     assert stats.oldest_at == entry().accepted_at
 
 
-async def test_purge_takes_what_ended_long_ago(store: Store, clock: Clock) -> None:
+async def test_purge_takes_what_ended_long_ago(store: Inbox, clock: Clock) -> None:
     made = await one_of_each(store)
     clock.pass_(1000)
     await store.add(entry("young"))
@@ -103,7 +103,7 @@ async def test_purge_takes_what_ended_long_ago(store: Store, clock: Clock) -> No
     assert await store.request(made[State.FAILED]) is None
 
 
-async def test_purge_takes_old_memory_but_not_what_is_in_use(store: Store, clock: Clock) -> None:
+async def test_purge_takes_old_memory_but_not_what_is_in_use(store: Inbox, clock: Clock) -> None:
     for user, at in (("old", 5), ("new", clock.now)):
         await store.add(entry(user))
         await store.reply(
@@ -115,7 +115,7 @@ async def test_purge_takes_old_memory_but_not_what_is_in_use(store: Store, clock
     assert len((await store.memory("chat", "new", limit=9)).turns) == 1
 
 
-async def test_a_purged_conversation_goes_on(store: Store, clock: Clock) -> None:
+async def test_a_purged_conversation_goes_on(store: Inbox, clock: Clock) -> None:
     """Rows of idle conversations go; of those with something open, never."""
     await store.add(entry("idle"))
     await play(store, await claim_one(store))
@@ -131,7 +131,7 @@ async def test_a_purged_conversation_goes_on(store: Store, clock: Clock) -> None
     assert (await claim_one(store)).id == busy[1].id
 
 
-async def test_purge_takes_old_counters(store: Store, clock: Clock) -> None:
+async def test_purge_takes_old_counters(store: Inbox, clock: Clock) -> None:
     old, new = clock.now - 3 * DAY, clock.now - DAY
     for window in (old, new):
         await store.reserve([Reservation("k", window, 10, 10)])
@@ -140,7 +140,7 @@ async def test_purge_takes_old_counters(store: Store, clock: Clock) -> None:
     assert await store.reserve([Reservation("k", new, 1, 10)]) == "k"
 
 
-async def test_purge_beside_adds(store: Store, other: Store, clock: Clock) -> None:
+async def test_purge_beside_adds(store: Inbox, other: Inbox, clock: Clock) -> None:
     for _ in range(5):
         entries = [entry(f"u{n}") for n in range(20)]
         await asyncio.gather(*map(store.add, entries), other.purge(clock.now + DAY))
@@ -151,7 +151,7 @@ async def test_purge_beside_adds(store: Store, other: Store, clock: Clock) -> No
         )
 
 
-async def test_a_purged_lease_does_not_come_back(store: Store, clock: Clock) -> None:
+async def test_a_purged_lease_does_not_come_back(store: Inbox, clock: Clock) -> None:
     """(seq, fence) is never given twice, not even after its row is gone."""
     await store.add(entry())
     claimed = await claim_one(store)
@@ -159,4 +159,4 @@ async def test_a_purged_lease_does_not_come_back(store: Store, clock: Clock) -> 
     assert await store.purge(clock.now + 1) == 1
     await store.add(entry())
     assert (await claim_one(store)).seq > claimed.seq
-    assert not await store.step(claimed, [])
+    assert not await store.checkpoint(claimed, [])

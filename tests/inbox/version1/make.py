@@ -15,7 +15,7 @@ from typing import Any
 
 from service.domain import Answer, Attempt, Message, Publish, Reservation, State, Turn, Usage
 from service.domain import Entry as New
-from service.inbox import Store
+from service.inbox import Inbox
 from tests.databases import postgresql
 
 NOW = 1_790_000_000_000
@@ -61,7 +61,7 @@ def said(text: str, **fields: Any) -> Answer:
     return Answer(**values)
 
 
-async def fill(store: Store) -> None:
+async def fill(store: Inbox) -> None:
     """One request for each thing that can be half done."""
 
     async def take(one: New) -> Any:
@@ -82,10 +82,10 @@ async def fill(store: Store) -> None:
     answered = await take(new("answered", "u5"))
     await store.reply(answered, said(ODD))
     odd = await take(new("odd", ODD, message={"payload": b"\0\xff"}))
-    await store.again(odd, at=NOW + 1000, attempts=[Attempt(NOW, 5, "gpt", "busy", ODD)])
+    await store.reschedule(odd, at=NOW + 1000, attempts=[Attempt(NOW, 5, "gpt", "busy", ODD)])
     await take(new("answering", "u6"))
     stepped = await take(new("stepped", "u7"))
-    await store.step(stepped, [{"calls": [{"id": "1", "result": ODD}]}])
+    await store.checkpoint(stepped, [{"calls": [{"id": "1", "result": ODD}]}])
     await store.add(new("next", "u6"))  # EMQX received it before that
     await store.add(new("queued", "u8"))
     await store.add(new("unordered", "u9", flow="alarm", ordered=False))
@@ -95,7 +95,7 @@ async def fill(store: Store) -> None:
 
 
 async def _make(url: str) -> None:
-    async with Store(url, now=lambda: NOW) as store:
+    async with Inbox(url, now=lambda: NOW) as store:
         await fill(store)
 
 
