@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve test lint types layers unit gateways chaos bench clean
+.PHONY: help demo once serve test lint types layers unit gateways fuzz chaos bench clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ unit: $(VENV)/.test ## All tests, four at a time: most of them wait for somethin
 	$(BIN)/pytest -q -n 4
 
 gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
+
+fuzz: $(VENV)/.test ## What the tests try at random, fifty times as much of it (FUZZ_SCALE=…)
+	FUZZ_SCALE=$${FUZZ_SCALE:-50} $(BIN)/pytest -q -n 2 tests/fuzz
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long

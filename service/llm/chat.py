@@ -198,7 +198,7 @@ class ChatAnswer(IncomingAnswer):
         gathered = self._gathered
         gathered.restarted = False
         raise_error(event, self._question.model)
-        gathered.model = event.get("model") or gathered.model
+        gathered.model = only_text(event.get("model")) or gathered.model
         if event.get("usage"):
             gathered.usage = usage_of(event)
         choices = event.get("choices")
@@ -207,7 +207,7 @@ class ChatAnswer(IncomingAnswer):
         self._begun = True
         choice = choices[0]
         raise_error(choice, self._question.model)
-        gathered.finish = choice.get("finish_reason") or gathered.finish
+        gathered.finish = only_text(choice.get("finish_reason")) or gathered.finish
         if choice.get("message"):  # all of it
             gathered.finish = gathered.finish or "stop"
         delta = choice.get("delta") or choice.get("message")
@@ -217,7 +217,7 @@ class ChatAnswer(IncomingAnswer):
             gathered.calls.add(call)
         if delta.get("function_call"):
             gathered.calls.add(delta["function_call"])
-        gathered.refusal += delta.get("refusal") or ""
+        gathered.refusal += only_text(delta.get("refusal"))
         self._reasoning(delta)
         return gathered.say(delta.get("content"))
 
@@ -247,6 +247,11 @@ class ChatAnswer(IncomingAnswer):
                 "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
         return self._gathered.completion()
+
+
+def only_text(value: Any) -> str:
+    """Where only text has a meaning, all else is as if it were not there."""
+    return value if isinstance(value, str) else ""
 
 
 def raise_error(part: Mapping[str, Any], model: ModelRef) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
 from service.llm.answers import Completion
-from service.llm.chat import IncomingAnswer, Question, bind_to_schema, raise_error, typed
+from service.llm.chat import IncomingAnswer, Question, bind_to_schema, only_text, raise_error, typed
 from service.llm.providers import Dialect
 from service.llm.tool_calls import sendable_arguments
 from service.llm.usage import usage_of
@@ -153,10 +153,10 @@ class ResponsesAnswer(IncomingAnswer):
     def _whole(self, response: Mapping[str, Any]) -> str:
         gathered = self._gathered
         raise_error(response, self._question.model)
-        status = response.get("status") or "completed"
+        status = only_text(response.get("status")) or "completed"
         reason = str((response.get("incomplete_details") or {}).get("reason"))
         gathered.finish = "stop" if status == "completed" else _FINISH.get(reason, status)
-        gathered.model = response.get("model") or gathered.model
+        gathered.model = only_text(response.get("model")) or gathered.model
         gathered.usage = usage_of(response)
         text, items = "", []
         for item in response["output"]:

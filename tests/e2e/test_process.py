@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -21,75 +20,8 @@ from service.demo.play import Client
 from service.demo.standin.broker import StandIn
 from service.emqx.render import render_filled
 from tests.fakes.model import FakeModel, hang
-from tests.rig import OPERATOR, ROOT, WEBHOOK, command, environment, eventually, load_flows, message
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Process:
-    """`emqx-gpt serve` as a child process that tests may kill."""
-
-    def __init__(self, folder: Path, broker: StandIn, model: FakeModel, **env: str) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / f"service-{self.port}.log"
-        self._folder = folder
-        self._env = environment(
-            OPENAI_API_KEY="sk-test",
-            OPENAI_BASE_URL=model.base_url,
-            EMQX_URL=broker.rest_url,
-            EMQX_API_KEY="key",
-            EMQX_API_SECRET="secret",
-            WEBHOOK_TOKEN=WEBHOOK,
-            OPERATOR_TOKEN=OPERATOR,
-            PORT=str(self.port),
-            FLOWS=str(ROOT / "flows.toml"),
-            **env,
-        )
-
-    async def start(self, *options: str) -> None:
-        self.launch(*options)
-        await eventually(self._up, 60)
-
-    def launch(self, *options: str) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command("serve", *options), cwd=self._folder, env=self._env, stderr=log, stdout=log
-            )
-
-    async def _up(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()
-        with contextlib.suppress(httpx.HTTPError):
-            async with httpx.AsyncClient() as http:
-                return (await http.get(f"{self.url}/healthz")).status_code == 200
-        return False
-
-    async def end(self, number: int) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return await asyncio.to_thread(self.process.wait, 60)
-
-
-@contextlib.asynccontextmanager
-async def house(
-    folder: Path, **env: str
-) -> AsyncIterator[tuple[Process, StandIn, FakeModel, Client]]:
-    async with StandIn() as broker, FakeModel() as model:
-        process = Process(folder, broker, model, **env)
-        client = Client("127.0.0.1", broker.mqtt_port)
-        try:
-            await process.start()
-            await broker.load(render_filled(load_flows(None), process.url, WEBHOOK))
-            await client.connect()
-            await client.subscribe(["chatgpt/response/#"])
-            yield process, broker, model, client
-        finally:
-            await client.close()
-            await process.end(signal.SIGKILL)
+from tests.process import Process, free_port, house
+from tests.rig import ROOT, WEBHOOK, command, environment, eventually, load_flows, message
 
 
 async def test_kill_9_between_202_and_reply_loses_nothing(tmp_path):

@@ -15,8 +15,9 @@ import pytest
 from service.bootstrap import Service
 from service.server import bind, make_server
 from service.web.app import create_app
-from tests.e2e.test_process import house, shutting_down
+from tests.e2e.test_process import shutting_down
 from tests.fakes.model import hang
+from tests.process import house
 from tests.rig import OPERATOR_AUTH, WEBHOOK, eventually, load_flows, make_settings
 
 
