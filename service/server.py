@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from service.errors import ConfigError, Fault
+from service.web.connections import Connections
 from service.web.pipelined import Pipelined
 
 KEEP_ALIVE = 120  # seconds, for connections other than EMQX's
@@ -69,11 +70,16 @@ class Server(uvicorn.Server):
 
 def make_server(app: Any, sock: socket.socket | None = None) -> Server:
     """A server for `app`."""
+    connections = Connections()
+    connections.open_files()
     config = uvicorn.Config(
         app,
         # uvicorn only ever calls it, and a class could not carry the webhook
         http=functools.partial(  # type: ignore[arg-type]
-            Pipelined, webhook=app.state.webhook, max_body=app.state.max_body
+            Pipelined,
+            webhook=app.state.webhook,
+            connections=connections,
+            max_body=app.state.max_body,
         ),
         proxy_headers=False,
         lifespan="on",

@@ -68,6 +68,8 @@ def create_app(parts: Parts) -> Starlette:
         async def endpoint(request: Request) -> Response:
             given = request.headers.get("authorization")
             operator.check(given.encode("latin-1") if given else None)
+            if trust := request.scope.get("trust"):
+                trust()
             return await handler(request)
 
         return endpoint

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, but webhooks of one connection do not wait for each other.
+"""Webhooks of one connection do not wait for each other, and EMQX's connections are not broken.
 
 EMQX loses a message when a connection breaks just as it sends on it, so a connection on which
 webhooks came is never closed for being idle, and closed at the end of the process in the way that
@@ -16,11 +16,11 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any, Protocol
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.web.bounded import Bounded, written
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -48,7 +48,7 @@ class _Busy:
     message_event = asyncio.Event()
 
 
-class Pipelined(HttpToolsProtocol):
+class Pipelined(Bounded):
     """One connection."""
 
     def __init__(
@@ -59,16 +59,13 @@ class Pipelined(HttpToolsProtocol):
         self._max_body = max_body
         self._path = path
         self._of_emqx = False  # an authorized webhook came this way
-        self._read_at = 0.0  # time of the loop
-        self._shut_by: float | None = None  # likewise: closed then, quiet or not
-        self._half_closed = False
+        self._shut_by: float | None = None  # time of the loop: closed then, quiet or not
         self._body: bytearray | None = None  # of the webhook that is being read
         self._answers: deque[tuple[asyncio.Task[Response], int]] = deque()
         self._held = 0  # bytes of the bodies in hand
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._read_at = self.loop.time()
         # What is never closed for being idle must end by itself when the other side is gone.
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -76,43 +73,40 @@ class Pipelined(HttpToolsProtocol):
             for name, value in KEEPALIVE:
                 sock.setsockopt(socket.IPPROTO_TCP, name, value)
 
-    def data_received(self, data: bytes) -> None:
-        self._read_at = self.loop.time()
-        if not self._half_closed:
-            super().data_received(data)
+    # One webhook
 
-    def on_headers_complete(self) -> None:
-        if self._is_plain_webhook() and self._webhook.authorized(self.headers):
-            self._of_emqx = True
+    def _begin(self, length: int) -> None:
+        if self._is_plain_webhook(length) and self._webhook.authorized(self.headers):
+            if not self._of_emqx:
+                self._of_emqx = True
+                self._among.trust(self)
             self._body = bytearray()
             return
         if self._answers:
             self.cycle = _Busy()  # type: ignore[assignment]
-        super().on_headers_complete()
+        super()._begin(length)
 
-    def _is_plain_webhook(self) -> bool:
+    def _is_plain_webhook(self, length: int) -> bool:
         if self.url != self._path or self.parser.get_method() != b"POST":
             return False
         if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
             return False
         if self.expect_100_continue or not self.parser.should_keep_alive():
             return False
-        for name, value in self.headers:
-            if name == b"content-length":
-                return len(value) < 12 and int(value) <= self._max_body
-        return False
+        return 0 < length <= self._max_body
 
     def on_body(self, body: bytes) -> None:
         if self._body is None:
             super().on_body(body)
         else:
+            self._around -= len(body)
             self._body += body
 
     def on_message_complete(self) -> None:
         if self._body is None:
             super().on_message_complete()
             return
-        body, self._body = bytes(self._body), None
+        body, self._body, self._body_since = bytes(self._body), None, None
         answer = self.loop.create_task(self._webhook.take(self.headers, body))
         self._answers.append((answer, len(body)))
         self._held += len(body)
@@ -128,25 +122,44 @@ class Pipelined(HttpToolsProtocol):
         ready = []
         while answers and answers[0][0].done():
             done, size = answers.popleft()
-            ready.append(_written(done.result()))
+            ready.append(written(done.result()))
             self._held -= size
         if self.transport.is_closing():
             return
         self.transport.write(b"".join(ready))
-        if len(answers) < IN_HAND // 2 and self._held < HELD // 2:
-            self.flow.resume_reading()
+        self._read_on()
         if answers:
             return
-        if self._shut_by is not None:
-            self._half_close_when_quiet()
-        elif self.pipeline:
+        if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        elif self._last_word is not None:
+            self._say_last_word()
+        elif self._shut_by is not None:
+            self._half_close_when_quiet()
         else:
             self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+    def _read_on(self) -> None:
+        if len(self._answers) < IN_HAND // 2 and self._held < HELD // 2:
+            super()._read_on()
+
+    def idle(self) -> bool:
+        return not self._answers and super().idle()
+
+    def _refuse_slow(self, part: str, status: int) -> None:
+        """EMQX keeps its message on a 503."""
+        super()._refuse_slow(part, status if self._body is None else 503)
+
+    def _give_up_body(self) -> None:
+        if self._body is None:
+            super()._give_up_body()
+        self._body = self._body_since = None
+
+    # The end
 
     def timeout_keep_alive_handler(self) -> None:
         if not self._of_emqx:
@@ -168,14 +181,4 @@ class Pipelined(HttpToolsProtocol):
         if now < min(self._read_at + QUIET, self._shut_by or 0.0):
             self.loop.call_later(QUIET / 4, self._half_close_when_quiet)
             return
-        self._half_closed = True
-        self._unset_keepalive_if_required()
-        self.flow.resume_reading()
-        self.transport.write_eof()
-
-
-def _written(answer: Response) -> bytes:
-    status = answer.status_code
-    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
-    lines += [name + b": " + value for name, value in answer.raw_headers]
-    return b"\r\n".join([*lines, b"", bytes(answer.body)])
+        self._close_half()

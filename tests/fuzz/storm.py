@@ -57,14 +57,18 @@ class Storm:
 
     def request(self, token: str) -> bytes:
         """A whole request, mostly authorized, on a connection that is kept."""
-        body = self.body()
         if self._random.random() < 0.05:
             token = self._random.choice(("", "wrong", token[:-1], token + " ", "\x80"))
-        lines = [
-            "POST /webhook HTTP/1.1",
-            "Host: 127.0.0.1",
-            f"Authorization: Bearer {token}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-        ]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+        return post(token, self.body())
+
+
+def post(token: str, body: bytes) -> bytes:
+    """A whole POST /webhook."""
+    lines = [
+        "POST /webhook HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: Bearer {token}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

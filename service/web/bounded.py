@@ -1,0 +1,277 @@
+"""uvicorn's HTTP protocol with bounds: sizes, times and one way to read a request.
+
+What breaks them is answered in its turn, like any other request; nothing behind it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import ApiError
+from service.web.connections import Connections
+from service.web.http import error_response
+
+PIECE = 16 << 10  # bytes that are read of a stranger before its bounds are looked at
+GARBAGE = "this is not HTTP/1.1"
+
+
+class Refused(ApiError):
+    """What came is answered with this, and nothing after it is read."""
+
+    def __init__(self, message: str, *, code: str = "bad_request", status: int = 400) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+
+
+class Bounded(HttpToolsProtocol):
+    """One connection. Times are those of the event loop."""
+
+    def __init__(self, *args: Any, connections: Connections, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.address = ""
+        self.trusted = False
+        self._among = connections
+        self._bounds = connections.bounds
+        self._read_at = 0.0
+        self._half_closed = False
+        self._closed_by: float | None = None
+        self._last_word: bytes | None = None  # written once all before it is answered
+        self._unread: tuple[int, float] | None = None  # bytes that nobody takes, and since when
+        self._head = 0  # bytes of the head that is being read
+        self._head_since: float | None = None
+        self._around = 0  # bytes that came with the body and are none of it
+        self._body_since: float | None = None
+        self._running: Any = None  # the last of uvicorn's cycles that was begun
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._read_at = self.loop.time()
+        self.address = self.client[0] if self.client else ""
+        if not self._among.add(self):
+            self.drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._among.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._read_at = self.loop.time()
+        if self._half_closed or self._last_word is not None:
+            return
+        self._unset_keepalive_if_required()
+        if self.trusted:
+            self._feed(data)
+            return
+        for at in range(0, len(data), PIECE):  # so that a head is never much over its bound
+            if self._last_word is None:
+                self._feed(data[at : at + PIECE])
+
+    def _feed(self, data: bytes) -> None:
+        if self._head_since is not None:
+            self._head += len(data)
+        elif self._body_since is not None:
+            self._around += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # it is answered as what it is without: a request
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, Refused) else Refused(GARBAGE))
+        else:
+            if self._head > self._bounds.head:
+                self._refuse(_too_large("bytes of request line and headers", self._bounds.head))
+            elif self._body_since is not None and self._around > self._bounds.around:
+                self._refuse(Refused("more bytes around the body than in it"))
+
+    def pause_writing(self) -> None:
+        """Who does not take answers gets no more of them."""
+        super().pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not self.flow.write_paused and not self.pipeline:
+            self.flow.resume_reading()
+
+    # One request
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head, self._head_since = 0, self._read_at
+        bounds = self._bounds
+        most = bounds.pipelined if self.trusted else bounds.pipelined_of_stranger
+        if len(self.pipeline) >= most:
+            why = "too many requests at once on one connection"
+            raise Refused(why, code="pipelined", status=429)
+
+    def on_url(self, url: bytes) -> None:
+        most = self._bounds.url
+        if len(self.url) + len(url) > most:
+            why = f"the URL has more than {most} bytes"
+            raise Refused(why, code="url_too_long", status=414)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._body_since is not None:
+            raise Refused("no trailers are taken")
+        super().on_header(name, value)
+        if len(self.headers) > self._bounds.headers:
+            raise _too_large("headers", self._bounds.headers)
+
+    def on_headers_complete(self) -> None:
+        length = self._length_of_body()
+        self._head, self._head_since = 0, None
+        self._body_since = self._read_at if length else None
+        self._around = 0
+        self._begin(length)
+
+    def _begin(self, length: int) -> None:
+        """A request begins; its body has so many bytes (-1: it comes in chunks)."""
+        trust = functools.partial(self._among.trust, self)
+        self.scope["trust"] = trust  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+
+    def _length_of_body(self) -> int:
+        """Bytes; -1: it comes in chunks. Said once, like the host: or else two readers may see
+        two requests."""
+        length, said, hosts = 0, 0, 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                if not value.isdigit() or len(value) > 18:
+                    raise Refused("Content-Length is no number")
+                length, said = int(value), said + 1
+            elif name == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    raise Refused("Transfer-Encoding is not chunked")
+                length, said = -1, said + 1
+        if said > 1:
+            raise Refused("send one Content-Length, or chunked")
+        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+            raise Refused("send one Host header")
+        return length
+
+    def on_body(self, body: bytes) -> None:
+        self._around -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._body_since = None
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        cut = self._body_since is not None and not self.pipeline and not self.trusted
+        super().on_response_complete()
+        if self.transport.is_closing() or not self.idle():
+            return
+        if cut and self._last_word is None:
+            # Answered before its body had come: nobody wants the rest of it.
+            self._running.body.clear()
+            self._last_word = b""
+        if self._last_word is not None:
+            self._say_last_word()
+
+    def idle(self) -> bool:
+        """Whether nothing of it is being answered."""
+        answered = self._running is None or self._running.response_complete
+        return answered and not self.pipeline
+
+    # The end
+
+    def _refuse(self, refused: Refused) -> None:
+        self._among.refuse(str(refused), self.address)
+        answer = error_response(refused)
+        answer.headers["connection"] = "close"
+        self._last_word = written(answer)
+        if self._body_since is not None:
+            self._give_up_body()
+        if self.idle():
+            self._say_last_word()
+
+    def _give_up_body(self) -> None:
+        """The request whose body is being read gets no other answer than the last word."""
+        cycle = self.cycle
+        self._body_since = None
+        if cycle.response_started:
+            self.drop()
+            return
+        if self.pipeline:
+            self.pipeline.popleft()  # it never began
+        cycle.disconnected = cycle.response_complete = True
+        cycle.message_event.set()
+
+    def _say_last_word(self) -> None:
+        """And close our half. Closed whole at once, the kernel would throw the word away with
+        what the other side still sends."""
+        if self._half_closed or self.transport.is_closing():
+            return
+        self._closed_by = self.loop.time() + self._bounds.close_time
+        self.transport.write(self._last_word or b"")
+        self._close_half()
+
+    def _close_half(self) -> None:
+        self._half_closed = True
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def check(self, now: float) -> None:
+        """Close it if something takes too long."""
+        bounds = self._bounds
+        if self._head_since is not None and now - self._head_since > bounds.head_time:
+            self._head_since = None
+            self._refuse_slow("head", 408)
+        elif self._body_since is not None and now - self._body_since > bounds.body_time:
+            self._refuse_slow("body", 408)
+        elif self._closed_by is not None and now > self._closed_by:
+            self.drop()
+        self._check_unread(now)
+
+    def _refuse_slow(self, part: str, status: int) -> None:
+        why = f"the request's {part} did not come whole"
+        self._refuse(Refused(why, code="too_slow", status=status))
+
+    def _check_unread(self, now: float) -> None:
+        size = self.transport.get_write_buffer_size()
+        if not size:
+            self._unread = None
+        elif self._unread is None or size < self._unread[0]:
+            self._unread = (size, now)
+        elif now - self._unread[1] > self._bounds.unread_time:
+            self._among.refuse("answers that nobody reads", self.address)
+            self.drop()
+
+    def drop(self) -> None:
+        """Close it, now."""
+        self._half_closed = True
+        self.transport.abort()
+
+
+def _too_large(what: str, most: int) -> Refused:
+    return Refused(f"more {what} than {most}", code="headers_too_large", status=431)
+
+
+def written(answer: Response) -> bytes:
+    """A whole answer as it goes over the wire."""
+    status = answer.status_code
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+    lines += [name + b": " + value for name, value in answer.raw_headers]
+    return b"\r\n".join([*lines, b"", bytes(answer.body)])

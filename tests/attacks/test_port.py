@@ -1,0 +1,123 @@
+"""Strangers on the port: bounded in memory, lines and time, while others are served."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.neighbour import attacker, percentile, waits
+from tests.attacks.port import ATTACKS
+from tests.process import house
+from tests.rig import WEBHOOK
+
+SECONDS = 2.0
+GROWTH = 60 << 20  # bytes; each of these once cost hundreds of MB
+PATIENCE = 0.25  # seconds, p99 of the neighbour on two busy cores; docs/security.md has figures
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_strangers_cost_little_and_stop_nobody(
+    tmp_path: Path, name: str, record_property: pytest.RecordProperty
+) -> None:
+    async with house(tmp_path) as (process, _, _, _):
+        await waits(process.port, 1.0)
+        before = process.memory()
+        attack = attacker("port", name, process.port, SECONDS + 0.5)
+        await asyncio.sleep(0.3)  # until it is at work
+        waited = await waits(process.port, SECONDS)
+        grown = process.memory() - before
+        _, said = await asyncio.to_thread(attack.communicate, timeout=60)
+        assert attack.returncode == 0, said.decode()
+        p99 = percentile(waited, 0.99)
+        record_property("p99 in ms", round(p99 * 1000, 1))
+        print(f"ATTACK {name}: p50 {percentile(waited, 0.5) * 1000:.1f} ms, "
+              f"p99 {p99 * 1000:.1f} ms, {grown / 1e6:.0f} MB")  # fmt: skip
+        assert grown < GROWTH
+        assert p99 < PATIENCE
+        log = process.log.read_text()
+        assert "Traceback" not in log
+        assert len([line for line in log.splitlines() if "nobody/asked" not in line]) < 20
+
+
+async def answers(port: int, raw: bytes) -> bytes:
+    """All that is said until the service closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    async with asyncio.timeout(20):
+        said = await reader.read()
+    writer.close()
+    return said
+
+
+HEAD = f"POST /webhook HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WEBHOOK}\r\n".encode()
+BODY = b'{"id": "1", "topic": "a"}'
+
+
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n"
+AMBIGUOUS = {
+    "two lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n12345",
+    "length and chunks": CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n",
+    "chunks and length": HEAD + b"Content-Length: 5\r\n" + CHUNKED[len(HEAD) :] + b"\r\n0\r\n\r\n",
+    "gzip": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": CHUNKED + CHUNKED[len(HEAD) :] + b"\r\n0\r\n\r\n",
+    "space before the colon": HEAD + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    "a trailer": CHUNKED + b"\r\n0\r\nx: y\r\n\r\n",
+    "a long chunk": CHUNKED + b"\r\nfffffffffffffffff\r\n",
+    "a signed length": HEAD + b"Content-Length: +5\r\n\r\n12345",
+    "a list of lengths": HEAD + b"Content-Length: 5,5\r\n\r\n12345",
+    "a long length": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n",
+    "bare LF": HEAD + b"Content-Length: 5\nx: y\r\n\r\n12345",
+    "bare CR": HEAD + b"x: a\rb\r\nContent-Length: 0\r\n\r\n",
+    "a folded length": HEAD + b"Content-Length: \r\n 5\r\n\r\n12345",
+    "NUL in a name": HEAD + b"x\0y: a\r\nContent-Length: 0\r\n\r\n",
+    "two hosts": HEAD + b"Host: y\r\nContent-Length: 0\r\n\r\n",
+    "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "no such version": b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+async def test_what_two_readers_could_read_in_two_ways_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    follow = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with house(tmp_path) as (process, _, _, _):
+        said = await answers(process.port, AMBIGUOUS[name] + follow)
+        assert said.startswith(b"HTTP/1.1 400 ")
+        assert b'{"error":{"code":"bad_request"' in said
+        assert said.count(b"HTTP/1.1 ") == 1  # what follows is not read
+
+
+async def test_a_refusal_waits_for_the_answers_before_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as (process, _, _, _):
+        post = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+        ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        said = await answers(process.port, post + ask + post + ask + b"NONSENSE\r\n\r\n" + post)
+        statuses = [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]]
+        assert statuses == [b"202", b"200", b"202", b"200", b"400"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 9_000), b"414"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nx: %b\r\n\r\n" % (b"a" * 60_000), b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"a: b\r\n" * 101), b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"408"),
+        (HEAD.replace(WEBHOOK.encode(), b"?") + b"Content-Length: 100000\r\n\r\n{", b"401"),
+    ],
+)
+async def test_each_bound_says_what_it_is(tmp_path: Path, raw: bytes, status: bytes) -> None:
+    async with house(tmp_path) as (process, _, _, _):
+        said = await answers(process.port, raw)
+        assert said.startswith(b"HTTP/1.1 " + status)
+        assert b'"message":' in said
+
+
+async def test_a_body_in_chunks_is_taken(tmp_path: Path) -> None:
+    async with house(tmp_path) as (process, _, _, _):
+        chunks = b"".join(b"%x;a=b\r\n%b\r\n" % (1, BODY[i : i + 1]) for i in range(len(BODY)))
+        raw = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks
+        assert (await answers(process.port, raw + b"0\r\n\r\n")).startswith(b"HTTP/1.1 202")
