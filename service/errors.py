@@ -78,6 +78,13 @@ class Unauthorized(ApiError):
     code = "unauthorized"
 
 
+class Forbidden(ApiError):
+    """403: it comes from a page that has no business here."""
+
+    status = 403
+    code = "origin"
+
+
 class NotFound(ApiError):
     """404."""
 
@@ -107,6 +114,17 @@ class Unavailable(ApiError):
 
     def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
         super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class TooManyAttempts(ApiError):
+    """429 with Retry-After (seconds): too many wrong tokens."""
+
+    status = 429
+    code = "too_many_attempts"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
         self.retry_after = retry_after
 
 

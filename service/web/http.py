@@ -12,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from service.errors import ApiError, BadRequest, TooLarge, Unauthorized, Unavailable
+from service.errors import (
+    ApiError,
+    BadRequest,
+    TooLarge,
+    TooManyAttempts,
+    Unauthorized,
+    Unavailable,
+)
 
 log = logging.getLogger("emqx-gpt.web")
 
@@ -29,7 +36,7 @@ class JSON(Response):
 def error_response(error: ApiError) -> JSON:
     """The one error shape: {"error": {"code", "message"}}."""
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyAttempts):
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
