@@ -66,13 +66,14 @@ def _beside(column: Any) -> Any:
 def _text_in(pg: bool) -> Any:
     text: Any = bindparam("b_text", type_=LargeBinary if pg else Text)
     if pg:  # bytes that are no text can't be made to: compared as they are escaped
-        kept = [func.encode(func.substr(c, 1, TEXT), "escape") for c in (_r.payload, _r.reply)]
+        held = [func.encode(func.substr(c, 1, TEXT), "escape") for c in (_r.payload, _r.reply)]
         topic = func.encode(func.convert_to(_r.topic, "UTF8"), "escape")
         wanted = func.lower(func.encode(text, "escape"))
-        return or_(*(func.strpos(func.lower(c), wanted) > 0 for c in (topic, *kept)))
+        return or_(*(func.strpos(func.lower(c), wanted) > 0 for c in (topic, *held)))
     wanted = func.lower(text)
-    kept = [cast(func.substr(c, 1, TEXT), Text) for c in (_r.payload, _r.reply)]
-    return or_(*(func.instr(func.lower(c), wanted) > 0 for c in (_r.topic, *kept)))
+    kept: list[Any] = [_r.topic]
+    kept += [cast(func.substr(c, 1, TEXT), Text) for c in (_r.payload, _r.reply)]
+    return or_(*(func.instr(func.lower(c), wanted) > 0 for c in kept))
 
 
 Shape = tuple[State | None, bool, bool, bool, bool, bool, bool]
