@@ -35,6 +35,7 @@ from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings, environment
+from service.supervised import Link
 
 SETTLE = 5.0  # seconds; EMQX sends again what it could not bring up to so much later
 
@@ -58,6 +59,7 @@ class Service:
         policy: RetryPolicy = USUAL,
         publishing: PublishPolicy = STANDARD,
         now: Callable[[], int] = epoch_ms,
+        link: Link | None = None,
     ) -> None:
         self.settings = settings
         self.flows = flows
@@ -124,6 +126,7 @@ class Service:
             hold,
             now=now,
             max_attempts=settings.max_attempts,
+            link=link,
         )
         self.worker = Worker(
             flows,

@@ -202,7 +202,7 @@ async def test_workers_share_a_port_and_a_dead_one_is_started_again(tmp_path, sh
             await client.connect()
             await client.subscribe(["chatgpt/response/#"])
             await eventually(lambda: process.log.read_text().count("ready:") == 2)
-            first = children(process)
+            first = process.workers
             assert len(first) == 2
             os.kill(first[0], signal.SIGKILL)
             again = "starting it again"
@@ -230,11 +230,6 @@ async def test_workers_end_with_the_process_that_started_them(tmp_path, shared_d
             await eventually(lambda: process.log.read_text().count("stopped") == 2)
         finally:
             await process.end(signal.SIGKILL)
-
-
-def children(process: Process) -> list[int]:
-    pid = process.process.pid
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_workers_want_postgresql(tmp_path):
