@@ -72,7 +72,7 @@ class Process:
 
     def memory(self) -> int:
         """What they hold of the machine's memory now, in bytes."""
-        return sum(map(_resident, (self.process.pid, *self.workers)))
+        return sum(map(resident, (self.process.pid, *self.workers)))
 
     async def end(self, number: int) -> int:
         if self.process.poll() is None:
@@ -80,7 +80,8 @@ class Process:
         return await asyncio.to_thread(self.process.wait, 60)
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(
         int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:")
