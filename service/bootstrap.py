@@ -126,7 +126,7 @@ class Service:
             hold,
             now=now,
             max_attempts=settings.max_attempts,
-            link=link,
+            poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
             flows,
@@ -141,6 +141,7 @@ class Service:
             retention=settings.retention,
             now=now,
             lease=lease,
+            link=link,
         )
 
     async def open(self) -> None:

@@ -30,7 +30,6 @@ from service.llm.attempts import Log
 from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
-from service.supervised import Link
 
 REASONING = 20_000  # characters that are kept of what a model thought
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
@@ -55,7 +54,7 @@ class Life:
         *,
         now: Callable[[], int],
         max_attempts: int,
-        link: Link | None = None,
+        poison: frozenset[str] = frozenset(),
     ) -> None:
         self._flows = flows
         self._store = store
@@ -68,17 +67,11 @@ class Life:
         self._hold = hold
         self._now = now
         self._max_attempts = max_attempts
-        self._link = link
+        self._poison = poison
 
     async def run(self, claimed: Claimed) -> None:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
         this process; what was stored before it is not done again."""
-        if self._link is None:
-            await self._run(claimed)
-        else:
-            await self._link.during(claimed.id, self._run(claimed))
-
-    async def _run(self, claimed: Claimed) -> None:
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
                 answer = Answer(claimed.outcome or State.DONE, claimed.outbox)
@@ -179,8 +172,7 @@ class Life:
     def _too_late(self, job: Job) -> Answer | None:
         """How it ends unasked, if it was given up or its time is over."""
         claimed = job.claimed
-        poison = self._link is not None and claimed.id in self._link.poison
-        if poison or claimed.claims > MAX_CLAIMS:
+        if claimed.id in self._poison or claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
             return replies.unanswered(job, State.FAILED, "worker_killed", text)
         if self._now() >= claimed.deadline and not claimed.steps:

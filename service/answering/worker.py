@@ -21,6 +21,7 @@ from service.errors import StoreError
 from service.flows import Flows
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
+from service.supervised import Link
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -52,6 +53,7 @@ class Worker:
         retention: float,
         now: Callable[[], int],
         lease: float = LEASE,
+        link: Link | None = None,
     ) -> None:
         self._flows = flows
         self._store = store
@@ -65,6 +67,7 @@ class Worker:
         self._retention = retention
         self._now = now
         self._lease = lease
+        self._link = link
         self._wake = in_hand.wake  # the store sets it when it has something new
         self._claims: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
@@ -164,7 +167,10 @@ class Worker:
             return 0, IDLE
         claims = await self._store.claim(flows, limit, self._owner, int(self._lease * 1000))
         for claimed in claims.requests:
-            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
+            work = self._life.run(claimed)
+            if self._link is not None:
+                work = self._link.during(claimed.id, work)
+            self.in_hand.take(claimed, asyncio.create_task(work))
         due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
         return len(claims.requests), due
 
