@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from service.errors import ErrorKind, ModelError
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -37,14 +39,20 @@ class _Growing:
     echo: dict[str, Any] = field(default_factory=dict)
 
 
+MOST_CALLS = 64
+MOST_ARGUMENTS = 64 << 10  # characters of one call
+MOST_NAME = 2_000  # of its name and its id
+
+
 class Calls:
     """Gathers the calls of one answer, from one message or from a stream's deltas."""
 
     def __init__(self) -> None:
         self._calls: list[_Growing] = []
 
-    def add(self, piece: Mapping[str, Any]) -> None:
-        """A piece of a call, or a whole one. Raises TypeError, AttributeError."""
+    def add(self, piece: Mapping[str, Any]) -> int:
+        """A piece of a call, or a whole one; its size. Raises TypeError, AttributeError, and
+        ModelError for more than anybody needs."""
         function = piece.get("function") or piece  # a few servers leave the level out
         id, name = str(piece.get("id") or ""), str(function.get("name") or "")
         arguments = function.get("arguments")
@@ -63,6 +71,11 @@ class Calls:
         call.arguments += arguments
         if extra := piece.get("extra_content"):
             call.echo["extra_content"] = extra
+        if len(self._calls) > MOST_CALLS:
+            raise _too_much(f"more than {MOST_CALLS} tools at once")
+        if len(call.arguments) > MOST_ARGUMENTS or len(call.name) + len(call.id) > MOST_NAME:
+            raise _too_much(f"a tool with more than {MOST_ARGUMENTS} characters")
+        return len(id) + len(name) + len(arguments)
 
     def _begun(self, index: Any, id: str, name: str, arguments: str) -> _Growing | None:
         """The call that this piece goes on with; None if it begins one."""
@@ -75,7 +88,7 @@ class Calls:
         call = at[-1] if at else self._calls[-1]
         if (id and call.id) or (name and index is None):
             return None
-        if _complete(call.arguments) and (name or arguments.lstrip().startswith("{")):
+        if (name or arguments.lstrip().startswith("{")) and _complete(call.arguments):
             return None
         return call
 
@@ -89,6 +102,11 @@ class Calls:
             arguments = normal_arguments(call.arguments)
             found.append(ToolCall(id, call.name, arguments, call.echo))
         return tuple(found)
+
+
+def _too_much(what: str) -> ModelError:
+    text = f"the model calls {what}"
+    return ModelError(text, code="model_answer_too_large", kind=ErrorKind.ANSWER)
 
 
 def _complete(arguments: str) -> bool:
