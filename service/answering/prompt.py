@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema
 import orjson
 
 from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
+from service.flows.schemas import fault_in
 from service.llm.contents import documents_of
 from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
@@ -190,11 +190,9 @@ def check_schema(text: str, schema: Mapping[str, Any]) -> tuple[str | None, str]
     for document in documents_of(text):
         try:
             value = orjson.loads(document)
-            jsonschema.validate(value, schema)
         except orjson.JSONDecodeError:
             continue
-        except jsonschema.ValidationError as error:
-            fault = fault or f"{error.json_path}: {error.message}"[:300]
-        else:
+        if (found := fault_in(value, schema)) is None:
             return None, orjson.dumps(value).decode()
+        fault = fault or found[:300]
     return fault or "it is not JSON", text

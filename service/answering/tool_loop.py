@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from service.llm.ask import Asker
 from service.llm.client import Question
 
 ROUNDS = 6  # of tool calls; then the model has to say something
+OFF_LOOP = 64 * 1024  # characters; a longer answer is checked in a thread
 
 Messages = list[Mapping[str, Any]]
 
@@ -74,7 +76,13 @@ class ToolLoop:
             completion = replace(completion, turns=turns)
             if flow.schema is None:
                 return completion
-            fault, text = prompt.check_schema(completion.text, flow.schema)
+            check, said = prompt.check_schema, completion.text
+            large = len(said) > OFF_LOOP
+            fault, text = (
+                await asyncio.to_thread(check, said, flow.schema)
+                if large
+                else check(said, flow.schema)
+            )
             if fault is None:
                 return replace(completion, text=text)
             if corrected:

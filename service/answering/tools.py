@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema
 import orjson
 
 from service.answering.job import Job
@@ -18,6 +17,7 @@ from service.answering.publisher import Publisher
 from service.domain import Publish
 from service.errors import BrokerError, MessageError
 from service.flows import Tool
+from service.flows.schemas import fault_in
 from service.llm.answers import Completion
 from service.mqtt.templates import Scope
 
@@ -79,12 +79,12 @@ async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed
         return f"error: there is no tool {call['name']!r}"
     try:
         arguments = orjson.loads(call["arguments"] or "{}")
-        jsonschema.validate(arguments, tool.parameters)
-        jsonschema.validate(arguments, {"type": "object"})
     except orjson.JSONDecodeError:
         return "error: the arguments are not JSON"
-    except jsonschema.ValidationError as error:
-        return f"error: {error.json_path}: {error.message}"[:500]
+    if found := fault_in(arguments, tool.parameters):
+        return f"error: {found}"[:500]
+    if not isinstance(arguments, dict):
+        return "error: the arguments are no JSON object"
     if resumed and tool.at_most_once and tool.topic is not None:
         return "unknown: interrupted; it may or may not have been done and is not repeated"
     try:

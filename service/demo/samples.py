@@ -301,7 +301,7 @@ def _spoken(flow: Flow) -> list[str]:
     found = []
     for regex in (flow.require, flow.strip):
         if regex is not None:
-            first = re.sub(r"\(\?[a-zA-Z:=!<]*", "(", getattr(regex, "pattern", str(regex)))
+            first = re.sub(r"\(\?[a-zA-Z:=!<]*", "(", regex.pattern)
             for way in re.split(r"\|", first):
                 plain = re.sub(r"\\[bBAZsdwSDW]|\.[*+?]?\??|[\\^$()*+?\[\]{}]", "", way)
                 found.append(plain.strip())

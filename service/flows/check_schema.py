@@ -7,11 +7,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+import jsonschema_rs
 
 from service.flows.lines import Path
+from service.flows.regex import RegexError, in_schema
 from service.flows.report import Report, suggest
+from service.flows.schemas import LARGEST, Compiled, extent, patterns_of, target
 
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
@@ -20,18 +21,40 @@ def check_schema(path: Path, schema: Mapping[str, Any], report: Report) -> bool:
     """Report what makes `schema` unusable; whether it is usable."""
     if not check_json(path, schema, report):
         return False
-    try:
-        Draft202012Validator.check_schema(dict(schema))
-    except SchemaError as error:
-        message, hint = _worded(error)
-        report.add((*path, *error.absolute_path), message, hint)
-        return False
     fine = True
+    for place, pattern in patterns_of(path, schema):
+        try:
+            in_schema(pattern)
+        except RegexError as error:
+            fine = False
+            report.add(place, error.message, error.hint)
+    if not fine:
+        return False
+    try:
+        jsonschema_rs.meta.validate(dict(schema))
+    except jsonschema_rs.ValidationError as error:
+        message, hint = _worded(error)
+        report.add((*path, *error.instance_path), message, hint)
+        return False
     for place, value in _walk(path, schema):
         if place[-1] == "$ref" and isinstance(value, str) and (fault := _fault(value, schema)):
             fine = False
             report.add(place, *fault)
-    return fine
+    return fine and _compiles(path, schema, report)
+
+
+def _compiles(path: Path, schema: Mapping[str, Any], report: Report) -> bool:
+    if extent(schema) > LARGEST:
+        hint = "what points to it twice doubles it: say it once, or with fewer levels"
+        report.add(path, f"stands for more than {LARGEST} schemas, each $ref written out", hint)
+        return False
+    try:
+        Compiled(schema)
+    except (ValueError, jsonschema_rs.ReferencingError) as error:
+        said = str(getattr(error, "message", error)).splitlines()
+        report.add(path, f"can't be used: {said[0] if said else error}"[:200], "say it simpler")
+        return False
+    return True
 
 
 def check_json(path: Path, value: Mapping[str, Any], report: Report) -> bool:
@@ -53,21 +76,9 @@ def check_json(path: Path, value: Mapping[str, Any], report: Report) -> bool:
 def _fault(ref: str, schema: Mapping[str, Any]) -> tuple[str, str] | None:
     if not ref.startswith("#"):
         return f'"{ref}" points out of the file', 'only "#/$defs/NAME" is looked up'
-    if ref.startswith("#/") and not _resolves(schema, ref[2:]):
+    if target(schema, ref) is None:
         return f'"{ref}" points to nothing', "it counts from the top of this schema"
     return None
-
-
-def _resolves(schema: Any, pointer: str) -> bool:
-    for part in pointer.split("/"):
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(schema, Mapping) and name in schema:
-            schema = schema[name]
-        elif isinstance(schema, list) and name.isdecimal() and int(name) < len(schema):
-            schema = schema[int(name)]
-        else:
-            return False
-    return True
 
 
 def _walk(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
@@ -82,15 +93,10 @@ def _walk(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
         yield from _walk((*path, key), item)
 
 
-def _worded(error: SchemaError) -> tuple[str, str]:
-    """jsonschema says for a wrong type that it is "not valid under any of the given schemas"."""
-    if (
-        error.absolute_path
-        and error.absolute_path[-1] == "type"
-        and isinstance(error.instance, str)
-    ):
+def _worded(error: jsonschema_rs.ValidationError) -> tuple[str, str]:
+    """For a wrong type it is said that it is "not valid under any of the schemas"."""
+    place = error.instance_path
+    if place and place[-1] == "type" and isinstance(error.instance, str):
         hint = suggest(error.instance, _TYPES) or f"one of {', '.join(_TYPES)}"
         return f'"{error.instance}" is no type of JSON Schema', hint
-    if error.validator == "format" and error.validator_value == "regex":
-        return "is no regular expression", "in '…' quotes TOML leaves backslashes alone"
     return f"is no JSON Schema: {error.message}"[:200], "see json-schema.org"

@@ -17,12 +17,8 @@ from service.mqtt.topics import TopicPattern, matches
 
 _KEY_LENGTH = 200  # fits every database's index, and a URL
 _DIGEST = re.compile(r"~[0-9a-f]{32}\Z")
-# Devices write the text that a regex searches, and .* takes time: in the square of its length,
-# or worse. So only this many characters are searched, and what starts with .* is tried once, at
-# the start, where it matches if it does anywhere.
-_REGEX_REACH = 2000
+_REGEX_REACH = 2000  # characters that are searched: a wake word is said at the start
 _PAUSE = " ,.!?:;…，。！？、：；"  # "Hey robot, …": what speech recognition puts after a wake word
-_TAKES_ALL_BEFORE = re.compile(r"\.\*[^|]*|\((?:\?:)?\.\*[^()|]*\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +101,11 @@ class Flow(FlowKeys):
         Both look at the first 2,000 characters only.
         """
         head = text[:_REGEX_REACH]
-        if self.require is not None and not _search(self.require, head):
+        if self.require is not None and self.require.search(head) is None:
             return None
-        if self.strip is None or not (found := _search(self.strip, head)):
+        if self.strip is None or (found := self.strip.search(head)) is None:
             return text
-        before, after = text[: found.start()], text[found.end() :]
+        before, after = text[: found[0]], text[found[1] :]
         return (before + after if before.strip() else after.lstrip(_PAUSE)).strip()
 
     def allows_response_topic(self, topic: str) -> bool:
@@ -142,11 +138,6 @@ class Flows:
             if (pattern := flow.pattern(topic)) is not None
         ]
         return min(found, key=lambda item: item[:3])[3] if found else None
-
-
-def _search(regex: re.Pattern[str], text: str) -> re.Match[str] | None:
-    everywhere = _TAKES_ALL_BEFORE.fullmatch(regex.pattern) is None
-    return regex.search(text) if everywhere else regex.match(text)
 
 
 def key(value: str) -> str:

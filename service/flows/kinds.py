@@ -6,7 +6,6 @@ A key is one line in `tables`: `status: Topic | None = key(None, "Where progress
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -16,6 +15,8 @@ from pydantic import BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from service.flows.models import ModelRef
+from service.flows.regex import Regex, RegexError
+from service.flows.schemas import Schema
 from service.mqtt.payloads import charset_of
 from service.mqtt.templates import Template, TemplateError
 from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
@@ -34,10 +35,6 @@ from service.units import (
 
 T = TypeVar("T")
 REQUIRED: Any = object()
-
-_LONGEST_REGEX = 500
-# (a+)+ and the like: a repeated group that itself repeats can take for ever on one message.
-_NESTED_REPEAT = re.compile(r"(?<!\\)[+*}][^()\[\]\\|]*\)(?:[+*]|\{\d+,\d*\})")
 
 
 def key(default: Any, description: str, *, default_from: str = "", **limits: Any) -> Any:
@@ -153,26 +150,22 @@ def _charset(text: str) -> str:
     return text
 
 
-def _regex(text: str) -> re.Pattern[str]:
-    if len(text) > _LONGEST_REGEX:
-        raise fault(f"is longer than {_LONGEST_REGEX} characters", "say less")
-    if _NESTED_REPEAT.search(text):
-        raise fault(
-            "repeats a group that repeats itself; one message could keep it busy for ever",
-            "drop one of the two repeats: (a+)+ finds what a+ finds",
-        )
+def _regex(text: str) -> Regex:
     try:
         # `.` takes line ends too: "the wake word and all before it" may span lines. Case is
         # what speech recognition makes of it.
-        return re.compile(text, re.DOTALL | re.IGNORECASE)
-    except (re.error, RecursionError, OverflowError) as error:
-        hint = "in '…' quotes TOML leaves backslashes alone"
-        raise fault(f"is no regular expression: {error}", hint) from None
+        return Regex(text)
+    except RegexError as error:
+        raise fault(error.message, error.hint) from None
 
 
-def _parameters(value: Any) -> dict[str, Any]:
+def _schema(value: Any) -> Schema:
+    return Schema(_table(value))
+
+
+def _parameters(value: Any) -> Schema:
     """OpenAI wants the type; it can only be this one."""
-    return {"type": "object", **(_table(value) or {"properties": {}})}
+    return Schema({"type": "object", **(_table(value) or {"properties": {}})})
 
 
 def _factors(value: Any) -> dict[str, float]:
@@ -183,7 +176,7 @@ def _factors(value: Any) -> dict[str, float]:
     return {name: float(factor) for name, factor in value.items()}
 
 
-def no_arguments() -> dict[str, Any]:
+def no_arguments() -> Schema:
     return _parameters({})
 
 
@@ -225,7 +218,7 @@ Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
 LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]
 ResponseFilter = Annotated[str, Kind(Mark.RESPONSE, _read(_filter), _TEXT)]
 Charset = Annotated[str, Kind(Mark.PLAIN, _read(_charset), _TEXT)]
-Regex = Annotated[re.Pattern[str], Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]
+Pattern = Annotated[Regex, Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]
 Model = Annotated[ModelRef, Kind(Mark.MODEL, _read(ModelRef.parse), _TEXT)]
 Condition = Annotated[str, Kind(Mark.CONDITION, _text, _TEXT)]
 JsonTable = Annotated[Mapping[str, Any], Kind(Mark.JSON, _table, _TABLE, dict)]
@@ -238,5 +231,5 @@ Factors = Annotated[
         dict,
     ),
 ]
-JsonSchema = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _table, _TABLE, dict)]
+JsonSchema = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _schema, _TABLE, dict)]
 Parameters = Annotated[Mapping[str, Any], Kind(Mark.SCHEMA, _parameters, _TABLE, dict)]

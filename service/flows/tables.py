@@ -26,9 +26,9 @@ from service.flows.kinds import (
     Number,
     OneOrMore,
     Parameters,
+    Pattern,
     Qos,
     Rate,
-    Regex,
     RequestTopic,
     ResponseFilter,
     Text,
@@ -169,8 +169,8 @@ class FlowKeys:
         None, 'Of payloads that are not UTF-8: "gbk"; a content type that names one goes before it.'
     )
     prompt: Words | None = key(None, "What the model is asked. Without it: the payload as it came.")
-    strip: Regex | None = key(None, "Regular expression; what it finds is cut from the message.")
-    require: Regex | None = key(None, "Regular expression; a message without it is ignored.")
+    strip: Pattern | None = key(None, "Regular expression; what it finds is cut from the message.")
+    require: Pattern | None = key(None, "Regular expression; a message without it is ignored.")
     dedupe: Words = key(
         Template.parse("${id}"), "Two messages with the same value are one request."
     )

@@ -69,12 +69,12 @@ async def test_a_command_that_no_device_hears_is_told_to_the_model(any_database)
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("set_light", {"room": "garden", "on": True}, "'garden' is not one of"),
-        ("set_light", {"room": "kitchen"}, "'on' is a required property"),
+        ("set_light", {"room": "garden", "on": True}, '"garden" is not one of'),
+        ("set_light", {"room": "kitchen"}, '"on" is a required property'),
         ("set_light", {"room": "kitchen", "on": True, "color": "red"}, "color"),
         ("set_light", {"room": "kitchen", "on": True, "brightness": 500}, "500 is greater"),
         ("set_light", '{"room": "kitchen", ', "not JSON"),
-        ("set_light", '["kitchen", true]', "not of type 'object'"),
+        ("set_light", '["kitchen", true]', 'not of type "object"'),
         ("set_light", "", "required property"),
         ("set_oven", {"on": True}, "no tool 'set_oven'"),
     ],

@@ -37,7 +37,7 @@ async def test_json_that_does_not_fit_is_repaired_by_the_model(any_database):
         wrong, hint = second.messages[-2:]
         assert wrong == {"role": "assistant", "content": json.dumps(BAD)}
         assert "$.readings[0].value" in hint["content"]
-        assert "'66 %' is not of type 'number'" in hint["content"]
+        assert '"66 %" is not of type "number"' in hint["content"]
         (request,) = await house.ended()
         shown = await house.request(request["id"])
         assert shown["usage"] == {

@@ -92,8 +92,14 @@ FAULTS = [
     ),
     # regular expressions
     (X + 'strip = "(["', 4, "is no regular expression", "quotes"),
-    (X + 'require = "(a+)+$"', 4, "repeats a group that repeats itself", "drop one"),
-    (X + 'strip = "(x*y*)*"', 4, "repeats a group", "drop one"),
+    (X + "require = '(?=a)b'", 4, "has a look-ahead", "match that text too"),
+    (X + "require = '(?<!no )robot'", 4, "has a look-behind", "say what may stand there"),
+    (X + "strip = '(a|b)\\1'", 4, "has a back reference", "write out what it repeats"),
+    (X + "strip = '(?>a+)b'", 4, "has an atomic group", "(?:…)"),
+    (X + "strip = 'a++b'", 4, "has a possessive repeat", "leave out the second +"),
+    (X + "strip = '(?x) a'", 4, 'has the flag "x"', "without the others"),
+    (X + "strip = 'a{2000}'", 4, "repeats more than 1000 times", "say less"),
+    (X + "strip = '((a{100}){100}){100}'", 4, "too much for one regular expression", "say less"),
     (X + f'strip = "{"x" * 501}"', 4, "longer than 500", ""),
     # models and providers
     (X + 'model = "ollma/x"', 4, 'unknown provider "ollma"', '"openai/ollma/x"'),
@@ -149,10 +155,41 @@ FAULTS = [
         "",
     ),
     (
+        X + "[flows.x.schema]\ntype = 'object'\nproperties.a = { pattern = '^(?!x)' }",
+        6,
+        "properties.a.pattern: has a look-ahead",
+        "say what may stand there",
+    ),
+    (
+        X + "[flows.x.schema]\ntype = 'object'\npatternProperties = { '(a)\\1' = {} }",
+        6,
+        "has a back reference",
+        "write out",
+    ),
+    (
+        X + "tools = [{ name = 't', description = 'd', topic = 'cmd', parameters = { properties = "
+        "{ a = { anyOf = [{ pattern = '(?<=a)' }] } } } }]",
+        4,
+        "has a look-behind",
+        "",
+    ),
+    (
         X + "[flows.x.schema]\ntype = 'object'\nproperties.a = { '$ref' = '#/$defs/b' }",
         6,
         "points to nothing",
         "",
+    ),
+    (
+        X
+        + "[flows.x.schema]\ntype = 'object'\n'$ref' = '#/$defs/a0'\n'$defs'.a14 = {}\n"
+        + "".join(
+            f"'$defs'.a{n}.anyOf = [{{ '$ref' = '#/$defs/a{n + 1}' }}, "
+            f"{{ '$ref' = '#/$defs/a{n + 1}' }}]\n"
+            for n in range(14)
+        ),
+        4,
+        "stands for more than 10000 schemas",
+        "fewer levels",
     ),
     (
         X + "schema = { type = 'object', '$ref' = 'http://x/y' }",

@@ -152,9 +152,9 @@ def test_json_that_fits_is_made_compact(text: str, document: str) -> None:
         ("", "not JSON"),
         ('{"a": 1', "not JSON"),
         ('{"a": NaN}', "not JSON"),
-        ("{}", "'a' is a required property"),
-        ('{"a": "1"}', "$.a: '1' is not of type 'number'"),
-        ("[1]", "is not of type 'object'"),
+        ("{}", '"a" is a required property'),
+        ('{"a": "1"}', '$.a: "1" is not of type "number"'),
+        ("[1]", 'is not of type "object"'),
     ],
 )
 def test_json_that_does_not_fit_is_described_to_the_model(text: str, words: str) -> None:

@@ -93,7 +93,7 @@ async def test_a_round_is_stored_before_and_after_it_is_carried_out() -> None:
     [
         (calls("window"), "error: there is no tool 'window'"),
         (calls("light", arguments="{"), "error: the arguments are not JSON"),
-        (calls("light", arguments="{}"), "error: $: 'room' is a required property"),
+        (calls("light", arguments="{}"), 'error: $: "room" is a required property'),
         (calls("light", arguments='{"room": "a/b"}'), "error: ${room} contains a character"),
     ],
 )
