@@ -11,6 +11,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import tool_calls
 from service.llm.contents import content_of, thinks
+from service.llm.grown import Grown
 from service.llm.markup import Separator
 from service.llm.tool_calls import Calls, ToolCall
 
@@ -60,22 +61,6 @@ def too_large() -> ModelError:
     return _unusable("model_answer_too_large", text)
 
 
-class Pieces:
-    """A text that grows. Joined now and then: letters one by one take fifty times their room."""
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-
-    def add(self, piece: str) -> None:
-        self._pieces.append(piece)
-        if len(self._pieces) > 1_000:
-            self._pieces = [self.text]
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-
 def size_of(text: str) -> int:
     """Bytes in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
@@ -96,7 +81,7 @@ class Gathered:
         self.usage = Usage()
         self.finish: str | None = None
         self.refusal = ""
-        self.reasoning = Pieces()
+        self.reasoning = Grown()
         self.echo: dict[str, Any] = {}
         self.restarted = False
         self._tools = tools

@@ -13,7 +13,8 @@ import orjson
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import failures
-from service.llm.answers import MAX_ANSWER, Gathered, Pieces, Tools, garbage, size_of
+from service.llm.answers import MAX_ANSWER, Gathered, Tools, garbage, size_of
+from service.llm.grown import Grown
 from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
 from service.llm.usage import usage_of
@@ -193,7 +194,7 @@ class ChatAnswer(IncomingAnswer):
     def __init__(self, question: Question, most: int = MAX_ANSWER) -> None:
         super().__init__(question, most)
         self._begun = False
-        self._echo: dict[str, Any] = {}  # Pieces of text, or what came
+        self._echo: dict[str, Any] = {}  # Grown of text, or what came
 
     def _add(self, event: Any) -> str:
         gathered = self._gathered
@@ -236,8 +237,8 @@ class ChatAnswer(IncomingAnswer):
         """For the echo: texts and lists go on; anything else replaces what was there."""
         kept = self._echo.get(name)
         if isinstance(value, str):
-            if not isinstance(kept, Pieces):
-                kept = self._echo[name] = Pieces()
+            if not isinstance(kept, Grown):
+                kept = self._echo[name] = Grown()
             kept.add(value)
             return
         self._gathered.count(len(orjson.dumps(value, default=str)))
@@ -259,7 +260,7 @@ class ChatAnswer(IncomingAnswer):
                 "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
         self._gathered.echo = {
-            name: kept.text if isinstance(kept, Pieces) else kept
+            name: kept.text if isinstance(kept, Grown) else kept
             for name, kept in self._echo.items()
         }
         return self._gathered.completion()

@@ -14,6 +14,7 @@ from service.bodies import BodyTooLarge, unpacked
 
 # Bytes that may come for each byte of an answer: \uXXXX, an event around each token.
 WHOLE, STREAM = 4, 100
+PIECE = 4 << 10  # bytes that are worked through at once
 MAX_ERROR = 64 << 10  # bytes that are looked at of a refusal
 
 BROKEN = (
@@ -55,8 +56,9 @@ class Body(httpx2.AsyncByteStream):
             unended = unended + len(piece) if at < 0 else len(piece) - at
             if unended > self._line:
                 raise BodyTooLarge(self._line)
-            yield piece
-            await asyncio.sleep(0)  # a server that is never silent must not keep the others waiting
+            for start in range(0, len(piece), PIECE):
+                yield piece[start : start + PIECE]
+                await asyncio.sleep(0)  # who is never silent must not keep the others waiting
 
     async def aclose(self) -> None:
         if isinstance(self._stream, httpx2.AsyncByteStream):
