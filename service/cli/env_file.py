@@ -30,8 +30,9 @@ def add_tokens(path: Path = ENV, names: Iterable[str] = TOKENS) -> list[str]:
 
 
 def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") -> list[str]:
-    """Append what the file does not set yet; 0600. Returns the names added.
+    """Append what the file does not set yet, or fill in its empty line; 0600.
 
+    Returns the names added.
     Of several processes that do so at once, the first one adds. An empty value adds a comment
     that names the setting. `comment` are lines for the end, unless the file has them already.
     Raises ConfigError where the file can't be written.
@@ -42,12 +43,14 @@ def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") ->
             fcntl.flock(file, fcntl.LOCK_EX)
             os.fchmod(handle, 0o600)
             had = file.read().decode("utf-8")
-            added, text = _missing(had, values)
+            added, text = _filled(had, values)
             if comment and comment not in had:
                 text += comment
-            if text and had and not had.endswith("\n"):
-                text = "\n" + text
-            file.write(text.encode())
+            if text.startswith(had):
+                file.write(text[len(had) :].encode())
+            else:
+                file.truncate(0)
+                file.write(text.encode())
     except UnicodeDecodeError:
         fault = Fault(str(path), "is not UTF-8 text", hint="save it as UTF-8")
         raise ConfigError(str(fault), (fault,)) from None
@@ -60,16 +63,22 @@ def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") ->
     return added
 
 
-def _missing(had: str, values: Mapping[str, str]) -> tuple[list[str], str]:
-    """The names of `values` that a file with this text does not set, and the lines that do."""
-    added, lines = [], ""
+def _filled(text: str, values: Mapping[str, str]) -> tuple[list[str], str]:
+    """The names of `values` that a file with this text does not set, and the text that does."""
+    added = []
+    text += "\n" if text and not text.endswith("\n") else ""
     for name, value in values.items():
-        found = re.findall(rf"^[ \t]*(?:export[ \t]+)?{name}[ \t]*=(.*)$", had, re.MULTILINE)
-        if found and found[-1].strip().strip("'\""):  # the last one counts; empty is unset
+        setting = rf"^[ \t]*(?:export[ \t]+)?{name}[ \t]*=(.*)$"
+        found = [*re.finditer(setting, text, re.MULTILINE)]
+        if found and found[-1][1].strip().strip("'\""):  # the last one counts; empty is unset
             continue
         if value:
-            lines += f"{name}={value}\n"
+            line = f"{name}={value}"
+            last = found[-1] if found else None
+            text = (
+                f"{text[: last.start()]}{line}{text[last.end() :]}" if last else f"{text}{line}\n"
+            )
             added.append(name)
-        elif not found and not re.search(rf"^#\s*{name}=", had, re.MULTILINE):
-            lines += f"#{name}=\n"
-    return added, lines
+        elif not found and not re.search(rf"^#\s*{name}=", text, re.MULTILINE):
+            text += f"#{name}=\n"
+    return added, text

@@ -27,9 +27,9 @@ def test_what_is_there_stays_and_what_is_empty_is_set(tmp_path):
     path.write_text("# mine\nexport OPERATOR_TOKEN=mine\nWEBHOOK_TOKEN=\nLAST=1")
     path.chmod(0o644)
     assert add_tokens(path) == ["WEBHOOK_TOKEN"]
-    assert path.read_text().startswith(
-        "# mine\nexport OPERATOR_TOKEN=mine\nWEBHOOK_TOKEN=\nLAST=1\n"
-    )
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ["# mine", "export OPERATOR_TOKEN=mine"]
+    assert (lines[2].partition("=")[0], lines[3:]) == ("WEBHOOK_TOKEN", ["LAST=1"])
     found = dotenv_values(path)
     assert (found["OPERATOR_TOKEN"], found["LAST"]) == ("mine", "1")
     assert found["WEBHOOK_TOKEN"].startswith(OWN)
@@ -49,6 +49,7 @@ def test_an_empty_last_word_is_none(tmp_path, text):
     path = tmp_path / ".env"
     path.write_text(text)
     assert add_tokens(path, ["WEBHOOK_TOKEN"]) == ["WEBHOOK_TOKEN"]
+    assert str(dotenv_values(path)["WEBHOOK_TOKEN"]).startswith(OWN)
 
 
 def test_where_it_can_not_be_written_says_what_to_do(tmp_path):
