@@ -78,6 +78,7 @@ class Service:
             providers,
             keys,
             concurrency=settings.max_concurrency,
+            max_answer=settings.max_answer,
             granted=self.breakers.granted,
         )
         self.emqx = Emqx(

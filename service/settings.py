@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     max_concurrency: int = Field(256, ge=1, description="Model calls in flight")
     max_backlog: int = Field(100_000, ge=1, description="Waiting requests before 503")
     max_body: Bytes = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
+    max_answer: Bytes = Field(
+        1_000_000, ge=1000, description="One answer of a model with its reasoning, bytes or 1 MB"
+    )
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
     retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")
     grace: Seconds = Field(30.0, description="SIGTERM: time for requests in flight")

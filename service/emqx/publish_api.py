@@ -19,6 +19,7 @@ import orjson
 
 from service.domain import Publish
 from service.emqx import names, reply_rule
+from service.emqx.http import HEADERS, fetch
 from service.errors import BrokerError
 
 NO_SUBSCRIBERS = 16
@@ -68,6 +69,7 @@ class Emqx:
     def _headers(self, key: tuple[str, str]) -> httpx.Headers:
         basic = base64.b64encode(":".join(key).encode()).decode()
         headers = httpx.Headers(self._http.headers)
+        headers.update(HEADERS)
         headers.update({"authorization": f"Basic {basic}", "content-type": "application/json"})
         return headers
 
@@ -135,7 +137,7 @@ class Emqx:
             request = httpx.Request(
                 method, url, headers=headers, content=content, extensions=self._timeout
             )
-            answer = await self._http.send(request, auth=_NO_AUTH)
+            answer = await fetch(self._http, request, _NO_AUTH)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -14,6 +14,9 @@ from typing import Any
 
 import orjson
 
+from service.errors import ErrorKind, ModelError
+from service.llm.grown import Grown
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -33,8 +36,13 @@ class _Growing:
     index: int | None
     id: str = ""
     name: str = ""
-    arguments: str = ""
+    arguments: Grown = field(default_factory=Grown)
     echo: dict[str, Any] = field(default_factory=dict)
+
+
+MOST_CALLS = 64
+MOST_NAME = 2_000  # characters of a call's name and its id
+MOST_LOOKED_AT = 64 << 10  # characters; arguments beyond are not tried for being whole
 
 
 class Calls:
@@ -43,8 +51,9 @@ class Calls:
     def __init__(self) -> None:
         self._calls: list[_Growing] = []
 
-    def add(self, piece: Mapping[str, Any]) -> None:
-        """A piece of a call, or a whole one. Raises TypeError, AttributeError."""
+    def add(self, piece: Mapping[str, Any]) -> int:
+        """A piece of a call, or a whole one; its size. Raises TypeError, AttributeError, and
+        ModelError for more than anybody needs."""
         function = piece.get("function") or piece  # a few servers leave the level out
         id, name = str(piece.get("id") or ""), str(function.get("name") or "")
         arguments = function.get("arguments")
@@ -60,14 +69,19 @@ class Calls:
         call.id = call.id or id
         if name != call.name:
             call.name += name
-        call.arguments += arguments
+        call.arguments.add(arguments)
         if extra := piece.get("extra_content"):
             call.echo["extra_content"] = extra
+        if len(self._calls) > MOST_CALLS:
+            raise _too_much(f"more than {MOST_CALLS} tools at once")
+        if len(call.name) + len(call.id) > MOST_NAME:
+            raise _too_much(f"a tool with more than {MOST_NAME} characters in its name")
+        return len(id) + len(name) + len(arguments)
 
     def _begun(self, index: Any, id: str, name: str, arguments: str) -> _Growing | None:
         """The call that this piece goes on with; None if it begins one."""
         if id and (same := [call for call in self._calls if call.id == id]):
-            again = _complete(same[-1].arguments) and arguments.lstrip().startswith("{")
+            again = _whole(same[-1]) and arguments.lstrip().startswith("{")
             return None if again else same[-1]
         at = [call for call in self._calls if index is not None and call.index == index]
         if not at and (id or name or not self._calls):
@@ -75,7 +89,7 @@ class Calls:
         call = at[-1] if at else self._calls[-1]
         if (id and call.id) or (name and index is None):
             return None
-        if _complete(call.arguments) and (name or arguments.lstrip().startswith("{")):
+        if (name or arguments.lstrip().startswith("{")) and _whole(call):
             return None
         return call
 
@@ -86,9 +100,18 @@ class Calls:
         for number, call in enumerate(self._calls):
             id = call.id if call.id not in seen else f"{call.id}_{number}"
             seen.add(id)
-            arguments = normal_arguments(call.arguments)
+            arguments = normal_arguments(call.arguments.text)
             found.append(ToolCall(id, call.name, arguments, call.echo))
         return tuple(found)
+
+
+def _too_much(what: str) -> ModelError:
+    text = f"the model calls {what}"
+    return ModelError(text, code="model_answer_too_large", kind=ErrorKind.ANSWER)
+
+
+def _whole(call: _Growing) -> bool:
+    return call.arguments.size <= MOST_LOOKED_AT and _complete(call.arguments.text)
 
 
 def _complete(arguments: str) -> bool:
