@@ -9,7 +9,9 @@ import logging
 from collections.abc import AsyncIterator
 
 from service import flows
+from service import settings as environment
 from service.bootstrap import Service
+from service.cli.env_file import ENV, TOKENS, add_tokens
 from service.emqx.apply import apply_when_ready
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired, build, target
@@ -17,11 +19,35 @@ from service.emqx.run import ApplyError
 from service.errors import ConfigError, Fault
 from service.operations import logs
 from service.server import bind, make_server, serve
-from service.settings import Settings
+from service.settings import LOOPBACK, Settings
 from service.supervised import Link
 from service.web.app import create_app
 
 log = logging.getLogger("emqx-gpt.serve")
+
+
+def with_tokens(settings: Settings) -> Settings:
+    """The settings, with tokens of our own for those that are not set; on loopback only, where
+    every page in a browser could call otherwise. Raises ConfigError."""
+    missing = [name for name in TOKENS if not _set(settings, name)]
+    if settings.host not in LOOPBACK or not missing:
+        return settings
+    made = add_tokens(ENV, missing)
+    settings = environment.load()
+    hidden = [Fault(name, f"the environment has it without a token, which goes before {ENV}",
+                    hint="take it out of the environment, or set it")
+              for name in missing if not _set(settings, name)]  # fmt: skip
+    if hidden:
+        raise ConfigError("settings can't be used", tuple(hidden))
+    if made:
+        log.warning("made %s; in %s, which only you can read", " and ".join(made), ENV.absolute())
+        if "WEBHOOK_TOKEN" in made:
+            log.warning("EMQX has to know it, or its messages wait: run emqx-gpt emqx apply here")
+    return settings
+
+
+def _set(settings: Settings, name: str) -> bool:
+    return bool(getattr(settings, f"{name.lower()}s"))
 
 
 async def run_service(settings: Settings, *, apply: bool = False, workers: int = 1) -> None:
@@ -37,6 +63,7 @@ async def run_service(settings: Settings, *, apply: bool = False, workers: int =
         faults.extend(_several(settings, link))
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
+    settings = with_tokens(settings)
     found = flows.load(settings.flows, model=settings.openai_model)
     desired = None
     if apply and (link is None or link.number == 0):
