@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from service.bodies import too_deep
+
 _BEGINS = re.compile(r"[{\[]")
 _STARTS = 50  # places where a document may begin, and none does
 
@@ -33,7 +35,7 @@ def documents(text: str) -> Iterator[tuple[Any, int, int]]:
         value, end = end_of(text, start)
         if end is None:
             return  # cut off: what stands inside is a part of it
-        if end > start:
+        if end > start and not too_deep(text[start:end]):
             yield value, start, end
         missed += end == start
         at = max(end, start + 1)

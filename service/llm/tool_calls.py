@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
 from service.llm.grown import Grown
 from service.llm.json_within import documents
@@ -124,10 +125,10 @@ def _complete(arguments: str) -> bool:
 def normal_arguments(text: str) -> str:
     """Nothing and null are no arguments; an object in quotes is that object."""
     try:
-        value = orjson.loads(text) if text.strip() else None
+        value = parsed(text) if text.strip() else None
         if isinstance(value, str):
-            value = orjson.loads(value) if value.strip() else None
-    except orjson.JSONDecodeError:
+            value = parsed(value) if value.strip() else None
+    except ValueError:
         return text
     if value is None:
         return "{}"
