@@ -78,6 +78,13 @@ class Unauthorized(ApiError):
     code = "unauthorized"
 
 
+class Forbidden(ApiError):
+    """403: it comes from a page that has no business here."""
+
+    status = 403
+    code = "origin"
+
+
 class NotFound(ApiError):
     """404."""
 
@@ -97,6 +104,13 @@ class TooLarge(ApiError):
 
     status = 413
     code = "too_large"
+
+
+class NotJson(ApiError):
+    """415: only JSON is taken, and said to be."""
+
+    status = 415
+    code = "content_type"
 
 
 class Unavailable(ApiError):

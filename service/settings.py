@@ -25,6 +25,8 @@ SECRETS = (
     "WEBHOOK_TOKEN",
     "OPERATOR_TOKEN",
 )
+OWN = "own-"
+"""Begins a token that was made here, not by who set the service up: EMQX may not know it yet."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -93,6 +95,9 @@ class Settings(BaseSettings):
     public_url: Url | None = Field(
         None, description="What EMQX calls; default http://127.0.0.1:PORT"
     )
+    allowed_hosts: str | None = Field(
+        None, description="Names by which browsers may reach this service, separated by commas"
+    )
     max_concurrency: int = Field(256, ge=1, description="Model calls in flight")
     max_backlog: int = Field(100_000, ge=1, description="Waiting requests before 503")
     max_body: Bytes = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
@@ -121,6 +126,11 @@ class Settings(BaseSettings):
         return _tokens(self.operator_token)
 
     @property
+    def own_webhook_token(self) -> bool:
+        """Whether it was made here, so that EMQX may not know it yet."""
+        return any(token.startswith(OWN) for token in self.webhook_tokens)
+
+    @property
     def emqx_key(self) -> tuple[str, str]:
         """API key and secret for publishing; empty strings where unset."""
         return _plain(self.emqx_api_key), _plain(self.emqx_api_secret)
@@ -136,6 +146,15 @@ class Settings(BaseSettings):
     def webhook_url(self) -> str:
         """Base URL at which EMQX reaches this service."""
         return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Names (or name:port) by which the service is reached; None: any."""
+        listed = [part.strip().lower() for part in (self.allowed_hosts or "").split(",")]
+        if self.host not in LOOPBACK and not any(listed):
+            return None
+        public = (self.public_url or "").partition("://")[2].partition("/")[0]
+        return frozenset(name for name in (*listed, public.lower()) if name)
 
     def serving_faults(self) -> list[Fault]:
         """What keeps `serve` from starting with these settings."""

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator
 import typer
 
 from service import flows
+from service import settings as environment
 from service.bootstrap import Service
 from service.cli.common import run_async
+from service.cli.env_file import ENV, TOKENS, add_tokens
 from service.cli.workers import run_workers
 from service.emqx.apply import apply_when_ready
 from service.emqx.management_api import EmqxAdmin
@@ -22,10 +24,34 @@ from service.emqx.run import ApplyError
 from service.errors import ConfigError, Fault
 from service.operations import logs
 from service.server import bind, make_server, serve
-from service.settings import Settings
+from service.settings import LOOPBACK, Settings
 from service.web.app import create_app
 
 log = logging.getLogger("emqx-gpt.serve")
+
+
+def with_tokens(settings: Settings) -> Settings:
+    """The settings, with tokens of our own for those that are not set; on loopback only, where
+    every page in a browser could call otherwise. Raises ConfigError."""
+    missing = [name for name in TOKENS if not _set(settings, name)]
+    if settings.host not in LOOPBACK or not missing:
+        return settings
+    made = add_tokens(ENV, missing)
+    settings = environment.load()
+    hidden = [Fault(name, f"the environment has it without a token, which goes before {ENV}",
+                    hint="take it out of the environment, or set it")
+              for name in missing if not _set(settings, name)]  # fmt: skip
+    if hidden:
+        raise ConfigError("settings can't be used", tuple(hidden))
+    if made:
+        log.warning("made %s; in %s, which only you can read", " and ".join(made), ENV.absolute())
+        if "WEBHOOK_TOKEN" in made:
+            log.warning("EMQX has to know it, or its messages wait: run emqx-gpt emqx apply here")
+    return settings
+
+
+def _set(settings: Settings, name: str) -> bool:
+    return bool(getattr(settings, f"{name.lower()}s"))
 
 
 def run_several(settings: Settings, count: int, *, apply: bool = False) -> int:
@@ -35,6 +61,7 @@ def run_several(settings: Settings, count: int, *, apply: bool = False) -> int:
         hint = "set DATABASE_URL to a PostgreSQL, or run one process"
         fault = Fault("--workers", "SQLite is for one process", hint=hint)
         raise ConfigError("settings can't be used", (fault,))
+    settings = with_tokens(settings)
     sock = bind(settings.host, settings.port)
 
     def work(number: int) -> int:
@@ -59,6 +86,7 @@ async def run_service(
     faults = settings.serving_faults()
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
+    settings = with_tokens(settings)
     found = flows.load(settings.flows, model=settings.openai_model)
     desired = None
     if apply:

@@ -9,12 +9,14 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.intake import Intake
-from service.errors import ApiError, NotFound, StoreError, Unavailable
+from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
 from service.inbox import Inbox
 from service.operations.actions import Actions
@@ -26,6 +28,7 @@ from service.settings import Settings
 from service.web.ask import Ask
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
+from service.web.origin import Names, refusal
 from service.web.requests import Requests
 from service.web.webhook import Webhook
 
@@ -62,6 +65,8 @@ def create_app(parts: Parts) -> Starlette:
         parts.metrics,
         max_body=settings.max_body,
         now=parts.now,
+        names=settings.names,
+        own_token=settings.own_webhook_token,
     )
 
     def guarded(handler: Handler) -> Handler:
@@ -107,6 +112,7 @@ def create_app(parts: Parts) -> Starlette:
             Route("/readyz", probes.readyz, methods=["GET"]),
             Route("/metrics", probes.metrics, methods=["GET"]),
         ],
+        middleware=[Middleware(_OfNoStrangePage, names=settings.names)],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,
@@ -118,6 +124,23 @@ def create_app(parts: Parts) -> Starlette:
     app.state.webhook = webhook
     app.state.max_body = settings.max_body
     return app
+
+
+class _OfNoStrangePage:
+    """Refuses what a page of another site makes a browser send. The webhook sees to it itself,
+    since EMQX drops a message on a 403."""
+
+    def __init__(self, app: ASGIApp, names: Names) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"] != "/webhook":
+            why = refusal(scope["headers"], self._names)
+            if why is not None:
+                app = error_response(Forbidden(why))
+        await app(scope, receive, send)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from service.errors import ApiError, BadRequest, TooLarge, Unauthorized, Unavailable
+from service.errors import ApiError, BadRequest, NotJson, TooLarge, Unauthorized, Unavailable
+from service.web.origin import is_json
 
 log = logging.getLogger("emqx-gpt.web")
 
@@ -85,7 +86,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
 
 async def json_object(request: Request, limit: int) -> Mapping[str, Any]:
-    """The body as a JSON object. Raises BadRequest, TooLarge."""
+    """The body as a JSON object. Raises NotJson, BadRequest, TooLarge."""
+    if not is_json(request.headers.get("content-type")):
+        raise NotJson("send JSON, with the header Content-Type: application/json")
     body = await read_body(request.scope, request.receive, limit)
     try:
         document = orjson.loads(body)
