@@ -140,6 +140,7 @@ class Service:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,
             retention=settings.retention,
+            max_memory=settings.max_memory,
             now=now,
             lease=lease,
             link=link,

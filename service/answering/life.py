@@ -128,7 +128,7 @@ class Life:
         if message is not claimed.message:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
-        attempts = Log(claimed.id, self._now)
+        attempts = self._log(claimed)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
         try:
             try:
@@ -238,7 +238,7 @@ class Life:
         claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         scope = Scope(claimed.message, captured)
-        job = Job(claimed, flow, captured, scope, Log(claimed.id, self._now))
+        job = Job(claimed, flow, captured, scope, self._log(claimed))
         notice = replies.failure(job, error.code, error.message)
         return notice + replies.status(job, "failed", error.code)
 
@@ -326,3 +326,6 @@ class Life:
                 cost=usage.cost,
             ),
         )
+
+    def _log(self, claimed: Claimed) -> Log:
+        return Log(f"{claimed.flow}/{claimed.conversation}", self._now)

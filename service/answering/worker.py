@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from service.answering.hold import Hold
 from service.answering.intake import Intake
-from service.answering.job import InHand, about
+from service.answering.job import InHand, about, size_of
 from service.answering.life import Life
 from service.domain import Claimed
 from service.errors import StoreError
@@ -26,6 +26,8 @@ from service.supervised import Link
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
 AHEAD = 4  # answered requests in hand for each that may be asked, while the broker is away
+HELD = 128 << 20  # bytes in hand; beyond, requests had better wait in the inbox
+SMALL = 64 << 10  # bytes that a request is taken to have until larger ones are seen
 MOMENT = 0.02  # seconds
 IDLE = 2.0  # seconds between looks when nothing falls due
 PURGE = 500  # requests removed at once
@@ -51,6 +53,7 @@ class Worker:
         owner: str,
         concurrency: int,
         retention: float,
+        max_memory: int,
         now: Callable[[], int],
         lease: float = LEASE,
         link: Link | None = None,
@@ -65,12 +68,14 @@ class Worker:
         self._owner = owner
         self._concurrency = concurrency
         self._retention = retention
+        self._max_memory = max_memory
         self._now = now
         self._lease = lease
         self._link = link
         self._wake = in_hand.wake  # the store sets it when it has something new
         self._claims: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
+        self._large = SMALL  # bytes of the largest request that was claimed lately
         self.beat = time.monotonic()  # the claim loop went round
 
     def start(self) -> None:
@@ -142,8 +147,10 @@ class Worker:
     async def _claim(self) -> float:
         self.beat = time.monotonic()
         free = self._concurrency - len(self.in_hand.asking)
-        if len(self.in_hand.held) >= self._concurrency * AHEAD:
+        room = HELD - self.in_hand.bytes
+        if len(self.in_hand.held) >= self._concurrency * AHEAD or room <= 0:
             free = 0
+        free = min(free, 1 + room // self._large)
         self.in_hand.full = free <= 0
         self._wake.clear()
         if free <= 0:
@@ -166,6 +173,8 @@ class Worker:
         if not flows or limit <= 0:
             return 0, IDLE
         claims = await self._store.claim(flows, limit, self._owner, int(self._lease * 1000))
+        largest = max(map(size_of, claims.requests), default=0)
+        self._large = max(SMALL, largest, self._large - self._large // 4)
         for claimed in claims.requests:
             work = self._life.run(claimed)
             if self._link is not None:
@@ -222,7 +231,16 @@ class Worker:
         """Remove what ended before RETENTION; seconds until it is worth it again."""
         before = self._now() - int(self._retention * 1000)
         removed = await self._store.purge(before, PURGE)
-        return 0.05 if removed >= PURGE else UPKEEP  # small bites: others write in between
+        if removed >= PURGE:
+            return 0.05  # small bites: others write in between
+        forgotten = await self._store.bound_memory(self._max_memory)
+        if forgotten:
+            log.warning(
+                "what conversations remember is over MAX_MEMORY: the oldest %d exchanges are "
+                "forgotten",
+                forgotten,
+            )
+        return UPKEEP
 
     async def _adopt(self) -> float:
         for claimed in await self._store.unresolved(list(self._flows.flows), 500):
