@@ -106,6 +106,13 @@ class TooLarge(ApiError):
     code = "too_large"
 
 
+class NotJson(ApiError):
+    """415: only JSON is taken, and said to be."""
+
+    status = 415
+    code = "content_type"
+
+
 class Unavailable(ApiError):
     """503 with Retry-After (seconds): EMQX keeps the message and tries again."""
 

@@ -26,6 +26,8 @@ SECRETS = (
     "OPERATOR_TOKEN",
     "VIEWER_TOKEN",
 )
+OWN = "own-"
+"""Begins a token that was made here, not by who set the service up: EMQX may not know it yet."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -100,9 +102,18 @@ class Settings(BaseSettings):
     public_url: Url | None = Field(
         None, description="What EMQX calls; default http://127.0.0.1:PORT"
     )
+    allowed_hosts: str | None = Field(
+        None, description="Names by which browsers may reach this service, separated by commas"
+    )
     max_concurrency: int = Field(256, ge=1, description="Model calls in flight")
     max_backlog: int = Field(100_000, ge=1, description="Waiting requests before 503")
     max_body: Bytes = Field(8_000_000, ge=1000, description="Webhook body, bytes or 8 MB")
+    max_answer: Bytes = Field(
+        1_000_000, ge=1000, description="One answer of a model with its reasoning, bytes or 1 MB"
+    )
+    max_memory: Bytes = Field(
+        1_000_000_000, ge=0, description="What all conversations remember, bytes or 1 GB"
+    )
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
     retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")
     grace: Seconds = Field(30.0, description="SIGTERM: time for requests in flight")
@@ -126,6 +137,11 @@ class Settings(BaseSettings):
         return _tokens(self.viewer_token)
 
     @property
+    def own_webhook_token(self) -> bool:
+        """Whether it was made here, so that EMQX may not know it yet."""
+        return any(token.startswith(OWN) for token in self.webhook_tokens)
+
+    @property
     def emqx_key(self) -> tuple[str, str]:
         """API key and secret for publishing; empty strings where unset."""
         return _plain(self.emqx_api_key), _plain(self.emqx_api_secret)
@@ -141,6 +157,15 @@ class Settings(BaseSettings):
     def webhook_url(self) -> str:
         """Base URL at which EMQX reaches this service."""
         return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def names(self) -> frozenset[str] | None:
+        """Names (or name:port) by which the service is reached; None: any."""
+        listed = [part.strip().lower() for part in (self.allowed_hosts or "").split(",")]
+        if self.host not in LOOPBACK and not any(listed):
+            return None
+        public = (self.public_url or "").partition("://")[2].partition("/")[0]
+        return frozenset(name for name in (*listed, public.lower()) if name)
 
     def serving_faults(self) -> list[Fault]:
         """What keeps `serve` from starting with these settings."""

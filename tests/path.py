@@ -91,23 +91,25 @@ def _life(frame: FrameType | None) -> list[str]:
 
 
 async def trace(database: str) -> Trace:
-    """One request of the shipped chat flow, with memory, after two that warmed everything up."""
-    tracer = Tracer()
+    """One request of the shipped chat flow, with memory, after two that warmed everything up: of
+    three, the one beside which the fewest periodic looks ran."""
+    tracer, traces = Tracer(), []
     tracer.install()
     try:
         async with rig(database) as house:
-            for number in range(3):
-                tracer.on = number == 2
+            for number in range(5):
+                tracer.seen, tracer.on = Trace(), number >= 2
                 body = {"id": f"m{number}", "topic": "chatgpt/request/ada", "payload": "hi"}
                 answer = await house.webhook(body | {"flow": "chat", "qos": 1})
                 assert answer.status_code == 202
                 said = number + 1
                 await eventually(lambda said=said: len(house.broker.mqtt.published) >= said)
                 await eventually(lambda: not house.service.worker.in_hand.held)
-            tracer.on = False
+                tracer.on = False
+                traces.append(tracer.seen)
     finally:
         tracer.remove()
-    return tracer.seen
+    return min(traces[2:], key=lambda seen: len(seen.files))
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ import typer
 from rich.console import Console
 
 from service import flows
+from service.cli.env_file import ENV, TOKENS, add_settings, new_token
 from service.errors import ConfigError, Fault
 from service.flows.tables import FLOW_NAME
 
-FLOWS, ENV = Path("flows.toml"), Path(".env")
+FLOWS = Path("flows.toml")
 DOES = "Answer in one or two short sentences."
 MODEL = flows.DEFAULT_MODEL
 OPENAI = "https://api.openai.com/v1"
-_SECRETS = ("WEBHOOK_TOKEN", "OPERATOR_TOKEN")
 
 
 @dataclass(slots=True)
@@ -79,7 +78,7 @@ def initialise(given: Answers, console: Console, *, ask: bool) -> None:
     asked("base_url", "Which server runs the model?", OPENAI)
     asked("model", "Which model?", MODEL)
     key = _key(made, ask)
-    _write(FLOWS, have + ("\n" if have else "") + flow_text(made, defaults=not have), 0o644)
+    _write(FLOWS, have + ("\n" if have else "") + flow_text(made, defaults=not have))
     values = {"OPENAI_API_KEY": key}
     if made.base_url != OPENAI:
         values["OPENAI_BASE_URL"] = made.base_url or ""
@@ -127,31 +126,13 @@ def flow_text(made: Answers, *, defaults: bool) -> str:
 
 
 def write_env(path: Path, values: dict[str, str]) -> list[str]:
-    """Add what is not set yet, and tokens of one's own; 0600. Returns the names added.
-
-    An empty value is no setting, so nothing is written for it but a comment that names it.
-    """
-    text = path.read_text("utf-8") if path.exists() else ""
-    text += "\n" if text and not text.endswith("\n") else ""
-    values = {**values, **{name: secrets.token_urlsafe(24) for name in _SECRETS}}
-    added = []
-    for name, value in values.items():
-        setting = re.compile(rf"^\s*(?:export\s+)?{name}\s*=(.*)$", re.MULTILINE)
-        found = setting.search(text)
-        if found and found[1].strip():
-            continue  # what is set stays
-        if not value:
-            if not re.search(rf"^#\s*{name}=", text, re.MULTILINE) and not found:
-                text += f"#{name}=\n"
-            continue
-        line = f"{name}={value}"
-        text = text[: found.start()] + line + text[found.end() :] if found else f"{text}{line}\n"
-        added.append(name)
-    if not re.search(r"^#?\s*EMQX_API_KEY=", text, re.MULTILINE):
-        text += "# For a real EMQX, from its dashboard (System, API Keys):\n"
-        text += "#EMQX_API_KEY=\n#EMQX_API_SECRET=\n"
-    _write(path, text, 0o600)
-    return added
+    """Add what is not set yet, and tokens of one's own; 0600. Returns the names added."""
+    tokens = {name: new_token() for name in TOKENS}
+    emqx = "# For a real EMQX, from its dashboard (System, API Keys):\n"
+    emqx += "#EMQX_API_KEY=\n#EMQX_API_SECRET=\n"
+    if path.exists() and re.search(r"^#?\s*EMQX_API_KEY=", path.read_text("utf-8"), re.MULTILINE):
+        emqx = ""
+    return add_settings(path, {**values, **tokens}, comment=emqx)
 
 
 def _key(made: Answers, ask: bool) -> str:
@@ -199,13 +180,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    """In one go, and a secret never readable by others. Raises ConfigError."""
+def _write(path: Path, text: str) -> None:
+    """In one go. Raises ConfigError."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        partial.write_text(text, "utf-8", newline="\n")
         partial.replace(path)
     except OSError as error:
         fault = Fault(str(path), f"can't be written: {error.strerror}",

@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import orjson
 
+from service.bodies import parsed
+from service.emqx.http import HEADERS, fetch
 from service.emqx.reasons import reason
 from service.emqx.resources import Kind
 from service.errors import BrokerError
@@ -64,6 +66,7 @@ class EmqxAdmin:
                 base_url=f"{url}/api/v5",
                 auth=httpx.BasicAuth(*key),
                 timeout=timeout,
+                headers=HEADERS,
                 limits=httpx.Limits(max_connections=2, max_keepalive_connections=2),
             )
         except httpx.InvalidURL:
@@ -186,14 +189,14 @@ class EmqxAdmin:
         auth: Any = httpx.USE_CLIENT_DEFAULT,
     ) -> httpx.Response:
         try:
-            return await self._http.request(
+            request = self._http.build_request(
                 method,
                 path,
                 params=query,
                 content=None if body is None else orjson.dumps(body),
                 headers=None if body is None else {"content-type": "application/json"},
-                auth=auth,
             )
+            return await fetch(self._http, request, auth)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -242,8 +245,8 @@ def _path(kind: Kind, ident: str) -> str:
 
 def _json(answer: httpx.Response) -> Any:
     try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
+        return parsed(answer.content)
+    except ValueError:
         return answer.text
 
 

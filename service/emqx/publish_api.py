@@ -17,8 +17,10 @@ from typing import Any
 import httpx
 import orjson
 
+from service.bodies import parsed
 from service.domain import Publish
 from service.emqx import names, reply_rule
+from service.emqx.http import HEADERS, fetch
 from service.errors import BrokerError
 
 NO_SUBSCRIBERS = 16
@@ -68,6 +70,7 @@ class Emqx:
     def _headers(self, key: tuple[str, str]) -> httpx.Headers:
         basic = base64.b64encode(":".join(key).encode()).decode()
         headers = httpx.Headers(self._http.headers)
+        headers.update(HEADERS)
         headers.update({"authorization": f"Basic {basic}", "content-type": "application/json"})
         return headers
 
@@ -135,7 +138,7 @@ class Emqx:
             request = httpx.Request(
                 method, url, headers=headers, content=content, extensions=self._timeout
             )
-            answer = await self._http.send(request, auth=_NO_AUTH)
+            answer = await fetch(self._http, request, _NO_AUTH)
         except httpx.TimeoutException:
             raise BrokerError(f"EMQX at {self.url} did not answer", code="broker_timeout") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -212,8 +215,8 @@ def _result(message: Publish, item: Any) -> Result:
 
 def _json(answer: httpx.Response) -> Any:
     try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
+        return parsed(answer.content)
+    except ValueError:
         return None
 
 

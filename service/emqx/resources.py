@@ -97,7 +97,10 @@ def target(url: str, *tokens: str) -> Target:
     if "${" in url or not re.fullmatch(r"[!-~]+", url) or '"' in url or "\\" in url:
         raise ConfigError("PUBLIC_URL has a character that EMQX does not take: percent-encode it")
     if not tokens or not tokens[0]:
-        raise ConfigError("WEBHOOK_TOKEN is not set; make one with: openssl rand -hex 24")
+        raise ConfigError(
+            "WEBHOOK_TOKEN is not set here: start emqx-gpt serve in this folder, which makes one, "
+            "or set it, e.g. from: openssl rand -hex 24"
+        )
     if not re.fullmatch(r"[ -~]+", tokens[0]) or tokens[0] != tokens[0].strip():
         raise ConfigError(
             "WEBHOOK_TOKEN can't go into an HTTP header: use printable ASCII characters only, "

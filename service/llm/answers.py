@@ -11,6 +11,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import tool_calls
 from service.llm.contents import content_of, thinks
+from service.llm.grown import Grown
 from service.llm.markup import Separator
 from service.llm.tool_calls import Calls, ToolCall
 
@@ -19,6 +20,8 @@ __all__ = ["Completion", "Gathered", "ToolCall", "garbage"]
 Tools = Mapping[str, Mapping[str, Any]]
 """The JSON Schema of each tool's arguments, by its name."""
 
+MAX_ANSWER = 1_000_000
+"""Bytes of one answer in UTF-8: its text, its reasoning and its tool calls together."""
 _FILTERED = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
 _FAILED = (
     *("error", "network_error", "insufficient_system_resource", "abort", "aborted"),
@@ -52,6 +55,17 @@ def garbage(text: str = "something that is no completion") -> ModelError:
     )
 
 
+def too_large() -> ModelError:
+    """It was paid for, and is not asked for again."""
+    text = "the model's answer is larger than MAX_ANSWER; a smaller max_tokens keeps it shorter"
+    return _unusable("model_answer_too_large", text)
+
+
+def size_of(text: str) -> int:
+    """Bytes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def _unusable(code: str, text: str) -> ModelError:
     return ModelError(text, code=code, kind=ErrorKind.ANSWER)
 
@@ -61,21 +75,23 @@ class Gathered:
     before turned out to be none of the answer.
     """
 
-    def __init__(self, model: ModelRef, tools: Tools) -> None:
+    def __init__(self, model: ModelRef, tools: Tools, most: int = MAX_ANSWER) -> None:
         self.model = self.asked = str(model)
         self.calls = Calls()
         self.usage = Usage()
         self.finish: str | None = None
         self.refusal = ""
-        self.reasoning: list[str] = []
+        self.reasoning = Grown()
         self.echo: dict[str, Any] = {}
         self.restarted = False
         self._tools = tools
+        self._most, self._size = most, 0
         self._separator = Separator(inside=thinks(model.model))
 
     def say(self, content: Any) -> str:
         """A message's or delta's content came; the text that is certain now. Raises TypeError."""
         parts = content_of(content)
+        self.count(size_of(parts.text))
         if parts.reasoning:
             self.think(parts.reasoning)
         text = self._separator.feed(parts.text)
@@ -84,8 +100,15 @@ class Gathered:
 
     def think(self, text: str) -> None:
         """Reasoning that came in a field of its own."""
+        self.count(size_of(text))
         self._separator.sure()
-        self.reasoning.append(text)
+        self.reasoning.add(text)
+
+    def count(self, size: int) -> None:
+        """So many bytes more. Raises ModelError if they are too many."""
+        self._size += size
+        if self._size > self._most:
+            raise too_large()
 
     def rest(self) -> str:
         """The text that became certain with the end."""
@@ -130,7 +153,7 @@ class Gathered:
             )
         if not text.strip() and not calls:
             text = self.refusal or self._blank(finish)
-        reasoning = "\n".join(part for part in ("".join(self.reasoning), found.reasoning) if part)
+        reasoning = "\n".join(part for part in (self.reasoning.text, found.reasoning) if part)
         return Completion(
             text.strip(),
             self.model,

@@ -13,7 +13,8 @@ import orjson
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import failures
-from service.llm.answers import Gathered, Tools, garbage
+from service.llm.answers import MAX_ANSWER, Gathered, Tools, garbage, size_of
+from service.llm.grown import Grown
 from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
 from service.llm.usage import usage_of
@@ -168,9 +169,9 @@ def _call(call: Mapping[str, Any], dialect: Dialect, same: bool) -> dict[str, An
 class IncomingAnswer:
     """Gathers an answer, whole or in a stream's events; `_add` knows the API."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, most: int = MAX_ANSWER) -> None:
         self._question = question
-        self._gathered = Gathered(question.model, question.tools)
+        self._gathered = Gathered(question.model, question.tools, most)
 
     @property
     def restarted(self) -> bool:
@@ -180,7 +181,7 @@ class IncomingAnswer:
         """The text that came with it. Raises ModelError."""
         try:
             return self._add(event)
-        except (AttributeError, KeyError, TypeError, IndexError):
+        except (AttributeError, KeyError, TypeError, IndexError, RecursionError):
             raise garbage() from None
 
     def _add(self, event: Any) -> str:
@@ -190,9 +191,10 @@ class IncomingAnswer:
 class ChatAnswer(IncomingAnswer):
     """An answer of Chat Completions."""
 
-    def __init__(self, question: Question) -> None:
-        super().__init__(question)
+    def __init__(self, question: Question, most: int = MAX_ANSWER) -> None:
+        super().__init__(question, most)
         self._begun = False
+        self._echo: dict[str, Any] = {}  # Grown of text, or what came
 
     def _add(self, event: Any) -> str:
         gathered = self._gathered
@@ -214,25 +216,36 @@ class ChatAnswer(IncomingAnswer):
         if delta is None:
             return ""  # Azure: what its filter found, after the end
         for call in delta.get("tool_calls") or ():
-            gathered.calls.add(call)
+            gathered.count(gathered.calls.add(call))
         if delta.get("function_call"):
-            gathered.calls.add(delta["function_call"])
-        gathered.refusal += only_text(delta.get("refusal"))
+            gathered.count(gathered.calls.add(delta["function_call"]))
+        if refusal := only_text(delta.get("refusal")):
+            gathered.count(size_of(refusal))
+            gathered.refusal += refusal
         self._reasoning(delta)
         return gathered.say(delta.get("content"))
 
     def _reasoning(self, delta: Mapping[str, Any]) -> None:
-        echo = self._gathered.echo
         for name in ECHO:
-            value = delta.get(name)
-            if not value:
-                continue
-            before = echo.get(name)
-            joins = isinstance(before, str | list) and isinstance(value, type(before))
-            echo[name] = before + value if joins else value
+            if value := delta.get(name):
+                self._keep(name, value)
         said = delta.get("reasoning_content") or delta.get("reasoning")
         if isinstance(said, str) and said:
             self._gathered.think(said)
+
+    def _keep(self, name: str, value: Any) -> None:
+        """For the echo: texts and lists go on; anything else replaces what was there."""
+        kept = self._echo.get(name)
+        if isinstance(value, str):
+            if not isinstance(kept, Grown):
+                kept = self._echo[name] = Grown()
+            kept.add(value)
+            return
+        self._gathered.count(len(orjson.dumps(value, default=str)))
+        if isinstance(value, list) and isinstance(kept, list):
+            kept.extend(value)
+        else:
+            self._echo[name] = [*value] if isinstance(value, list) else value
 
     def rest(self) -> str:
         """The text that became certain with the end."""
@@ -246,6 +259,10 @@ class ChatAnswer(IncomingAnswer):
             raise ModelError(
                 "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
+        self._gathered.echo = {
+            name: kept.text if isinstance(kept, Grown) else kept
+            for name, kept in self._echo.items()
+        }
         return self._gathered.completion()
 
 

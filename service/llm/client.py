@@ -14,19 +14,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import aiohttp
 import httpx2
 import openai
 import orjson
 
+from service.bodies import ENCODINGS, BodyTooLarge, parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
 from service.llm import addresses, catalogue, chat, failures, learning, providers, responses
-from service.llm.answers import Completion
+from service.llm.answers import MAX_ANSWER, Completion, too_large
 from service.llm.chat import ChatAnswer, Question
 from service.llm.limits import Granted
 from service.llm.providers import Api, Dialect
 from service.llm.responses import ResponsesAnswer
+from service.llm.transport import (
+    BROKEN,
+    FAILURES,
+    MAX_ERROR,
+    STREAM,
+    WHOLE,
+    Body,
+    Refused,
+    beginning,
+)
 
 __all__ = ["Gpt", "OnDelta", "Question"]
 
@@ -34,13 +44,6 @@ _V1 = "is /v1 missing in its address?"
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
-_BROKEN = (
-    TimeoutError,
-    openai.APIConnectionError,
-    httpx2.TransportError,
-    aiohttp.ClientError,  # the SDK's transport lets some through, on what is no HTTP
-)
-
 log = logging.getLogger("emqx-gpt.model")
 
 
@@ -62,20 +65,11 @@ class _Server:
         return self.urls[endpoint]
 
 
-class _Refused(Exception):
-    """An answer that is none, as it came."""
-
-    def __init__(self, response: httpx2.Response) -> None:
-        self.response = response
-
-
-_FAILURES = (_Refused, *_BROKEN, httpx2.HTTPError, openai.OpenAIError, ValueError)
-
-
 class Gpt:
     """All providers behind one door. `keys` by provider name; pools fit `concurrency`.
 
-    `granted` hears what a model's server says of its limits.
+    `max_answer`: bytes of one answer, its reasoning and its tool calls together. `granted` hears
+    what a model's server says of its limits.
     """
 
     def __init__(
@@ -84,6 +78,7 @@ class Gpt:
         keys: Mapping[str, str],
         *,
         concurrency: int,
+        max_answer: int = MAX_ANSWER,
         granted: Callable[[ModelRef, Granted], None] | None = None,
     ) -> None:
         limits = httpx2.Limits(
@@ -93,6 +88,7 @@ class Gpt:
         )
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
         self._granted = granted
+        self._max_answer = max_answer
         self._servers = {
             name: self._server(provider, keys.get(name) or "") for name, provider in servers.items()
         }
@@ -111,6 +107,7 @@ class Gpt:
             row = replace(row, responses_for="")
         found = {**sdk.default_headers, **sdk.auth_headers}
         headers = {name.lower(): value for name, value in found.items() if isinstance(value, str)}
+        headers["accept-encoding"] = ENCODINGS
         del headers["authorization"]  # without a key none goes out: a wrong one may be refused
         if key:
             headers["authorization"] = f"Bearer {key}"
@@ -143,10 +140,10 @@ class Gpt:
             try:
                 async with asyncio.timeout(question.timeout):
                     return await self._asked(server, question, dialect, body, on_delta, on_restart)
-            except _FAILURES as error:
+            except FAILURES as error:
                 learned = None
-                if isinstance(error, _Refused):
-                    learned = _lesson(dialect, body, error.response)
+                if isinstance(error, Refused):
+                    learned = _lesson(dialect, body, error)
                 if learned is None:
                     raise _in_our_words(error, server, question) from None
             log.warning("model %s is asked in another way: %s", question.model, _said(learned))
@@ -175,7 +172,8 @@ class Gpt:
         on_restart: Callable[[], None] | None,
     ) -> Completion:
         chatting = dialect.api is Api.CHAT
-        answer = ChatAnswer(question) if chatting else ResponsesAnswer(question)
+        make = ChatAnswer if chatting else ResponsesAnswer
+        answer = make(question, self._max_answer)
         endpoint = chat.PATH if chatting else responses.PATH
         response = await self._send(server, "POST", endpoint, _json(body))
         async with contextlib.aclosing(response):
@@ -189,16 +187,20 @@ class Gpt:
     async def _send(
         self, server: _Server, method: str, endpoint: str, content: bytes | None = None
     ) -> httpx2.Response:
-        """The response, its body not read yet. Raises what is in _FAILURES."""
+        """The response, its body not read yet. Raises what is in FAILURES."""
         request = httpx2.Request(
             method, server.url(endpoint), headers=server.headers, content=content
         )
-        response = await self._http.send(request, stream=True)
+        response = await self._http.send(request, stream=True, follow_redirects=False)
         if response.is_success:
+            streams = "event-stream" in response.headers.get("content-type", "")
+            line = WHOLE * self._max_answer + MAX_ERROR
+            most = STREAM * self._max_answer + MAX_ERROR if streams else line
+            response.stream = Body(response, most, line)
             return response
+        response.stream = Body(response, MAX_ERROR)
         async with contextlib.aclosing(response):
-            await response.aread()
-        raise _Refused(response)
+            raise Refused(response, await beginning(response))
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
@@ -209,7 +211,7 @@ class Gpt:
                 response = await self._send(server, "GET", "models")
                 async with contextlib.aclosing(response):
                     found = catalogue.names(await response.aread(), server.row.model_prefix)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise _in_our_words(error, server, question, "models") from None
         if found is None:
             raise ModelError(
@@ -226,16 +228,17 @@ async def _events(server: _Server, response: httpx2.Response) -> AsyncIterator[A
     if "event-stream" not in kind:
         content = await response.aread()
         if not content.lstrip().startswith((b"data:", b"event:")):
-            yield orjson.loads(content)
+            yield parsed(content)
             return
     async for event in openai.AsyncStream(cast_to=object, response=response, client=server.sdk):
         yield event
 
 
-def _lesson(dialect: Dialect, body: Mapping[str, Any], answer: httpx2.Response) -> Dialect | None:
-    if answer.status_code not in learning.STATUSES:
+def _lesson(dialect: Dialect, body: Mapping[str, Any], refused: Refused) -> Dialect | None:
+    if refused.response.status_code not in learning.STATUSES:
         return None
-    return learning.lesson(dialect, body, answer.text[:4000])
+    said = refused.content[:8000].decode("utf-8", "replace")[:4000]
+    return learning.lesson(dialect, body, said)
 
 
 def _said(dialect: Dialect) -> str:
@@ -255,21 +258,40 @@ def _said(dialect: Dialect) -> str:
 def _in_our_words(
     error: Exception, server: _Server, question: Question, endpoint: str = chat.PATH
 ) -> ModelError:
-    """What one of _FAILURES means."""
+    """What one of FAILURES means."""
     url = addresses.shown(str(server.url(endpoint)))
-    if isinstance(error, _Refused):
+    if isinstance(error, Refused):
         answer = error.response
+        if answer.has_redirect_location or 300 <= answer.status_code < 400:
+            return _redirected(answer, url)
         refusal = failures.failure(
-            answer.status_code, answer.content, answer.headers, question.model, url
+            answer.status_code, error.content, answer.headers, question.model, url
         )
         return _doubted(refusal, server) if answer.status_code in (404, 405) else refusal
-    if isinstance(error, _BROKEN):
+    if isinstance(error, BROKEN):
         return _unreachable(error, server, question)
+    if isinstance(error, BodyTooLarge):
+        return too_large()
     if isinstance(error, openai.APIError):  # an error event in a stream
         return failures.failure(200, {"error": error.body}, {}, question.model, url)
     what = "what it sent is no JSON" if isinstance(error, ValueError) else type(error).__name__
     text = f"the model's answer could not be read: {what}, from {url}"
     return ModelError(_with_doubt(text, server), code="model_garbage", kind=ErrorKind.PASSING)
+
+
+def _redirected(answer: httpx2.Response, url: str) -> ModelError:
+    """Nobody follows: the question and the key would go to who knows where."""
+    try:
+        to = addresses.shown(answer.headers.get("location", ""))[:200]
+    except ValueError:
+        to = ""
+    return ModelError(
+        f"{url} points to {failures.clean(to) or 'nowhere'} ({answer.status_code}), and is not "
+        "followed: if that address is right, set it as the provider's base_url",
+        code="model_redirected",
+        kind=ErrorKind.ACCOUNT,
+        status=answer.status_code,
+    )
 
 
 def _doubted(error: ModelError, server: _Server) -> ModelError:

@@ -9,7 +9,7 @@ from typing import Any
 
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
-from service.llm.answers import Completion
+from service.llm.answers import MAX_ANSWER, Completion, size_of
 from service.llm.chat import IncomingAnswer, Question, bind_to_schema, only_text, raise_error, typed
 from service.llm.providers import Dialect
 from service.llm.tool_calls import sendable_arguments
@@ -132,8 +132,8 @@ def _content(content: Any) -> Any:
 class ResponsesAnswer(IncomingAnswer):
     """An answer of the Responses API."""
 
-    def __init__(self, question: Question) -> None:
-        super().__init__(question)
+    def __init__(self, question: Question, most: int = MAX_ANSWER) -> None:
+        super().__init__(question, most)
         self._said = False
 
     def _add(self, event: Any) -> str:
@@ -163,9 +163,12 @@ class ResponsesAnswer(IncomingAnswer):
             match item["type"]:
                 case "message" if not self._said:
                     text += gathered.say(_texts(item, "output_text", "text"))
-                    gathered.refusal += _texts(item, "refusal", "refusal")
+                    refusal = _texts(item, "refusal", "refusal")
+                    gathered.count(size_of(refusal))
+                    gathered.refusal += refusal
                 case "function_call":
-                    gathered.calls.add({**item, "id": item.get("call_id") or item.get("id")})
+                    call = {**item, "id": item.get("call_id") or item.get("id")}
+                    gathered.count(gathered.calls.add(call))
                 case "reasoning":
                     items.append({key: value for key, value in item.items() if key != "status"})
                     gathered.think(_texts({"content": item.get("summary")}, "summary_text", "text"))

@@ -11,6 +11,10 @@ from typing import Any
 
 from service.domain import Usage
 
+_MOST = 20_000_000
+"""Tokens: ten times what any context holds. A larger number is a mistake, or meant to use up
+a budget."""
+
 
 def usage_of(answer: Mapping[str, Any]) -> Usage:
     """The usage of a whole answer or of a stream's event; nothing where it counted none."""
@@ -51,7 +55,7 @@ def _count(raw: Mapping[str, Any], *names: str) -> int:
     """The first of these that is there."""
     for name in names:
         value = raw.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MOST:
             return int(value)
     return 0
 
@@ -60,5 +64,5 @@ def _cost(value: Any) -> float | None:
     """US dollars, where the server says them (OpenRouter, Perplexity)."""
     if isinstance(value, dict):
         value = value.get("total_cost")
-    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10_000
     return float(value) if good else None

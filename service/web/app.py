@@ -9,12 +9,14 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.intake import Intake
-from service.errors import ApiError, NotFound, StoreError, Unavailable
+from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
 from service.inbox import Inbox
 from service.operations.actions import Actions
@@ -30,6 +32,7 @@ from service.web.door import Door, Handler
 from service.web.events import Events
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
+from service.web.origin import Names, refusal
 from service.web.requests import Acts, Requests
 from service.web.routes import ENDPOINTS
 from service.web.sessions import Sessions
@@ -68,6 +71,8 @@ def create_app(parts: Parts) -> Starlette:
         parts.metrics,
         max_body=settings.max_body,
         now=parts.now,
+        names=settings.names,
+        own_token=settings.own_webhook_token,
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)
@@ -87,6 +92,7 @@ def create_app(parts: Parts) -> Starlette:
 
     app = Starlette(
         routes=routes,
+        middleware=[Middleware(_OfNoStrangePage, names=settings.names)],
         lifespan=lifespan,
         exception_handlers={
             ApiError: _api_error,
@@ -128,6 +134,23 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "readyz": probes.readyz,
         "metrics": probes.metrics,
     }
+
+
+class _OfNoStrangePage:
+    """Refuses what a page of another site makes a browser send. The webhook sees to it itself,
+    since EMQX drops a message on a 403."""
+
+    def __init__(self, app: ASGIApp, names: Names) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"] != "/webhook":
+            why = refusal(scope["headers"], self._names)
+            if why is not None:
+                app = error_response(Forbidden(why))
+        await app(scope, receive, send)
 
 
 async def _api_error(request: Request, error: Exception) -> Response:

@@ -20,6 +20,7 @@ from service.emqx import message as webhook
 from service.errors import ApiError, BadRequest, TooLarge, Unavailable
 from service.operations.metrics import Metrics
 from service.web.http import JSON, Tokens, error_response, find, read_body
+from service.web.origin import Names, is_json, same_origin
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
 ACCEPTED = JSON({"accepted": 1, "duplicates": 0}, status_code=202)
@@ -41,7 +42,11 @@ class Webhook:
         *,
         max_body: int,
         now: Callable[[], int],
+        names: Names = None,
+        own_token: bool = False,
     ) -> None:
+        self._names = names
+        self._own_token = own_token
         self._intake = intake
         self._tokens = tokens
         self._metrics = metrics
@@ -50,12 +55,35 @@ class Webhook:
         self._warned: dict[str, float] = {}
 
     def authorized(self, headers: Headers) -> bool:
-        """Whether they carry the webhook's token."""
+        """Whether they carry the webhook's token, and nothing that EMQX would not send."""
         try:
-            self._tokens.check(find(headers, b"authorization"))
+            self._check(headers)
         except ApiError:
             return False
         return True
+
+    def _check(self, headers: Headers) -> None:
+        """Raises ApiError. A page can't have the token, so with it any Host will do: EMQX calls
+        this machine by many names."""
+        given = kind = None
+        for name, value in headers:
+            if name == b"authorization":
+                given = value
+            elif name == b"content-type":
+                kind = value
+            elif name in (b"origin", b"sec-fetch-site") and not same_origin(headers, self._names):
+                raise BadRequest("this is for EMQX, not for a page of another site", code="origin")
+        if given is None and self._own_token:
+            raise Unavailable(
+                "EMQX does not send the token that was made for it; run: emqx-gpt emqx apply",
+                code="not_applied",
+                retry_after=2,
+            )
+        self._tokens.check(given)
+        if kind in (None, b"application/json"):  # a rule made by hand may name none
+            return
+        if not is_json(kind.decode("latin-1")):
+            raise BadRequest("the webhook takes application/json only", code="content_type")
 
     async def take(self, headers: Headers, body: bytes) -> Response:
         """One authorized webhook → its answer, whatever happens."""
@@ -79,7 +107,9 @@ class Webhook:
         try:
             if scope["method"] != "POST":
                 raise BadRequest("the webhook takes POST", code="method")
-            self._tokens.check(find(headers, b"authorization"))
+            self._check(headers)
+            if trust := scope.get("trust"):
+                trust()
             async with asyncio.timeout(LIMIT):
                 body = await read_body(scope, receive, self._max_body)
                 answer = await self.take(headers, body)
