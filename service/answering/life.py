@@ -6,6 +6,7 @@ that runs out, after which another process takes it up where it was.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -27,6 +28,7 @@ from service.llm import retry
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.attempts import Log
+from service.llm.client import OFF_LOOP
 from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
@@ -54,6 +56,7 @@ class Life:
         *,
         now: Callable[[], int],
         max_attempts: int,
+        poison: frozenset[str] = frozenset(),
     ) -> None:
         self._flows = flows
         self._store = store
@@ -66,6 +69,7 @@ class Life:
         self._hold = hold
         self._now = now
         self._max_attempts = max_attempts
+        self._poison = poison
 
     async def run(self, claimed: Claimed) -> None:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
@@ -142,7 +146,11 @@ class Life:
                         with self._progress(job) as stream:
                             completion = await self._tool_loop.run(job, messages, stream)
                         allowed.said(completion.text)
-                    answer = self._answered(job, asked, turns, completion)
+                    if len(completion.text) > OFF_LOOP:
+                        made = asyncio.to_thread(self._answered, job, asked, turns, completion)
+                        answer = await made
+                    else:
+                        answer = self._answered(job, asked, turns, completion)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
             except limits.OverLimit as over:
@@ -170,7 +178,7 @@ class Life:
     def _too_late(self, job: Job) -> Answer | None:
         """How it ends unasked, if it was given up or its time is over."""
         claimed = job.claimed
-        if claimed.claims > MAX_CLAIMS:
+        if claimed.id in self._poison or claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
             return replies.unanswered(job, State.FAILED, "worker_killed", text)
         if self._now() >= claimed.deadline and not claimed.steps:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from service.bodies import parsed
 from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
@@ -215,8 +216,8 @@ def check_schema(text: str, schema: Mapping[str, Any]) -> tuple[str | None, str]
     fault = None
     for document in documents_of(text):
         try:
-            value = orjson.loads(document)
-        except orjson.JSONDecodeError:
+            value = parsed(document)
+        except ValueError:
             continue
         if (found := fault_in(value, schema)) is None:
             return None, orjson.dumps(value).decode()

@@ -21,6 +21,7 @@ from service.errors import StoreError
 from service.flows import Flows
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
+from service.supervised import Link
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
@@ -55,6 +56,7 @@ class Worker:
         max_memory: int,
         now: Callable[[], int],
         lease: float = LEASE,
+        link: Link | None = None,
     ) -> None:
         self._flows = flows
         self._store = store
@@ -69,6 +71,7 @@ class Worker:
         self._max_memory = max_memory
         self._now = now
         self._lease = lease
+        self._link = link
         self._wake = in_hand.wake  # the store sets it when it has something new
         self._claims: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
@@ -176,7 +179,10 @@ class Worker:
         largest = max(map(size_of, claims.requests), default=0)
         self._large = max(SMALL, largest, self._large - self._large // 4)
         for claimed in claims.requests:
-            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
+            work = self._life.run(claimed)
+            if self._link is not None:
+                work = self._link.during(claimed.id, work)
+            self.in_hand.take(claimed, asyncio.create_task(work))
         due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
         return len(claims.requests), due
 
