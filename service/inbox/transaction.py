@@ -46,6 +46,7 @@ _ORDER: tuple[Work, ...] = (
     desk.change,
     desk.note,
     desk.put_job,
+    purge.remove,
     purge.purge,
     leases.reap,
     claims.claim,

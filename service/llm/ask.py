@@ -108,6 +108,7 @@ class Asker:
     async def _call(self, turn: _Turn) -> Completion:
         question, log = turn.question, turn.log
         model = question.model
+        came = log.now()
         start = await self._breakers.turn(model, turn.ends)
         left = turn.ends - time.monotonic()
         if start is None or left <= 0:
@@ -119,6 +120,7 @@ class Asker:
         if left < question.timeout:
             question = replace(question, timeout=left)
         began, clock = log.now(), time.monotonic()
+        log.waited(came, began)
         try:
             completion = await self._gpt.ask(question, turn.on_delta, turn.on_restart)
         except ModelError as error:
