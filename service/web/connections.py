@@ -32,11 +32,17 @@ class Bounds:
     body_time: float = 30.0  # from the end of the head to the last byte of the body
     unread_time: float = 30.0  # answers that nobody takes
     close_time: float = 2.0  # from our last word to the end
-    pipelined: int = 200  # requests that wait for their turn on one connection
-    pipelined_of_stranger: int = 20
+    pipelined: int = 20  # requests that wait for their turn on one connection; webhooks: 200
+    bodies: int = 64 << 20  # of all bodies on their way together; the oldest gives way
     connections: int = 4_000
-    strangers: int = 1_000
-    strangers_of_address: int = 200
+
+    @property
+    def strangers(self) -> int:
+        return max(1, self.connections // 4)
+
+    @property
+    def strangers_of_address(self) -> int:
+        return max(1, self.connections // 20)
 
 
 class Connection(Protocol):
@@ -47,6 +53,9 @@ class Connection(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing of it is being answered."""
+
+    def give_way(self) -> None:
+        """Give up the body that is on its way."""
 
     def check(self, now: float) -> None:
         """Close it if something takes too long."""
@@ -81,6 +90,8 @@ class Connections:
         self._all: dict[Connection, None] = {}
         self._strangers: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
+        self._bodies: dict[Connection, int] = {}  # on their way, the oldest first
+        self._held = 0
         self._sweeping: asyncio.TimerHandle | None = None
         self._most = self.bounds.connections
 
@@ -114,8 +125,21 @@ class Connections:
         one.trusted = True
         self._forget_stranger(one)
 
+    def hold(self, one: Connection, size: int) -> None:
+        """So many bytes of the body that is on its way on this one; 0: none is."""
+        self._held += size - self._bodies.get(one, 0)
+        if size:
+            self._bodies[one] = size
+        else:
+            self._bodies.pop(one, None)
+        while self._held > self.bounds.bodies and len(self._bodies) > 1:
+            oldest = next(iter(self._bodies))
+            self.hold(oldest, 0)
+            oldest.give_way()
+
     def remove(self, one: Connection) -> None:
         self._all.pop(one, None)
+        self.hold(one, 0)
         self._forget_stranger(one)
 
     def refuse(self, why: str, address: str) -> None:
