@@ -22,6 +22,7 @@ from service.web.http import error_response
 
 PIECE = 16 << 10  # bytes that are looked at before bounds are
 PIECE_OF_STRANGER = 2 << 10  # likewise; the smallest request has 26 bytes
+THROWN_AWAY = 128 << 10  # bytes of a stranger; more stay unread until the connection is closed
 GARBAGE = "this is not HTTP/1.1"
 
 
@@ -33,6 +34,20 @@ class Refused(ApiError):
         self.status = status
 
 
+class _Transport:
+    """A transport that takes words for who is gone: uvloop raises, before it says so."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Flow(FlowControl):
     """Reads on only when there is room for what comes; uvicorn asks for it without looking."""
 
@@ -40,8 +55,12 @@ class _Flow(FlowControl):
         super().__init__(transport)
         self._room = room
 
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            super().pause_reading()
+
     def resume_reading(self) -> None:
-        if self.read_paused and self._room():
+        if self.read_paused and not self._transport.is_closing() and self._room():
             super().resume_reading()
 
 
@@ -60,6 +79,7 @@ class Bounded(HttpToolsProtocol):
         self._last_word: bytes | None = None  # written once all before it is answered
         self._unread: tuple[int, float] | None = None  # bytes that nobody takes, and since when
         self._rest = b""  # read of the kernel, and not looked at yet: there is no room
+        self._thrown_away = 0  # bytes that came after our last word
         self._feeding = False
         self._head = 0  # bytes of the head that is being read
         self._head_since: float | None = None
@@ -71,7 +91,7 @@ class Bounded(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport))  # type: ignore[arg-type]
         self.flow = _Flow(transport, self._room)
         self._read_at = self.loop.time()
         self.address = self.client[0] if self.client else ""
@@ -85,6 +105,9 @@ class Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._read_at = self.loop.time()
         if self._half_closed or self._last_word is not None:
+            self._thrown_away += len(data)
+            if self._thrown_away > THROWN_AWAY and not self.trusted:
+                self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
         self._rest += data
@@ -114,6 +137,8 @@ class Bounded(HttpToolsProtocol):
 
     def _full(self) -> bool:
         """Whether what comes next has to wait: as much as there may be is in hand."""
+        if not self.trusted and not Bounded.idle(self):
+            return True  # one at a time; whoever wants its body will have trusted it before
         return len(self.pipeline) >= self._bounds.pipelined
 
     def _feed(self, data: bytes) -> None:
@@ -225,7 +250,11 @@ class Bounded(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        start = functools.partial(super()._start_asgi_task, cycle, app)
+        if self.trusted or self._body_since is not None:  # answered, it need not be kept
+            start()
+        else:
+            self._among.in_turn(start)
 
     def on_response_complete(self) -> None:
         # Who waits for "100 Continue" does not send the body any more; a stranger need not.

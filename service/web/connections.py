@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 log = logging.getLogger("emqx-gpt.web")
 
+TURNS, PAUSE = 3, 0.002  # so many requests of strangers begin, and so many seconds till the next
 SWEEP = 0.5  # seconds between two looks at all connections
 SPARE_FILES = 100  # file descriptors that are not for connections
 
@@ -92,6 +94,8 @@ class Connections:
         self._of_address: Counter[str] = Counter()
         self._bodies: dict[Connection, int] = {}  # on their way, the oldest first
         self._held = 0
+        self._turns: deque[Callable[[], None]] = deque()
+        self._pausing = False
         self._sweeping: asyncio.TimerHandle | None = None
         self._most = self.bounds.connections
 
@@ -141,6 +145,20 @@ class Connections:
         self._all.pop(one, None)
         self.hold(one, 0)
         self._forget_stranger(one)
+
+    def in_turn(self, begin: Callable[[], None]) -> None:
+        """Begin a stranger's request. A flood of them must leave time for EMQX's, and for the
+        thread of the database, which waits for Python's lock."""
+        self._turns.append(begin)
+        if not self._pausing:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        self._pausing = bool(self._turns)
+        if self._pausing:
+            asyncio.get_running_loop().call_later(PAUSE, self._take_turns)
+        for _ in range(min(TURNS, len(self._turns))):
+            self._turns.popleft()()
 
     def refuse(self, why: str, address: str) -> None:
         """Something was refused; it is told, by and by."""
