@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +23,7 @@ from service.web.http import error_response
 
 PIECE = 16 << 10  # bytes that are looked at before bounds are
 PIECE_OF_STRANGER = 2 << 10  # likewise; the smallest request has 26 bytes
+BUFFER, BUFFER_OF_STRANGER = 1 << 20, 16 << 10  # bytes that the kernel holds for us
 THROWN_AWAY = 128 << 10  # bytes of a stranger; more stay unread until the connection is closed
 GARBAGE = "this is not HTTP/1.1"
 
@@ -92,6 +94,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Transport(transport))  # type: ignore[arg-type]
+        self._receive_buffer(BUFFER_OF_STRANGER)
         self.flow = _Flow(transport, self._room)
         self._read_at = self.loop.time()
         self.address = self.client[0] if self.client else ""
@@ -248,10 +251,20 @@ class Bounded(HttpToolsProtocol):
         self._body_since = None
         self._among.hold(self, 0)
 
+    def on_trusted(self) -> None:
+        """A valid token came: as much may be under way as EMQX likes."""
+        self.trusted = True
+        self._receive_buffer(BUFFER)
+
+    def _receive_buffer(self, size: int) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
         start = functools.partial(super()._start_asgi_task, cycle, app)
-        if self.trusted or self._body_since is not None:  # answered, it need not be kept
+        if self.trusted:
             start()
         else:
             self._among.in_turn(start)

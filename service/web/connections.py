@@ -56,6 +56,9 @@ class Connection(Protocol):
     def idle(self) -> bool:
         """Whether nothing of it is being answered."""
 
+    def on_trusted(self) -> None:
+        """A valid token came on it."""
+
     def give_way(self) -> None:
         """Give up the body that is on its way."""
 
@@ -126,7 +129,7 @@ class Connections:
 
     def trust(self, one: Connection) -> None:
         """A valid token came on it."""
-        one.trusted = True
+        one.on_trusted()
         self._forget_stranger(one)
 
     def hold(self, one: Connection, size: int) -> None:
