@@ -1,14 +1,24 @@
-"""Bodies of HTTP answers, unpacked, and never more of them than so many bytes. Pure."""
+"""Bodies as strangers send them: unpacked, and never more of them than so many bytes; JSON, and
+never nested deeper than all that reads it can follow. Pure."""
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+import orjson
 
 ENCODINGS = "gzip, deflate"
 """What to ask for: what can be unpacked in pieces, so that a small answer can't become a huge
 one in memory."""
 _PIECE = 64 << 10
+DEEPEST = 100
+"""Lists and objects within each other: far below what Python's stack and orjson can write."""
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_AS_LISTS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class BodyTooLarge(Exception):
@@ -53,3 +63,24 @@ async def _inflated(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
         yield inflate.flush()
     except zlib.error as error:
         raise ValueError("what it sent can't be unpacked") from error
+
+
+def parsed(text: bytes | str) -> Any:
+    """A JSON document. Raises ValueError, also for one nested deeper than DEEPEST."""
+    value = orjson.loads(text)
+    if too_deep(text):
+        raise ValueError(f"nested deeper than {DEEPEST}")
+    return value
+
+
+def too_deep(text: bytes | str) -> bool:
+    """Whether a text that is JSON is nested deeper than DEEPEST."""
+    data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:
+        return False
+    brackets = _STRING.sub(b"", data).translate(_AS_LISTS, _NO_BRACKETS)
+    for _ in range(DEEPEST):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)

@@ -35,6 +35,7 @@ from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings, environment
+from service.supervised import Link
 
 SETTLE = 5.0  # seconds; EMQX sends again what it could not bring up to so much later
 
@@ -58,6 +59,7 @@ class Service:
         policy: RetryPolicy = USUAL,
         publishing: PublishPolicy = STANDARD,
         now: Callable[[], int] = epoch_ms,
+        link: Link | None = None,
     ) -> None:
         self.settings = settings
         self.flows = flows
@@ -125,6 +127,7 @@ class Service:
             hold,
             now=now,
             max_attempts=settings.max_attempts,
+            poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
             flows,
@@ -137,8 +140,10 @@ class Service:
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,
             retention=settings.retention,
+            max_memory=settings.max_memory,
             now=now,
             lease=lease,
+            link=link,
         )
 
     async def open(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 from service.errors import ConfigError, Fault
+from service.supervised import Link
 from service.web.connections import Bounds, Connections
 from service.web.pipelined import Pipelined
 
@@ -115,9 +116,15 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-async def serve(server: Server, sock: socket.socket, drain: Callable[[], Awaitable[None]]) -> None:
+async def serve(
+    server: Server,
+    sock: socket.socket,
+    drain: Callable[[], Awaitable[None]],
+    link: Link | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, also while `drain` finishes what is in hand; then close
-    the connections and return. A second signal does not wait for `drain`."""
+    the connections and return. A second signal does not wait for `drain`; with a `link` it has
+    to be the parent that got it, since systemd signals all processes of a service at once."""
     loop = asyncio.get_running_loop()
     draining: asyncio.Task[None] | None = None
 
@@ -136,8 +143,14 @@ async def serve(server: Server, sock: socket.socket, drain: Callable[[], Awaitab
         else:
             draining.cancel()
 
+    def begin() -> None:
+        if draining is None:
+            stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, stop if link is None else begin)
+    if link is not None:
+        link.watch(stop)
     try:
         await server.serve(sockets=[sock])
     finally:

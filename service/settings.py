@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         1_000_000, ge=1000, description="One answer of a model with its reasoning, bytes or 1 MB"
     )
     max_connections: int = Field(4000, ge=20, description="Connections to this process at once")
+    max_memory: Bytes = Field(
+        1_000_000_000, ge=0, description="What all conversations remember, bytes or 1 GB"
+    )
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
     retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")
     grace: Seconds = Field(30.0, description="SIGTERM: time for requests in flight")

@@ -32,6 +32,7 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / f"service-{self.port}.log"
+        self.command = command("serve")
         self._folder = folder
         usual = {
             "OPENAI_API_KEY": "sk-test",
@@ -53,7 +54,7 @@ class Process:
     def launch(self, *options: str) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command("serve", *options), cwd=self._folder, env=self._env, stderr=log, stdout=log
+                [*self.command, *options], cwd=self._folder, env=self._env, stderr=log, stdout=log
             )
 
     async def _up(self) -> bool:
@@ -63,17 +64,28 @@ class Process:
                 return (await http.get(f"{self.url}/healthz")).status_code == 200
         return False
 
+    @property
+    def workers(self) -> list[int]:
+        """The pids of those that serve, below the one that looks after them."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def memory(self) -> int:
-        """What it holds of the machine's memory now, in bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return next(
-            int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:")
-        )
+        """What they hold of the machine's memory now, in bytes."""
+        return sum(map(resident, (self.process.pid, *self.workers)))
 
     async def end(self, number: int) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return await asyncio.to_thread(self.process.wait, 60)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(
+        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:")
+    )
 
 
 @contextlib.asynccontextmanager

@@ -50,6 +50,15 @@ class Held:
     task: asyncio.Task[None]
 
 
+def size_of(claimed: Claimed) -> int:
+    """What it holds of memory, roughly, in bytes."""
+    return (
+        len(claimed.message.payload)
+        + sum(len(turn.user) + len(turn.assistant) for turn in claimed.turns)
+        + sum(len(publish.payload) for publish in claimed.outbox)
+    )
+
+
 class InHand:
     """The requests in this process's hands. Each holds a place among the model calls until
     its reply is stored. `wake` tells the worker that there may be something to do; what is
@@ -60,9 +69,12 @@ class InHand:
         self.full = False
         self.held: dict[Key, Held] = {}
         self.asking: set[Key] = set()
+        self.bytes = 0
+        """What all of them hold: payloads, memory and replies."""
 
     def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
         self.held[claimed.seq, claimed.fence] = Held(claimed, task)
+        self.bytes += size_of(claimed)
         if claimed.state is not State.ANSWERED:
             self.asking.add((claimed.seq, claimed.fence))
 
@@ -72,7 +84,8 @@ class InHand:
             self.wake.set()
 
     def let_go(self, claimed: Claimed) -> None:
-        self.held.pop((claimed.seq, claimed.fence), None)
+        if self.held.pop((claimed.seq, claimed.fence), None) is not None:
+            self.bytes -= size_of(claimed)
         self.free_place(claimed)
 
 

@@ -54,6 +54,7 @@ class Life:
         *,
         now: Callable[[], int],
         max_attempts: int,
+        poison: frozenset[str] = frozenset(),
     ) -> None:
         self._flows = flows
         self._store = store
@@ -66,6 +67,7 @@ class Life:
         self._hold = hold
         self._now = now
         self._max_attempts = max_attempts
+        self._poison = poison
 
     async def run(self, claimed: Claimed) -> None:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
@@ -126,7 +128,7 @@ class Life:
         if message is not claimed.message:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
-        attempts = Log(claimed.id, self._now)
+        attempts = self._log(claimed)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
         try:
             try:
@@ -170,7 +172,7 @@ class Life:
     def _too_late(self, job: Job) -> Answer | None:
         """How it ends unasked, if it was given up or its time is over."""
         claimed = job.claimed
-        if claimed.claims > MAX_CLAIMS:
+        if claimed.id in self._poison or claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
             return replies.unanswered(job, State.FAILED, "worker_killed", text)
         if self._now() >= claimed.deadline and not claimed.steps:
@@ -236,7 +238,7 @@ class Life:
         claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         scope = Scope(claimed.message, captured)
-        job = Job(claimed, flow, captured, scope, Log(claimed.id, self._now))
+        job = Job(claimed, flow, captured, scope, self._log(claimed))
         notice = replies.failure(job, error.code, error.message)
         return notice + replies.status(job, "failed", error.code)
 
@@ -324,3 +326,6 @@ class Life:
                 cost=usage.cost,
             ),
         )
+
+    def _log(self, claimed: Claimed) -> Log:
+        return Log(f"{claimed.flow}/{claimed.conversation}", self._now)

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from service.bodies import parsed
 from service.domain import Message, Turn
 from service.errors import MessageError
 from service.flows import Flow
@@ -18,6 +19,8 @@ from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
 
 STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
+PICTURE = 50  # bytes of a picture for each one of max_input
+MEMORY = 256 << 10  # bytes that a conversation remembers, at most
 IMAGE_TOKENS = 1000  # what a picture costs, roughly
 
 
@@ -43,10 +46,12 @@ def understand(flow: Flow, message: Message, captured: Mapping[str, str]) -> Ask
     payload = message.payload
     if not payload:
         raise Ignored("empty")
+    _bound(flow, len(payload) // (PICTURE if flow.input == "image" else 1))
     if flow.input == "image":
         image = _data_url(payload)
         scope = Scope(message, captured)
         text = flow.prompt.render(scope) if flow.prompt else "Describe this picture."
+        _bound(flow, len(text.encode("utf-8", "replace")))
         return Asked(text, scope, image)
     said = flow.heard(decode(payload))
     if said is None:
@@ -57,7 +62,17 @@ def understand(flow: Flow, message: Message, captured: Mapping[str, str]) -> Ask
     if flow.input == "json" and scope.payload is MISSING:
         raise MessageError("the payload is not JSON, as this topic expects", code="not_json")
     text = flow.prompt.render(scope) if flow.prompt is not None else said
+    _bound(flow, len(text.encode("utf-8", "replace")))
     return Asked(text, scope)
+
+
+def _bound(flow: Flow, size: int) -> None:
+    if size > flow.max_input:
+        raise MessageError(
+            f"the message is too long: {size} bytes to ask, and max_input of flow {flow.name} is "
+            f"{flow.max_input}",
+            code="input_too_long",
+        )
 
 
 def decode(payload: bytes) -> str:
@@ -100,7 +115,11 @@ def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
         return []
     kept: list[Turn] = []
     room = flow.history.tokens
+    left = MEMORY
     for turn in reversed(turns):
+        left -= _bytes(turn)
+        if left < 0:
+            break
         if flow.history.ttl is not None and turn.at < now - flow.history.ttl * 1000:
             break
         if 2 * (len(kept) + 1) > flow.history.messages:
@@ -132,7 +151,15 @@ def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
         if sum(sizes[-count:]) > room:
             while count > 1 and sum(sizes[-count:]) > room // 2:
                 count -= 1
+    sizes = [_bytes(turn) for turn in (*turns, new)]
+    if sum(sizes[-count:]) > MEMORY:
+        while count > 0 and sum(sizes[-count:]) > MEMORY // 2:
+            count -= 1
     return count
+
+
+def _bytes(turn: Turn) -> int:
+    return sum(len(text.encode("utf-8", "replace")) for text in (turn.user, turn.assistant))
 
 
 def _size(turn: Turn) -> int:
@@ -189,8 +216,8 @@ def check_schema(text: str, schema: Mapping[str, Any]) -> tuple[str | None, str]
     fault = None
     for document in documents_of(text):
         try:
-            value = orjson.loads(document)
-        except orjson.JSONDecodeError:
+            value = parsed(document)
+        except ValueError:
             continue
         if (found := fault_in(value, schema)) is None:
             return None, orjson.dumps(value).decode()

@@ -9,12 +9,19 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+_BLANK = r"[^\S\n]"  # within a line: \s over many lines would be tried from each of them
 _BEFORE = (
     (re.compile(r"(?<=\d) ?\* ?(?=\d)"), " × "),  # 2*3*4 is no emphasis
-    (re.compile(r"^(\s*)>(?=\s*[\d.,]*\d)", re.MULTILINE), r"\1\\>"),  # "> 40 °C" is no quotation
-    (re.compile(r"^(\s*)[•●▪◦‣·]\s*", re.MULTILINE), r"\1- "),
-    (re.compile(r"【[^】]*】|\[\^?\d+\](?!\()"), ""),  # notes and citations
-    (re.compile(r"^(\s*(?:[-*+]|\d+[.)])\s+)\[[ xX]\]\s+", re.MULTILINE), r"\1"),  # task lists
+    (
+        re.compile(rf"^({_BLANK}*)>(?={_BLANK}*[.,]*\d)", re.MULTILINE),
+        r"\1\\>",
+    ),  # "> 40 °C" is no quotation
+    (re.compile(rf"^({_BLANK}*)[•●▪◦‣·]{_BLANK}*", re.MULTILINE), r"\1- "),
+    (re.compile(r"【[^【】]*】|\[\^?\d+\](?!\()"), ""),  # notes and citations
+    (
+        re.compile(rf"^({_BLANK}*(?:[-*+]|\d+[.)]){_BLANK}+)\[[ xX]\]\s+", re.MULTILINE),
+        r"\1",
+    ),  # task lists
 )
 _EMOJI = re.compile(
     "[\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u23e9-\u23fa\u231a\u231b\u2934\u2935"
@@ -26,13 +33,14 @@ _URL = re.compile(
     r"<?(?:https?://|www\.)(?:www\.)?([^\s<>()/?#:，。；）]+)(?:[^\s<>()，。；）]*[^\s<>()，。；）.,!?;:])?>?",
     re.I,
 )
-_HASHTAG = re.compile(r"(?<!\w)#+(?=[^\W\d_])")
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--.*?-->", re.DOTALL)
+_HASHTAG = re.compile(r"(?<![\w#])#+(?=[^\W\d_])")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|<!--(?:(?!<!--).)*?-->", re.DOTALL)
 _CJK = re.compile(r"[\u3001-\u303f\u3040-\u30ff\u3400-\u9fff\uff00-\uffef]")
 # What CommonMark leaves, as of "**天气：**晴" or of marks without their end.
 _LEFT = re.compile(r"\*{2,}|`+|~~+|(?<!\w)__|__(?!\w)|(?<!\s)\*|\*(?!\s)")
 _SENTENCE_END = re.compile(r"[.!?…](?=\s)|[。！？]|\n")
 _STREAMED = 20_000  # characters of a text that is said before its end
+_OFTEN = 2000  # characters up to which it is, at the end of each sentence
 _ENDS = ".!?:;,…。！？：；，、)）\"”’'»"
 
 
@@ -46,6 +54,7 @@ def spoken(text: str) -> str:
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
     """The sentences of a document, block by block."""
+    numbers = _numbers(tokens)
     at = 0
     while at < len(tokens):
         token = tokens[at]
@@ -55,7 +64,7 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
             at = end
         elif token.type == "inline":
             block = tokens[at - 1]
-            listed = _number(tokens, at - 2) if block.type == "paragraph_open" else ""
+            listed = numbers.get(at - 2, "") if block.type == "paragraph_open" else ""
             words = _inline(token.children or ())
             # The last line of plain text ends as its writer ended it.
             more = block.type == "heading_open" or token.level > 1 or at + 2 < len(tokens)
@@ -67,27 +76,25 @@ def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
         at += 1
 
 
-def _number(tokens: Sequence[Token], at: int) -> str:
-    """The number of a list's item, where it is more than its place: "24. Dezember"."""
-    item = tokens[at] if at >= 0 else None
-    if item is None or item.type != "list_item_open" or not item.info:
-        return ""
-    level = item.level
-    opened = next(i for i in range(at, -1, -1) if _is_list(tokens[i], level, "ordered_list_open"))
-    closed = next(
-        i for i in range(at, len(tokens)) if _is_list(tokens[i], level, "ordered_list_close")
-    )
-    numbers = [
-        token.info
-        for token in tokens[opened:closed]
-        if token.type == "list_item_open" and token.level == level
-    ]
-    counted = len(numbers) > 1 and numbers == [str(n + 1) for n in range(len(numbers))]
-    return "" if counted else f"{item.info}{item.markup} "
-
-
-def _is_list(token: Token, level: int, kind: str) -> bool:
-    return token.type == kind and token.level == level - 1
+def _numbers(tokens: Sequence[Token]) -> dict[int, str]:
+    """The numbers of a list's items, by their places, where they are more than that: "24.
+    Dezember"."""
+    found: dict[int, str] = {}
+    lists: list[list[int]] = []  # the places of the items, for each list that is open
+    for at, token in enumerate(tokens):
+        if token.type in ("ordered_list_open", "bullet_list_open"):
+            lists.append([])
+        elif token.type == "list_item_open" and lists:
+            lists[-1].append(at)
+        elif token.type in ("ordered_list_close", "bullet_list_close") and lists:
+            items = lists.pop()
+            said = [tokens[item].info for item in items]
+            if len(said) > 1 and said == [str(n + 1) for n in range(len(said))]:
+                continue  # counted
+            for item in items:
+                if tokens[item].info:
+                    found[item] = f"{tokens[item].info}{tokens[item].markup} "
+    return found
 
 
 def _inline(tokens: Sequence[Token]) -> str:
@@ -164,12 +171,16 @@ class Speaking:
     def __init__(self) -> None:
         self._text = ""
         self._said = ""
+        self._next = 0
 
     def feed(self, delta: str) -> str:
         """What can be said now beyond what was said before."""
         self._text += delta
-        if len(self._text) > _STREAMED or not _SENTENCE_END.search(delta):
+        size = len(self._text)
+        if not self._next <= size <= _STREAMED or not _SENTENCE_END.search(delta):
             return ""
+        # All of it is looked at again each time: a long one less often.
+        self._next = size + size // 8 if size > _OFTEN else 0
         ends = [found.end() for found in _SENTENCE_END.finditer(self._text)]
         return self._more(spoken(self._text[: ends[-1]])) or ""
 

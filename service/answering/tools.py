@@ -14,6 +14,7 @@ import orjson
 
 from service.answering.job import Job
 from service.answering.publisher import Publisher
+from service.bodies import parsed
 from service.domain import Publish
 from service.errors import BrokerError, MessageError
 from service.flows import Tool
@@ -78,8 +79,8 @@ async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed
     if tool is None:
         return f"error: there is no tool {call['name']!r}"
     try:
-        arguments = orjson.loads(call["arguments"] or "{}")
-    except orjson.JSONDecodeError:
+        arguments = parsed(call["arguments"] or "{}")
+    except ValueError:
         return "error: the arguments are not JSON"
     if found := fault_in(arguments, tool.parameters):
         return f"error: {found}"[:500]

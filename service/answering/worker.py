@@ -14,17 +14,20 @@ from collections.abc import Awaitable, Callable
 
 from service.answering.hold import Hold
 from service.answering.intake import Intake
-from service.answering.job import InHand, about
+from service.answering.job import InHand, about, size_of
 from service.answering.life import Life
 from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Flows
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
+from service.supervised import Link
 
 LEASE = 30.0  # seconds; a dead worker's requests return after it
 BATCH = 200  # requests claimed at once
 AHEAD = 4  # answered requests in hand for each that may be asked, while the broker is away
+HELD = 128 << 20  # bytes in hand; beyond, requests had better wait in the inbox
+SMALL = 64 << 10  # bytes that a request is taken to have until larger ones are seen
 MOMENT = 0.02  # seconds
 IDLE = 2.0  # seconds between looks when nothing falls due
 PURGE = 500  # requests removed at once
@@ -50,8 +53,10 @@ class Worker:
         owner: str,
         concurrency: int,
         retention: float,
+        max_memory: int,
         now: Callable[[], int],
         lease: float = LEASE,
+        link: Link | None = None,
     ) -> None:
         self._flows = flows
         self._store = store
@@ -63,11 +68,14 @@ class Worker:
         self._owner = owner
         self._concurrency = concurrency
         self._retention = retention
+        self._max_memory = max_memory
         self._now = now
         self._lease = lease
+        self._link = link
         self._wake = in_hand.wake  # the store sets it when it has something new
         self._claims: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
+        self._large = SMALL  # bytes of the largest request that was claimed lately
         self.beat = time.monotonic()  # the claim loop went round
 
     def start(self) -> None:
@@ -139,8 +147,10 @@ class Worker:
     async def _claim(self) -> float:
         self.beat = time.monotonic()
         free = self._concurrency - len(self.in_hand.asking)
-        if len(self.in_hand.held) >= self._concurrency * AHEAD:
+        room = HELD - self.in_hand.bytes
+        if len(self.in_hand.held) >= self._concurrency * AHEAD or room <= 0:
             free = 0
+        free = min(free, 1 + room // self._large)
         self.in_hand.full = free <= 0
         self._wake.clear()
         if free <= 0:
@@ -163,8 +173,13 @@ class Worker:
         if not flows or limit <= 0:
             return 0, IDLE
         claims = await self._store.claim(flows, limit, self._owner, int(self._lease * 1000))
+        largest = max(map(size_of, claims.requests), default=0)
+        self._large = max(SMALL, largest, self._large - self._large // 4)
         for claimed in claims.requests:
-            self.in_hand.take(claimed, asyncio.create_task(self._life.run(claimed)))
+            work = self._life.run(claimed)
+            if self._link is not None:
+                work = self._link.during(claimed.id, work)
+            self.in_hand.take(claimed, asyncio.create_task(work))
         due = IDLE if claims.next_due is None else (claims.next_due - self._now()) / 1000
         return len(claims.requests), due
 
@@ -216,7 +231,16 @@ class Worker:
         """Remove what ended before RETENTION; seconds until it is worth it again."""
         before = self._now() - int(self._retention * 1000)
         removed = await self._store.purge(before, PURGE)
-        return 0.05 if removed >= PURGE else UPKEEP  # small bites: others write in between
+        if removed >= PURGE:
+            return 0.05  # small bites: others write in between
+        forgotten = await self._store.bound_memory(self._max_memory)
+        if forgotten:
+            log.warning(
+                "what conversations remember is over MAX_MEMORY: the oldest %d exchanges are "
+                "forgotten",
+                forgotten,
+            )
+        return UPKEEP
 
     async def _adopt(self) -> float:
         for claimed in await self._store.unresolved(list(self._flows.flows), 500):

@@ -65,13 +65,11 @@ def serve(
     ] = 1,
 ) -> None:
     """Run the service: webhook in, replies out. Settings come from the environment."""
-    from service.cli.serving import run_service, run_several
+    from service.cli.serving import run_service
 
     with fail_clearly():
         loaded = settings.load()
-        if workers > 1:
-            raise typer.Exit(run_several(loaded, workers, apply=apply))
-    run_async(run_service(loaded, apply=apply))
+    run_async(run_service(loaded, apply=apply, workers=workers))
 
 
 @app.command()

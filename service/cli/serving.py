@@ -6,17 +6,12 @@ import asyncio
 import contextlib
 import gc
 import logging
-import socket
 from collections.abc import AsyncIterator
-
-import typer
 
 from service import flows
 from service import settings as environment
 from service.bootstrap import Service
-from service.cli.common import run_async
 from service.cli.env_file import ENV, TOKENS, add_tokens
-from service.cli.workers import run_workers
 from service.emqx.apply import apply_when_ready
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired, build, target
@@ -25,6 +20,7 @@ from service.errors import ConfigError, Fault
 from service.operations import logs
 from service.server import bind, make_server, serve
 from service.settings import LOOPBACK, Settings
+from service.supervised import Link
 from service.web.app import create_app
 
 log = logging.getLogger("emqx-gpt.serve")
@@ -54,54 +50,48 @@ def _set(settings: Settings, name: str) -> bool:
     return bool(getattr(settings, f"{name.lower()}s"))
 
 
-def run_several(settings: Settings, count: int, *, apply: bool = False) -> int:
-    """Several processes on one socket; returns the exit code. Raises ConfigError."""
-    logs.configure(settings.log_level, settings.log_format)
-    if not settings.database_url.get_secret_value().startswith("postgres"):
-        hint = "set DATABASE_URL to a PostgreSQL, or run one process"
-        fault = Fault("--workers", "SQLite is for one process", hint=hint)
-        raise ConfigError("settings can't be used", (fault,))
-    settings = with_tokens(settings)
-    sock = bind(settings.host, settings.port)
-
-    def work(number: int) -> int:
-        try:
-            run_async(run_service(settings, apply=apply and number == 0, sock=sock))
-        except typer.Exit as ended:
-            return ended.exit_code
-        return 0
-
-    return run_workers(count, work)
-
-
-async def run_service(
-    settings: Settings, *, apply: bool = False, sock: socket.socket | None = None
-) -> None:
+async def run_service(settings: Settings, *, apply: bool = False, workers: int = 1) -> None:
     """Check everything, then serve until SIGTERM. Raises EmqxGptError before it listens.
 
-    `apply` brings the broker's half up to date once the service answers. `sock` is a
-    listening socket to share with other processes.
+    `apply` brings the broker's half up to date once the service answers. `workers` processes
+    share one listening socket, where there is a parent that begins the others.
     """
+    link = Link.current
     logs.configure(settings.log_level, settings.log_format)
     faults = settings.serving_faults()
+    if workers > 1:
+        faults.extend(_several(settings, link))
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
     settings = with_tokens(settings)
     found = flows.load(settings.flows, model=settings.openai_model)
     desired = None
-    if apply:
+    if apply and (link is None or link.number == 0):
         to = target(settings.webhook_url, *settings.webhook_tokens)
         desired = build(found, prefix=settings.emqx_prefix, to=to)
-    service = Service(settings, found)
+    service = Service(settings, found, link=link)
     # Opened here, not in the lifespan: an unusable database is one line, before we listen.
     await service.open()
+    sock = link.sock if link is not None and link.sock is not None else None
     if sock is None:
         sock = bind(settings.host, settings.port)
     server = make_server(create_app(service))
     log.info("listening on http://%s:%d", *sock.getsockname()[:2])
     _settle_garbage()
     async with _applying(settings, desired):
-        await serve(server, sock, service.drain)
+        if link is not None:
+            link.announce(workers, sock, settings.grace)
+        await serve(server, sock, service.drain, link)
+
+
+def _several(settings: Settings, link: Link | None) -> list[Fault]:
+    hint = "set DATABASE_URL to a PostgreSQL, or run one process"
+    if not settings.database_url.get_secret_value().startswith("postgres"):
+        return [Fault("--workers", "SQLite is for one process", hint=hint)]
+    if link is None:
+        hint = "start several with PORTs of their own"
+        return [Fault("--workers", "can't be had on this system", hint=hint)]
+    return []
 
 
 def _settle_garbage() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import orjson
 
+from service.bodies import parsed
 from service.emqx.http import HEADERS, fetch
 from service.emqx.reasons import reason
 from service.emqx.resources import Kind
@@ -244,8 +245,8 @@ def _path(kind: Kind, ident: str) -> str:
 
 def _json(answer: httpx.Response) -> Any:
     try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
+        return parsed(answer.content)
+    except ValueError:
         return answer.text
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from service.bodies import DEEPEST, too_deep
 from service.domain import Message
 from service.errors import BadRequest
 
@@ -70,6 +71,8 @@ def _object(body: bytes) -> dict[str, Any]:
             raise BadRequest(
                 "the body is not JSON: leave the action's body template unset", code="not_json"
             ) from None
+    if too_deep(body):
+        raise BadRequest(f"the body is nested deeper than {DEEPEST}", code="not_json")
     if not isinstance(fields, dict):
         raise BadRequest("the body is not a JSON object", code="not_an_object")
     return fields

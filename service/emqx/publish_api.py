@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import orjson
 
+from service.bodies import parsed
 from service.domain import Publish
 from service.emqx import names, reply_rule
 from service.emqx.http import HEADERS, fetch
@@ -214,8 +215,8 @@ def _result(message: Publish, item: Any) -> Result:
 
 def _json(answer: httpx.Response) -> Any:
     try:
-        return orjson.loads(answer.content)
-    except orjson.JSONDecodeError:
+        return parsed(answer.content)
+    except ValueError:
         return None
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from service.bodies import parsed
+
 _LENGTH = 240
 _ERLANG = re.compile(r"(?P<key>path|reason)\s*=>\s*(?:<<)?\"?(?P<value>[^\",}\]>]+)")
 _CONNECTOR = "connector_not_found_or_wrong_type"
@@ -49,8 +51,8 @@ def _message(message: Any) -> str:
     text = message if isinstance(message, str) else repr(message)
     if text.startswith("{"):
         try:
-            inner = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            inner = parsed(text)
+        except ValueError:
             inner = None
         if isinstance(inner, dict):
             return _fields(inner)

@@ -165,6 +165,13 @@ class FlowKeys:
         None, "What shares memory, order and cooldown. Without it: the captured levels."
     )
     input: Literal["text", "json", "image"] = key("text", "What the payload is.")
+    max_input: Whole = key(
+        200_000,
+        "Longest message that is asked, in bytes, and the prompt that is made of it; a picture may "
+        "have fifty times as many.",
+        ge=16,
+        le=10**9,
+    )
     charset: Charset | None = key(
         None, 'Of payloads that are not UTF-8: "gbk"; a content type that names one goes before it.'
     )

@@ -226,6 +226,18 @@ class Inbox:
         """Delete a conversation's memory; how many turns it had."""
         return await self._engine.submit(memory.forget, memory.Forget(flow, conversation))
 
+    async def bound_memory(self, most: int) -> int:
+        """Forget the oldest exchanges of all until no more than `most` bytes are remembered; how
+        many. Measured without holding up anybody's write."""
+        count, size = await self._view(memory.measure)
+        if size <= most:
+            return 0
+        goal = forgotten = min(count, -(-(size - most) * count // size))
+        while goal > 0:
+            gone = await self._engine.submit(memory.forget_oldest, min(goal, _BATCH))
+            goal = goal - gone if gone else 0
+        return forgotten
+
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         """All of it or nothing; None if granted, else the key that would run over."""
         return await self._engine.submit(counters.reserve, tuple(wanted))

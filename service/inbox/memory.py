@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, delete, func, select
 
 from service.domain import Answer, Turn
 from service.inbox import codec
@@ -143,3 +143,30 @@ def forget(tx: Tx, wanted: Sequence[Forget]) -> list[int]:
         bound = _bound((codec.key(one.flow), codec.key(one.conversation)))
         results.append(tx.run(_forget(), bound).rowcount)
     return results
+
+
+@cache
+def _measure() -> Any:
+    return select(func.count(), func.coalesce(func.sum(func.length(_t.text)), 0)).select_from(turns)
+
+
+def measure(tx: Tx) -> tuple[int, int]:
+    """How many turns there are of all conversations, and their bytes."""
+    count, size = tx.run(_measure()).one()
+    return int(count), int(size)
+
+
+@cache
+def _forget_oldest() -> Any:
+    oldest = (
+        select(_t.seq)
+        .order_by(_t.seq)
+        .limit(bindparam("b_limit"))
+        .with_for_update(skip_locked=True)
+    )
+    return delete(turns).where(_t.seq.in_(oldest))
+
+
+def forget_oldest(tx: Tx, counts: Sequence[int]) -> list[int]:
+    """Delete so many turns, of whatever conversation; how many there were."""
+    return [int(tx.run(_forget_oldest(), {"b_limit": count}).rowcount) for count in counts]

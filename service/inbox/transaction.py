@@ -33,6 +33,7 @@ _ORDER: tuple[Work, ...] = (
     leases.finish,
     leases.release,
     memory.forget,
+    memory.forget_oldest,
     counters.reserve,
     counters.settle,
     entries.add,

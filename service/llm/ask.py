@@ -123,7 +123,7 @@ class Asker:
             completion = await self._gpt.ask(question, turn.on_delta, turn.on_restart)
         except ModelError as error:
             turn.failure = error
-            self._breakers.failed(model, error, log.id, start)
+            self._breakers.failed(model, error, log.who, start)
             log.add(began, model, error.code, error.message)
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage

@@ -11,10 +11,11 @@ from service.flows import ModelRef
 
 @dataclass(slots=True)
 class Log:
-    """The model calls of request `id`, as they happened, and what the models thought beside
-    their answers. `now` gives epoch ms."""
+    """The model calls of one request, as they happened, and what the models thought beside
+    their answers. `who`: the conversation; one alone that fails must not close a model to all
+    others. `now` gives epoch ms."""
 
-    id: str
+    who: str
     now: Callable[[], int]
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)

@@ -181,7 +181,7 @@ class IncomingAnswer:
         """The text that came with it. Raises ModelError."""
         try:
             return self._add(event)
-        except (AttributeError, KeyError, TypeError, IndexError):
+        except (AttributeError, KeyError, TypeError, IndexError, RecursionError):
             raise garbage() from None
 
     def _add(self, event: Any) -> str:

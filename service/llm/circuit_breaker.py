@@ -163,7 +163,7 @@ class CircuitBreakers:
     ) -> None:
         """Note a failed call: a pause, a step towards the breaker, or proof of life.
 
-        `who` is the request: one that fails by itself must not close the breaker to all others.
+        `who` asked: one alone who fails must not close the breaker to all others.
         """
         if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL, ErrorKind.ANSWER):
             self.succeeded(model, start)  # it answered about this question: it is well

@@ -18,7 +18,7 @@ import httpx2
 import openai
 import orjson
 
-from service.bodies import ENCODINGS, BodyTooLarge
+from service.bodies import ENCODINGS, BodyTooLarge, parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
 from service.llm import addresses, catalogue, chat, failures, learning, providers, responses
@@ -228,7 +228,7 @@ async def _events(server: _Server, response: httpx2.Response) -> AsyncIterator[A
     if "event-stream" not in kind:
         content = await response.aread()
         if not content.lstrip().startswith((b"data:", b"event:")):
-            yield orjson.loads(content)
+            yield parsed(content)
             return
     async for event in openai.AsyncStream(cast_to=object, response=response, client=server.sdk):
         yield event

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from service.llm.json_within import documents, end_of
 from service.llm.markup import Separated, separate
 
 _THINKER = re.compile(
@@ -59,8 +60,7 @@ def _words(part: Any) -> str:
 
 
 _FENCED = re.compile(r"```[^\n`]*\n(.*?)```|```(?:json)?(.*?)```", re.DOTALL | re.IGNORECASE)
-_DOCUMENT = re.compile(r"[{\[]")
-_STARTS = 50  # places where a document may begin that are tried
+_MOST = 50  # documents of one answer that are looked at
 
 
 def documents_of(text: str) -> Iterator[str]:
@@ -82,38 +82,9 @@ def json_of(text: str) -> str | None:
 
 def _document(body: str) -> str | None:
     body = body.strip()
-    return body if _end_of(body, 0) == len(body) else None
+    return body if end_of(body, 0)[1] == len(body) else None
 
 
 def _within(text: str) -> Iterator[str]:
-    at = 0
-    for _ in range(_STARTS):
-        found = _DOCUMENT.search(text, at)
-        if found is None:
-            return
-        end = _end_of(text, found.start())
-        if end is None:
-            return  # cut off: what stands inside is a part of it
-        if end > found.start():
-            yield text[found.start() : end]
-        at = max(end, found.start() + 1)
-
-
-def _end_of(text: str, at: int) -> int | None:
-    """Where the document that begins at `at` ends; `at` itself if there is none; None if it
-    is cut off."""
-    try:
-        _, end = _DECODER.raw_decode(text, at)
-    except json.JSONDecodeError as error:
-        cut = not text[error.pos :].strip() or error.msg.startswith("Unterminated string")
-        return None if cut else at
-    except (ValueError, RecursionError):
-        return at
-    return int(end)
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(name)
-
-
-_DECODER = json.JSONDecoder(parse_constant=_no_number)
+    for _, start, end in itertools.islice(documents(text), _MOST):
+        yield text[start:end]

@@ -18,8 +18,8 @@ from typing import Any, cast
 import aiohttp
 import httpx2
 import openai
-import orjson
 
+from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 
@@ -215,8 +215,8 @@ def read_said(body: bytes | Any) -> Said:
     """The server's words, wherever they stand in a body."""
     if isinstance(body, bytes | bytearray):
         try:
-            body = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            body = parsed(bytes(body))
+        except ValueError:
             return Said(_plain(bytes(body)))
     if isinstance(body, list):  # Gemini
         body = body[0] if body else {}

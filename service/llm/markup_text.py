@@ -13,7 +13,7 @@ class VisibleText:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._new: list[str] = []
-        self._held = ""  # blanks and "</s>": shown only if something follows
+        self._held: list[str] = []  # blanks and "</s>": shown only if something follows
         self._trim = False
         self._fence = ""
         self.line = ""
@@ -34,18 +34,19 @@ class VisibleText:
         if not text:
             return
         if text.isspace():
-            self._held += text
+            self._held.append(text)
             return
         self._trim = False
-        whole = self._held + text
-        body = whole.rstrip()
-        self._held = whole[len(body) :]
+        body = text.rstrip()
+        tail = text[len(body) :]
+        body = "".join(self._held) + body
+        self._held = [tail] if tail else []
         self._parts.append(body)
         self._new.append(body)
 
     def hold(self, tail: str) -> None:
         """Shown only if something follows."""
-        self._held += tail
+        self._held.append(tail)
 
     def resume(self) -> None:
         """Something was cut out: of the blanks around it one side is enough."""
@@ -60,10 +61,11 @@ class VisibleText:
 
     def take_back(self) -> str:
         """All of it was none of the answer."""
-        text = str(self) + self._held
+        text = str(self) + "".join(self._held)
         self._parts.clear()
         self._new.clear()
-        self._held = self.line = self._fence = ""
+        self._held.clear()
+        self.line = self._fence = ""
         return text
 
     def in_code(self, after: str, final: bool) -> bool | None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,8 +13,10 @@ from typing import Any
 
 import orjson
 
+from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
 from service.llm.grown import Grown
+from service.llm.json_within import documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +125,10 @@ def _complete(arguments: str) -> bool:
 def normal_arguments(text: str) -> str:
     """Nothing and null are no arguments; an object in quotes is that object."""
     try:
-        value = orjson.loads(text) if text.strip() else None
+        value = parsed(text) if text.strip() else None
         if isinstance(value, str):
-            value = orjson.loads(value) if value.strip() else None
-    except orjson.JSONDecodeError:
+            value = parsed(value) if value.strip() else None
+    except ValueError:
         return text
     if value is None:
         return "{}"
@@ -146,7 +147,6 @@ def short_id(id: str, length: int) -> str:
     return hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()[:length]
 
 
-_DECODER = json.JSONDecoder()
 _GIVEN = ("arguments", "parameters", "args")
 
 # Calls that a server handed over as text
@@ -160,12 +160,19 @@ _NAME = (
     re.compile(r"call:([\w-]+)\s*\{"),  # Gemma 4
     re.compile(r"^\s*<tool_call>\s*([\w-]+)\s*(?:<arg_key>|</tool_call>|$)"),  # GLM
 )
+# A parameter: where it begins, where its value begins and where that ends.
 _PARAMETER = (
-    re.compile(r"<parameter=([\w.-]+)>\n?(.*?)\n?</parameter>", re.DOTALL),
-    re.compile(
-        r"<parameter name=\"([\w.-]+)\"[^>]*>\n?(.*?)\n?</(?:\W*\w*\W*)?parameter>", re.DOTALL
+    (re.compile(r"<parameter=([\w.-]+)>"), None, re.compile(r"</parameter>")),
+    (
+        re.compile(r"<parameter name=\"([\w.-]+)\"[^<>]*>"),
+        None,
+        re.compile(r"</(?:[^\w<]*\w*[^\w<]*)?parameter>"),
     ),
-    re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>\n?(.*?)\n?</arg_value>", re.DOTALL),
+    (
+        re.compile(r"<arg_key>([^<]*)</arg_key>"),
+        re.compile(r"\s*<arg_value>"),
+        re.compile(r"</arg_value>"),
+    ),
 )
 _BEGINS = re.compile(
     r"(?=<function=|<invoke name=|functions\.[\w-]+:\d+|<｜tool▁sep｜>|\bto=functions\.)"
@@ -201,7 +208,7 @@ def calls_as_answer(text: str, tools: Mapping[str, Mapping[str, Any]]) -> tuple[
 
 def _from_json(text: str, tools: Mapping[str, Any]) -> Iterator[ToolCall]:
     """{"name": …, "arguments": {…}}, one or several, somewhere in the text."""
-    for value in _values(text):
+    for value, _, _ in documents(text):
         for one in value if isinstance(value, list) else [value]:
             if not isinstance(one, dict):
                 continue
@@ -219,17 +226,6 @@ def _is_call(one: Mapping[str, Any]) -> bool:
     return one.keys() <= known
 
 
-def _values(text: str) -> Iterator[Any]:
-    decoder, at = _DECODER, 0
-    while (found := re.compile(r"[{\[]").search(text, at)) is not None:
-        try:
-            value, at = decoder.raw_decode(text, found.start())
-        except (ValueError, RecursionError):
-            at = found.start() + 1
-            continue
-        yield value
-
-
 def _from_tags(text: str, tools: Mapping[str, Mapping[str, Any]]) -> Iterator[ToolCall]:
     """A name in a tag, and its arguments as JSON or in tags of their own."""
     for part in _BEGINS.split(text):
@@ -237,13 +233,31 @@ def _from_tags(text: str, tools: Mapping[str, Mapping[str, Any]]) -> Iterator[To
         if name is None:
             continue
         schema = tools.get(name, {})
-        pairs = [pair for one in _PARAMETER for pair in one.findall(part)]
+        pairs = list(_pairs(part))
         if pairs:
             given = {key.strip(): _typed(key.strip(), value, schema) for key, value in pairs}
             yield ToolCall("", name, orjson.dumps(given).decode())
             continue
-        value = next((one for one in _values(part) if isinstance(one, dict)), {})
+        value = next((one for one, _, _ in documents(part) if isinstance(one, dict)), {})
         yield ToolCall("", name, orjson.dumps(value).decode())
+
+
+def _pairs(text: str) -> Iterator[tuple[str, str]]:
+    """Names and values of parameters in tags."""
+    for opens, between, closes in _PARAMETER:
+        at = 0
+        while (found := opens.search(text, at)) is not None:
+            at = found.end()
+            if between is not None:
+                if (more := between.match(text, at)) is None:
+                    continue
+                at = more.end()
+            end = closes.search(text, at)
+            if end is None:
+                break  # nor has any after it
+            value = text[at : end.start()]
+            yield found[1], value.removeprefix("\n").removesuffix("\n")
+            at = end.end()
 
 
 def _typed(key: str, value: str, schema: Mapping[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from service.bodies import too_deep
 from service.domain import Message
 from service.errors import ConfigError, MessageError
 from service.mqtt.topics import fault_in_name
@@ -166,9 +167,10 @@ class Template:
 def decode_json(payload: bytes) -> Any:
     """The payload's JSON, or MISSING: not JSON, not UTF-8, or nested past reason."""
     try:
-        return json.loads(payload.decode(), parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(payload.decode(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         return MISSING
+    return MISSING if too_deep(payload) else value
 
 
 def as_text(value: Any) -> str:

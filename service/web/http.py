@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
+from service.bodies import parsed
 from service.errors import ApiError, BadRequest, NotJson, TooLarge, Unauthorized, Unavailable
 from service.web.origin import is_json
 
@@ -91,8 +92,8 @@ async def json_object(request: Request, limit: int) -> Mapping[str, Any]:
         raise NotJson("send JSON, with the header Content-Type: application/json")
     body = await read_body(request.scope, request.receive, limit)
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        document = parsed(body)
+    except ValueError as error:
         raise BadRequest(f"the body is not JSON: {error}", code="not_json") from None
     if not isinstance(document, dict):
         raise BadRequest("the body is not a JSON object", code="not_an_object")

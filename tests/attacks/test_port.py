@@ -13,7 +13,7 @@ from tests.process import house
 from tests.rig import WEBHOOK
 
 SECONDS = 2.0
-GROWTH = 60 << 20  # bytes; each of these once cost hundreds of MB
+GROWTH = 120 << 20  # bytes, of up to 600 connections; each of these once cost hundreds of MB
 PATIENCE = 0.25  # seconds, p99 of the neighbour on two busy cores; docs/security.md has figures
 
 

@@ -173,14 +173,22 @@ class Service:
 
     def memory(self) -> float:
         """Resident MB."""
-        pid = str(self.process.pid)
-        said = subprocess.run(["ps", "-o", "rss=", "-p", pid], capture_output=True, check=True)
-        return int(said.stdout) / 1024
+        pids = ",".join(map(str, self._pids()))
+        said = subprocess.run(["ps", "-o", "rss=", "-p", pids], capture_output=True, check=True)
+        return sum(map(int, said.stdout.split())) / 1024
 
     def cpu(self) -> float:
         """Seconds of CPU that it has used, all its threads together."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        stats = (Path(f"/proc/{pid}/stat").read_text() for pid in self._pids())
+        fields = [stat.rpartition(")")[2].split() for stat in stats]
+        ticks = sum(int(one[11]) + int(one[12]) for one in fields)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def _pids(self) -> list[int]:
+        """The process that looks after the service, and the service."""
+        pid = self.process.pid
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, below)]
 
     def stop(self) -> None:
         stop(self.process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import replace
 
 from tests.e2e.conftest import QUICK
@@ -201,6 +202,28 @@ async def test_a_question_that_breaks_the_model_closes_it_for_nobody_else(databa
         await client.publish("ask/other", b"hi")
         assert await message(client) == ("say/other", b"well")
         assert len(house.model.calls) == 10
+
+
+async def test_a_conversation_that_gets_no_answer_closes_the_model_for_no_other(database, quick):
+    """Blank answers, broken ones and refusals for all that it asks."""
+    flows = FLOWS.partition("fallback")[0] % "http://127.0.0.1:9/v1"
+    bad = itertools.cycle((status(500), status(422), ok(""), reset(), status(503)))
+    settings = {"flows": flows, "max_attempts": 2, "environ": KEYS}
+    async with rig(database, **settings) as house, house.mqtt("say/other") as other:
+        house.model.behave(lambda body: next(bad) if "poison" in str(body) else ok("well"))
+        for number in range(6):
+            fields = {
+                "topic": "ask/poison",
+                "id": str(number),
+                "payload": f"poison {number}",
+            }
+            assert (await house.webhook(fields)).status_code == 202
+        await house.ended(6)
+        assert (await house.http.get("/readyz")).status_code == 200
+        calls = len(house.model.calls)
+        await other.publish("ask/other", b"hi")
+        assert await message(other) == ("say/other", b"well")
+        assert len(house.model.calls) == calls + 1
 
 
 async def test_a_moment_of_trouble_for_many_is_a_short_pause(database, quick):

@@ -85,6 +85,8 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
         "OPENAI_API_KEY": "sk-test",
         "EMQX_API_KEY": "k",
         "EMQX_API_SECRET": "s",
+        "WEBHOOK_TOKEN": "w" * 32,
+        "OPERATOR_TOKEN": "o" * 32,
         "FLOWS": str(ROOT / "flows.toml"),
         **env,
     }
@@ -99,19 +101,22 @@ def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str
     )
 
 
+NO_TOKENS = {"WEBHOOK_TOKEN": "", "OPERATOR_TOKEN": ""}
+
+
 @pytest.mark.parametrize(
     ("env", "words"),
     [
         ({"OPENAI_API_KEY": ""}, ["OPENAI_API_KEY", "is not set"]),
         ({"OPENAI_API_KEY": "sk-\u2019pasted"}, ["OPENAI_API_KEY", "copy the key once more"]),
         ({"EMQX_API_SECRET": ""}, ["EMQX_API_SECRET", "is not set"]),
-        ({"HOST": "0.0.0.0"}, ["WEBHOOK_TOKEN", "OPERATOR_TOKEN", "HOST=0.0.0.0"]),
+        ({"HOST": "0.0.0.0", **NO_TOKENS}, ["WEBHOOK_TOKEN", "OPERATOR_TOKEN", "HOST=0.0.0.0"]),
         ({"FLOWS": "nowhere.toml"}, ["nowhere.toml", "no such file"]),
         ({"PORT": "http"}, ["PORT"]),
         ({"EMQX_URL": "localhost:18083"}, ["EMQX_URL", "http://"]),
         ({"DATABASE_URL": "mysql://x/y"}, ["DATABASE_URL", "sqlite"]),
         ({"DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, ["/proc/nowhere"]),
-        ({"WEBHOOK_TOKEN_FILE": "nowhere"}, ["WEBHOOK_TOKEN_FILE", "nowhere"]),
+        ({"WEBHOOK_TOKEN_FILE": "nowhere", **NO_TOKENS}, ["WEBHOOK_TOKEN_FILE", "nowhere"]),
         ({"RETENTION": "soon"}, ["RETENTION", "duration"]),
     ],
 )
@@ -202,7 +207,7 @@ async def test_workers_share_a_port_and_a_dead_one_is_started_again(tmp_path, sh
             await client.connect()
             await client.subscribe(["chatgpt/response/#"])
             await eventually(lambda: process.log.read_text().count("ready:") == 2)
-            first = children(process)
+            first = process.workers
             assert len(first) == 2
             os.kill(first[0], signal.SIGKILL)
             again = "starting it again"
@@ -230,11 +235,6 @@ async def test_workers_end_with_the_process_that_started_them(tmp_path, shared_d
             await eventually(lambda: process.log.read_text().count("stopped") == 2)
         finally:
             await process.end(signal.SIGKILL)
-
-
-def children(process: Process) -> list[int]:
-    pid = process.process.pid
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_workers_want_postgresql(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import time
@@ -106,12 +107,13 @@ async def test_while_work_is_finished_webhooks_get_503_and_are_closed_half(tmp_p
 
 async def test_what_waits_in_the_listen_queue_is_answered(tmp_path, wire):
     async with house(tmp_path) as (process, *_):
-        process.process.send_signal(signal.SIGSTOP)
+        (worker,) = process.workers
+        os.kill(worker, signal.SIGSTOP)
         waiting = [wire(process.port) for _ in range(20)]
         for number, one in enumerate(waiting):
             one.sock.sendall(webhook(number))
         process.process.send_signal(signal.SIGTERM)
-        process.process.send_signal(signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
         answers = [await asyncio.to_thread(one.sock.recv, 65536) for one in waiting]
         assert all(b" 503 " in answer or b" 202 " in answer for answer in answers), answers
         for one in waiting:
