@@ -30,7 +30,8 @@ from service.llm.retry import USUAL, RetryPolicy
 from service.operations.actions import Actions
 from service.operations.events import Hub
 from service.operations.health import Health
-from service.operations.insights import Insights
+from service.operations.insights import Insights, Totals
+from service.operations.live import Live
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
 from service.operations.watchdog import Watchdog
@@ -101,6 +102,7 @@ class Service:
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)
         self.insights = Insights(self.store, flows)
+        self.live = Live(self.hub, Totals(self.store, self.losses), now=now)
         self.actions = Actions(self.store, flows, now=now)
 
         self.intake = Intake(
@@ -189,6 +191,7 @@ class Service:
         await self._settle()
         await self.worker.stop(self.settings.grace)
         self.hub.close()
+        await self.live.close()
         await self.publisher.close()
 
     async def stop(self) -> None:

@@ -124,6 +124,17 @@ class Unavailable(ApiError):
         self.retry_after = retry_after
 
 
+class TooManyAttempts(ApiError):
+    """429 with Retry-After (seconds): too many wrong tokens."""
+
+    status = 429
+    code = "too_many_attempts"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class MessageError(EmqxGptError):
     """A device's message that can't be answered; its sender is told `message`."""
 

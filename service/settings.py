@@ -24,6 +24,7 @@ SECRETS = (
     "DATABASE_URL",
     "WEBHOOK_TOKEN",
     "OPERATOR_TOKEN",
+    "VIEWER_TOKEN",
 )
 OWN = "own-"
 """Begins a token that was made here, not by who set the service up: EMQX may not know it yet."""
@@ -89,6 +90,12 @@ class Settings(BaseSettings):
     operator_token: SecretStr | None = Field(
         None, description="For operators and /ask; two separated by a comma are both valid"
     )
+    viewer_token: SecretStr | None = Field(
+        None, description="For who may look and not act; two separated by a comma are both valid"
+    )
+    store_prompts: bool = Field(
+        False, description="Keep the prompt of each request as it was sent, for people to see"
+    )
     flows: Path = Field(Path("flows.toml"), description="The flows file")
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
@@ -125,6 +132,10 @@ class Settings(BaseSettings):
     @property
     def operator_tokens(self) -> tuple[str, ...]:
         return _tokens(self.operator_token)
+
+    @property
+    def viewer_tokens(self) -> tuple[str, ...]:
+        return _tokens(self.viewer_token)
 
     @property
     def own_webhook_token(self) -> bool:

@@ -6,6 +6,7 @@ that runs out, after which another process takes it up where it was.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -27,6 +28,7 @@ from service.llm import retry
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.attempts import Log
+from service.llm.client import OFF_LOOP
 from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
@@ -144,7 +146,11 @@ class Life:
                         with self._progress(job) as stream:
                             completion = await self._tool_loop.run(job, messages, stream)
                         allowed.said(completion.text)
-                    answer = self._answered(job, asked, turns, completion)
+                    if len(completion.text) > OFF_LOOP:
+                        made = asyncio.to_thread(self._answered, job, asked, turns, completion)
+                        answer = await made
+                    else:
+                        answer = self._answered(job, asked, turns, completion)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
             except limits.OverLimit as over:

@@ -15,10 +15,9 @@ from service.errors import ErrorKind, ModelError
 from service.inbox import Inbox
 from service.llm.answers import Completion
 from service.llm.ask import Asker
-from service.llm.client import Question
+from service.llm.client import OFF_LOOP, Question
 
 ROUNDS = 6  # of tool calls; then the model has to say something
-OFF_LOOP = 64 * 1024  # characters; a longer answer is checked in a thread
 
 Messages = list[Mapping[str, Any]]
 

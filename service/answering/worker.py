@@ -169,8 +169,11 @@ class Worker:
         return 0.0
 
     async def _take(self, flows: list[str], limit: int) -> tuple[int, float]:
-        """How many requests were taken up, and seconds until the next of these flows is due."""
-        if not flows or limit <= 0:
+        """How many requests were taken up, and seconds until the next of these flows is due.
+
+        Whatever the flows, also what waits to be published or is too late.
+        """
+        if limit <= 0:
             return 0, IDLE
         claims = await self._store.claim(flows, limit, self._owner, int(self._lease * 1000))
         largest = max(map(size_of, claims.requests), default=0)

@@ -17,7 +17,7 @@ from service import flows, settings
 from service.cli.common import console, run_async
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
-from service.inbox import Inbox, database, epoch_ms
+from service.inbox import Filter, Inbox, database, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
 
@@ -72,9 +72,7 @@ async def _list(
     except ValueError as error:
         raise BadRequest(str(error)) from None
     async with _inbox() as (insights, _):
-        page = await insights.requests(
-            state=wanted, flow=flow, conversation=conversation, limit=limit
-        )
+        page = await insights.requests(Filter(wanted, flow, conversation), limit=limit)
     if as_json:
         for item in page["requests"]:
             typer.echo(json.dumps(item, ensure_ascii=False))

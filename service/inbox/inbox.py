@@ -8,8 +8,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from service.domain import NO_USAGE, Answer, Attempt, Claimed, Entry, Reservation, State, Usage
-from service.inbox import claims, counters, entries, held, leases, memory, ordering, purge, reads
+from service.inbox import (
+    claims,
+    counters,
+    entries,
+    filters,
+    held,
+    leases,
+    memory,
+    ordering,
+    purge,
+    reads,
+)
 from service.inbox.commit import Engine
+from service.inbox.desk import Desk
+from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply, Taken
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 from service.inbox.sql import Tx
@@ -47,6 +60,7 @@ class Inbox:
         self._round = purge.Round()
         self._stats = reads.Cached(lambda: self._view(reads.stats))
         self._looked_at = 0
+        self.desk = Desk(self._engine)
         self.next_expiry: int | None = None
         """When the next lease runs out, as the last `reap` saw it."""
 
@@ -258,10 +272,15 @@ class Inbox:
         before: int | None = None,
     ) -> list[Row]:
         """Newest first; `before` is the `seq` of the last one seen."""
+        wanted = Filter(state, flow, conversation)
+        return (await self.find(wanted, limit=limit, before=before)).rows
+
+    async def find(
+        self, wanted: Filter, *, limit: int = 50, before: int | None = None, whole: bool = False
+    ) -> Page:
+        """A page of what a filter finds, newest first; `whole`: rows with all that they hold."""
         return await self._view(
-            lambda tx: reads.newest(
-                tx, state=state, flow=flow, conversation=conversation, limit=limit, before=before
-            )
+            lambda tx: filters.find(tx, wanted, limit=limit, before=before, whole=whole)
         )
 
     async def request(self, id: str) -> Row | None:

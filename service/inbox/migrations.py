@@ -30,7 +30,18 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.schema import CreateColumn
 
 from service.errors import StoreUnusable
-from service.inbox.sql_tables import APPLICATION_ID, metadata, requests_held, version
+from service.inbox.sql_tables import (
+    APPLICATION_ID,
+    acts,
+    jobs,
+    metadata,
+    paused,
+    requests_error,
+    requests_flow,
+    requests_held,
+    rollup,
+    version,
+)
 
 Step = Callable[[Connection], object]
 
@@ -62,6 +73,12 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
     "0003": (
         add_columns("requests", Column("held_at", BigInteger), Column("held_until", BigInteger)),
         requests_held.create,
+    ),
+    "0004": (
+        add_columns("requests", Column("trace", LargeBinary)),
+        requests_flow.create,
+        requests_error.create,
+        *(table.create for table in (acts, paused, jobs, rollup)),
     ),
 }
 """What each version adds to the one before, never edited once it was released."""

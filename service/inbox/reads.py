@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Text, bindparam, func, literal_column, select
 
-from service.domain import ENDS, State
+from service.domain import State
 from service.inbox import codec
-from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
+from service.inbox.rows import Row, Stats, full_columns, to_row
 from service.inbox.sql import Tx
 from service.inbox.sql_tables import (
     ended,
@@ -21,7 +21,6 @@ from service.inbox.sql_tables import (
     open_,
     ordered_queue,
     requests,
-    state_is,
     unordered_queue,
 )
 
@@ -30,47 +29,6 @@ T = TypeVar("T")
 _CHEAP = 0.3  # seconds
 _SHARE = 30
 _DEAD = (State.FAILED, State.EXPIRED, State.IGNORED)
-_INDEX = dict.fromkeys(ENDS, ended) | {
-    State.QUEUED: open_,
-    State.ANSWERING: leased,
-    State.ANSWERED: leased,
-}
-"""What a state implies, said so that a planner sees which small index will do."""
-
-
-@cache
-def _list(state: State | None, flow: bool, conversation: bool, before: bool) -> Any:
-    statement = select(*listed_columns).order_by(_r.seq.desc()).limit(bindparam("b_limit"))
-    if state is not None:
-        statement = statement.where(state_is(state), _INDEX[state])
-    if flow:
-        statement = statement.where(_r.flow == bindparam("b_flow", type_=Text))
-    if conversation:
-        statement = statement.where(_r.conversation == bindparam("b_conversation", type_=Text))
-    if before:
-        statement = statement.where(_r.seq < bindparam("b_before"))
-    return statement
-
-
-def newest(
-    tx: Tx,
-    *,
-    state: State | None,
-    flow: str | None,
-    conversation: str | None,
-    limit: int,
-    before: int | None,
-) -> list[Row]:
-    """Newest first; `before` is the seq of the last one seen."""
-    values: dict[str, Any] = {"b_limit": limit}
-    if flow is not None:
-        values["b_flow"] = codec.key(flow)
-    if conversation is not None:
-        values["b_conversation"] = codec.key(conversation)
-    if before is not None:
-        values["b_before"] = codec.number(before)
-    statement = _list(state, flow is not None, conversation is not None, before is not None)
-    return [to_row(row) for row in tx.run(statement, values)]
 
 
 @cache

@@ -92,6 +92,7 @@ requests = Table(
     Column("cached_tokens", BigInteger),
     Column("cache_write_tokens", BigInteger),
     Column("cost", Double),  # US dollars
+    Column("trace", LargeBinary),  # when it was begun, what it waited for (`codec.trace_out`)
     _answer("error_code", Text),
     _answer("error_message", Text),
     _answer("delivered", Boolean),
@@ -124,6 +125,9 @@ leased: ColumnElement[bool] = _r.lease_until.is_not(None)
 held: ColumnElement[bool] = _r.held_at.is_not(None)
 
 
+failed_with: ColumnElement[bool] = _r.error_code.is_not(None)
+
+
 def _partial(name: str, where: ColumnElement[bool], *columns: Column[Any]) -> Index:
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
@@ -137,6 +141,8 @@ _partial("requests_open", open_, _r.seq)
 _partial("requests_ended", ended, _r.ended_at)
 _partial("requests_outcome", ended, _r.state, _r.seq)
 requests_held = _partial("requests_held", held, _r.held_at)
+requests_flow = Index("requests_flow", _r.flow, _r.seq)  # for people who look through a flow
+requests_error = _partial("requests_error", failed_with, _r.error_code, _r.seq)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)
 
 conversations = Table(
@@ -176,3 +182,55 @@ counters = Table(
     sqlite_with_rowid=False,
 )
 Index("counters_starts_at", counters.c.starts_at)
+
+acts = Table(
+    "acts",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("act", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("result", Text, nullable=False),  # "ok" or an error code
+)
+"""Who did what."""
+
+paused = Table(
+    "paused",
+    metadata,
+    Column("kind", Key, primary_key=True),  # flow, provider
+    Column("name", Key, primary_key=True),
+    Column("since", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("beat_at", BigInteger, nullable=False),  # its last sign of life
+    Column("ended_at", BigInteger),
+    Column("looked_at", BigInteger, nullable=False),  # requests
+    Column("done", BigInteger, nullable=False),
+    Column("error", Text),
+)
+"""Acts on many requests, and how far they are."""
+
+rollup = Table(
+    "rollup",
+    metadata,
+    Column("at", BigInteger, primary_key=True, autoincrement=False),  # start of a minute
+    Column("flow", Key, primary_key=True),
+    Column("state", Key, primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),  # of the time to the reply
+    Column("count", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cost", Double, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Ended requests by minute. A row of flow "" and state "" says that its minute is counted."""

@@ -10,6 +10,7 @@ from typing import Any
 from service.inbox import (
     claims,
     counters,
+    desk,
     entries,
     held,
     leases,
@@ -42,6 +43,9 @@ _ORDER: tuple[Work, ...] = (
     held.note,
     held.take,
     ordering.settle,
+    desk.change,
+    desk.note,
+    desk.put_job,
     purge.purge,
     leases.reap,
     claims.claim,

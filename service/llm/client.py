@@ -41,6 +41,8 @@ from service.llm.transport import (
 __all__ = ["Gpt", "OnDelta", "Question"]
 
 _V1 = "is /v1 missing in its address?"
+OFF_LOOP = 64 * 1024
+"""Characters; what a model wrote at a greater length is looked at in a thread."""
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
@@ -179,10 +181,16 @@ class Gpt:
         async with contextlib.aclosing(response):
             if self._granted and (said := Granted.read(response.headers)):
                 self._granted(question.model, said)
+            large = False
             async for event in _events(server, response):
-                await _hand_over(answer, answer.add(event), on_delta, on_restart)
+                if _large(event):
+                    large = True
+                    text = await asyncio.to_thread(answer.add, event)
+                else:
+                    text = answer.add(event)
+                await _hand_over(answer, text, on_delta, on_restart)
             await _hand_over(answer, answer.rest(), on_delta, on_restart)
-        return answer.completion()
+        return await asyncio.to_thread(answer.completion) if large else answer.completion()
 
     async def _send(
         self, server: _Server, method: str, endpoint: str, content: bytes | None = None
@@ -317,6 +325,13 @@ def _unreachable(error: BaseException, server: _Server, question: Question) -> M
     host = httpx2.URL(server.base_url).host
     text = f"the model's server at {host} can't be reached: {reason}"
     return ModelError(text, code="model_connection", kind=ErrorKind.PASSING)
+
+
+def _large(event: Any) -> bool:
+    try:
+        return len(orjson.dumps(event)) > OFF_LOOP
+    except TypeError:
+        return False  # nested past reason: it is refused
 
 
 async def _hand_over(

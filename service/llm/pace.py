@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 FIRST = 2  # calls without a verdict at the start
 SHARE = 0.05  # of the granted calls may be without a verdict
+STALE = 60.0  # seconds that a count without an end is believed
 VERDICT = 0.012  # seconds; longer where answers or refusals take longer
 SLOW_VERDICT = 0.03  # for answers: how long a refusal takes is not known by a slow one
 LATEST_VERDICT = 2.0
@@ -75,6 +76,13 @@ class Pace:
     _granted_then: int = 0
     _distrusted: bool = False  # what it tells is not what it grants
 
+    def forget_stale(self, now: float) -> None:
+        """A server that says there are none left, and never when there will be: no longer than
+        most limits last."""
+        bucket = self._bucket
+        if bucket is not None and not bucket.refill and now - bucket.at >= STALE:
+            self._bucket = None
+
     def limits(self) -> bool:
         """Whether the model has shown a limit: then requests wait in the inbox."""
         few = self._bucket is not None and self._bucket.left < NEAR
@@ -83,6 +91,7 @@ class Pace:
     def room(self, now: float) -> int:
         """Calls that may begin now."""
         self._settle(now)
+        self.forget_stale(now)
         if self.rate is not None:
             return 1 if now >= self._next else 0
         most = 1 if self.probing else max(FIRST, int(self.granted * SHARE))
@@ -105,6 +114,8 @@ class Pace:
             return self._next - now
         if self._bucket is not None and self._bucket.now(now) < 1 and self._bucket.refill:
             return max(0.001, (1 - self._bucket.now(now)) / self._bucket.refill)
+        if self._bucket is not None and self._bucket.now(now) < 1:
+            return max(0.001, self._bucket.at + STALE - now)
         oldest = next((start.at for start in self._starts if start.open), now)
         return max(0.001, oldest + self._verdict - now)
 

@@ -43,6 +43,15 @@ class Listener:
         self.closed = True
         self.put(None)
 
+    def rest(self) -> list[News]:
+        """What else has come; does not wait."""
+        found = []
+        while not self._queue.empty():
+            news = self._queue.get_nowait()
+            if news is not None:
+                found.append(news)
+        return found
+
     async def get(self, seconds: float) -> News | None:
         """The next news; None after so long, or once the service shuts down."""
         try:

@@ -8,7 +8,10 @@ from typing import Any
 from service.domain import State
 from service.errors import NotFound
 from service.flows import Flow, Flows
-from service.inbox import Inbox, Row
+from service.inbox import Filter, Inbox, Row
+from service.operations.losses import LossWatch
+
+LINE = 400  # bytes or characters of question and reply in a list
 
 
 def when(ms: int | None) -> str | None:
@@ -30,6 +33,8 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
         "state": str(row.state),
         "outcome": str(row.outcome) if row.outcome else None,
         "topic": _clean(row.message.topic),
+        "text": row.message.payload[:LINE].decode("utf-8", "replace"),
+        "said": None if row.reply is None else _clean(row.reply[:LINE]),
         "clientid": _clean(clientid) if clientid is not None else None,
         "accepted_at": when(row.accepted_at),
         "deadline": when(row.deadline),
@@ -82,19 +87,19 @@ class Insights:
 
     async def requests(
         self,
+        wanted: Filter,
         *,
-        state: State | None = None,
-        flow: str | None = None,
-        conversation: str | None = None,
         limit: int = 50,
         before: int | None = None,
     ) -> dict[str, Any]:
-        """A page of the inbox, newest first; `next` is the `before` of the page after it."""
-        rows = await self._store.requests(
-            state=state, flow=flow, conversation=conversation, limit=limit, before=before
-        )
-        more = rows[-1].seq if len(rows) == limit else None
-        return {"requests": [shown(row, whole=False) for row in rows], "next": more}
+        """A page of the inbox, newest first; `next` is the `before` of the page after it, and
+        `looked_to` how far back this one looked where it did not come to its end."""
+        page = await self._store.find(wanted, limit=limit, before=before)
+        return {
+            "requests": [shown(row, whole=False) for row in page.rows],
+            "next": page.next,
+            "looked_to": when(page.looked_to),
+        }
 
     async def request(self, id: str) -> dict[str, Any]:
         """One request, whole. Raises NotFound."""
@@ -113,6 +118,30 @@ class Insights:
         memory = await self._store.memory(flow, conversation, limit=1000)
         turns = [{"user": t.user, "assistant": t.assistant, "at": when(t.at)} for t in memory.turns]
         return {"flow": flow, "conversation": conversation, "turns": turns}
+
+
+class Totals:
+    """What waits and what died, for the head of a page."""
+
+    def __init__(self, store: Inbox, losses: LossWatch) -> None:
+        self._store = store
+        self._losses = losses
+
+    async def __call__(self) -> dict[str, Any]:
+        stats = await self._store.stats()
+        states: dict[str, int] = {}
+        flows: dict[str, dict[str, int]] = {}
+        for (flow, state), count in stats.counts.items():
+            states[state] = states.get(state, 0) + count
+            flows.setdefault(flow or "", {})[state] = count
+        return {
+            "open": stats.open,
+            "oldest_at": when(stats.oldest_at),
+            "states": states,
+            "flows": flows,
+            "dead": {str(state): count for state, count in stats.dead.items()},
+            "given_up": self._losses.lost,
+        }
 
 
 async def found(store: Inbox, id: str) -> Row:

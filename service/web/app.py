@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -23,18 +23,23 @@ from service.operations.actions import Actions
 from service.operations.events import Hub
 from service.operations.health import Health
 from service.operations.insights import Insights
+from service.operations.live import Live
 from service.operations.metrics import Metrics
 from service.settings import Settings
 from service.web.ask import Ask
+from service.web.auth import Access
+from service.web.door import Door, Handler
+from service.web.events import Events
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
 from service.web.origin import Names, refusal
-from service.web.requests import Requests
+from service.web.requests import Acts, Requests
+from service.web.routes import ENDPOINTS
+from service.web.sessions import Sessions
+from service.web.table import Access as Asks
 from service.web.webhook import Webhook
 
 log = logging.getLogger("emqx-gpt.web")
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Parts(Protocol):
@@ -45,6 +50,7 @@ class Parts(Protocol):
     store: Inbox
     intake: Intake
     hub: Hub
+    live: Live
     insights: Insights
     actions: Actions
     health: Health
@@ -58,7 +64,7 @@ class Parts(Protocol):
 def create_app(parts: Parts) -> Starlette:
     """The application; its lifespan starts and stops the service."""
     settings = parts.settings
-    operator = Tokens("OPERATOR_TOKEN", settings.operator_tokens)
+    access = Access(settings.operator_tokens, settings.viewer_tokens)
     webhook = Webhook(
         parts.intake,
         Tokens("WEBHOOK_TOKEN", settings.webhook_tokens),
@@ -68,28 +74,13 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
     )
-
-    def guarded(handler: Handler) -> Handler:
-        async def endpoint(request: Request) -> Response:
-            given = request.headers.get("authorization")
-            operator.check(given.encode("latin-1") if given else None)
-            if trust := request.scope.get("trust"):
-                trust()
-            return await handler(request)
-
-        return endpoint
-
-    requests = Requests(parts.insights, parts.actions)
-    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
-    ask = Ask(
-        parts.flows,
-        parts.intake,
-        parts.hub,
-        parts.insights,
-        max_body=settings.max_body,
-        now=parts.now,
-    )
-    conversation = "/conversations/{flow}/{conversation:path}"
+    door = Door(access, parts.store)
+    handlers = _handlers(parts, door)
+    routes = [Route("/webhook", webhook)]
+    for endpoint in ENDPOINTS:
+        if endpoint.access is not Asks.WEBHOOK:
+            handler = door.guarded(endpoint, handlers[endpoint.name])
+            routes.append(Route(endpoint.path, handler, methods=[endpoint.method]))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -100,18 +91,7 @@ def create_app(parts: Parts) -> Starlette:
             await parts.stop()
 
     app = Starlette(
-        routes=[
-            Route("/webhook", webhook),
-            Route("/ask/{flow}", guarded(ask), methods=["POST"]),
-            Route("/requests", guarded(requests.list), methods=["GET"]),
-            Route("/requests/{id}", guarded(requests.show), methods=["GET"]),
-            Route("/requests/{id}/retry", guarded(requests.retry), methods=["POST"]),
-            Route(conversation, guarded(requests.conversation), methods=["GET"]),
-            Route(conversation, guarded(requests.forget), methods=["DELETE"]),
-            Route("/healthz", probes.healthz, methods=["GET"]),
-            Route("/readyz", probes.readyz, methods=["GET"]),
-            Route("/metrics", probes.metrics, methods=["GET"]),
-        ],
+        routes=routes,
         middleware=[Middleware(_OfNoStrangePage, names=settings.names)],
         lifespan=lifespan,
         exception_handlers={
@@ -125,6 +105,36 @@ def create_app(parts: Parts) -> Starlette:
     app.state.max_body = settings.max_body
     app.state.max_connections = settings.max_connections
     return app
+
+
+def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
+    """The handler of each endpoint, by its name in `routes`."""
+    requests = Requests(parts.insights, parts.actions)
+    sessions = Sessions(door.access, door.note)
+    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
+    return {
+        "ask": Ask(
+            parts.flows,
+            parts.intake,
+            parts.hub,
+            parts.insights,
+            max_body=parts.settings.max_body,
+            now=parts.now,
+        ),
+        "requests.list": requests.list,
+        "requests.show": requests.show,
+        "requests.retry": requests.retry,
+        "conversations.show": requests.conversation,
+        "conversations.forget": requests.forget,
+        "events": Events(parts.live),
+        "acts.list": Acts(parts.store).list,
+        "session.show": sessions.show,
+        "session.login": sessions.login,
+        "session.logout": sessions.logout,
+        "healthz": probes.healthz,
+        "readyz": probes.readyz,
+        "metrics": probes.metrics,
+    }
 
 
 class _OfNoStrangePage:

@@ -13,7 +13,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from service.bodies import parsed
-from service.errors import ApiError, BadRequest, NotJson, TooLarge, Unauthorized, Unavailable
+from service.errors import (
+    ApiError,
+    BadRequest,
+    NotJson,
+    TooLarge,
+    TooManyAttempts,
+    Unauthorized,
+    Unavailable,
+)
 from service.web.origin import is_json
 
 log = logging.getLogger("emqx-gpt.web")
@@ -31,7 +39,7 @@ class JSON(Response):
 def error_response(error: ApiError) -> JSON:
     """The one error shape: {"error": {"code", "message"}}."""
     headers: dict[str, str] = {}
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooManyAttempts):
         headers["retry-after"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"

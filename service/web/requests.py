@@ -1,15 +1,25 @@
-"""The inbox over HTTP: look up, retry; conversations shown and forgotten."""
+"""The inbox over HTTP: look up, retry; conversations shown and forgotten; who did what."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.domain import State
-from service.errors import BadRequest
+from service.inbox import Filter, Inbox
 from service.operations.actions import Actions
-from service.operations.insights import Insights
+from service.operations.insights import Insights, when
 from service.web.http import JSON
+
+
+def filter_of(query: Mapping[str, Any]) -> Filter:
+    """The filter that checked parameters mean."""
+    state = State(query["state"]) if query["state"] else None
+    names = ("flow", "conversation", "error", "text", "since", "until")
+    return Filter(state, **{name: query[name] for name in names})
 
 
 class Requests:
@@ -20,23 +30,10 @@ class Requests:
         self._actions = actions
 
     async def list(self, request: Request) -> Response:
-        """GET /requests?state=&flow=&conversation=&limit=&before=, newest first."""
-        query = request.query_params
-        unknown = set(query) - {"state", "flow", "conversation", "limit", "before"}
-        if unknown:
-            raise BadRequest(f"unknown parameter {sorted(unknown)[0]!r}", code="bad_parameter")
-        try:
-            state = State.parse(query["state"]) if query.get("state") else None
-        except ValueError as error:
-            raise BadRequest(str(error), code="bad_parameter") from None
-        limit = _number(query.get("limit", "50"), "limit", 500)
-        before = query.get("before")
+        """GET /requests, newest first."""
+        query = request.state.query
         page = await self._insights.requests(
-            state=state,
-            flow=query.get("flow") or None,
-            conversation=query.get("conversation") or None,
-            limit=limit,
-            before=_number(before, "before", 2**62) if before else None,
+            filter_of(query), limit=query["limit"], before=query["before"]
         )
         return JSON(page)
 
@@ -62,7 +59,24 @@ class Requests:
         return JSON({"forgotten": turns})
 
 
-def _number(text: str, name: str, most: int) -> int:
-    if not text.isdecimal() or len(text) > 20 or not 1 <= int(text) <= most:
-        raise BadRequest(f"{name} is a number from 1 to {most}", code="bad_parameter")
-    return int(text)
+class Acts:
+    """GET /acts: who did what."""
+
+    def __init__(self, store: Inbox) -> None:
+        self._store = store
+
+    async def list(self, request: Request) -> Response:
+        query = request.state.query
+        found = await self._store.desk.acts(query["limit"], query["before"])
+        acts = [
+            {
+                "at": when(one.at),
+                "who": one.who,
+                "act": one.act,
+                "target": one.target,
+                "result": one.result,
+            }
+            for one in found
+        ]
+        more = found[-1].seq if len(found) == query["limit"] else None
+        return JSON({"acts": acts, "next": more})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.fakes.model import hang, status
-from tests.rig import message, rig
+from tests.rig import eventually, message, rig
 
 FLOW = """
 [flows.ask]
@@ -107,3 +107,21 @@ async def test_of_a_conversation_only_what_is_late_expires(any_database):
         assert heard == [b"echo: one", LATE, b"echo: three"]
         said = [one["content"] for one in house.model.calls[-1].messages]
         assert said == ["one", "echo: one", "three"]
+
+
+async def test_what_is_late_is_told_also_while_no_model_may_be_called(database):
+    """A key that is refused closes the only flow for long; the senders are told all the same."""
+    async with rig(database, flows=FLOW % "") as house, house.mqtt("say/+") as client:
+        house.model.behave(lambda body: status(401))
+        await client.publish("ask/first", b"finds out")
+        await house.model.wait_for_calls(1)
+        await eventually(lambda: paused(house))
+        await client.publish("ask/second", b"waits")
+        await house.stored(2)
+        await house.move(61_000)
+        assert {(await message(client, 15))[0] for _ in range(2)} == {"say/first", "say/second"}
+        assert len(house.model.calls) == 1
+
+
+async def paused(house) -> bool:
+    return (await house.http.get("/readyz")).status_code == 503

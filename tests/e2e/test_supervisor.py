@@ -110,9 +110,20 @@ async def test_a_lone_process_is_dead_at_once_when_the_one_above_it_is_killed(tm
         (worker,) = process.workers
         await process.end(signal.SIGKILL)
         await eventually(lambda: gone(worker) or zombie(worker))
+        await eventually(lambda: unused(process.port))
         await process.start()  # on the same port and database
         await client.publish("chatgpt/request/ada", b"hi")
         assert (await message(client))[1] == b"echo: hi"
+
+
+def unused(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def zombie(pid: int) -> bool:

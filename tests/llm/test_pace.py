@@ -175,3 +175,12 @@ def test_what_a_server_says_of_its_limits_comes_before_its_refusal() -> None:
     assert pace.limits()
     assert pace.room(1.0) == 0
     assert pace.wait(1.0) == pytest.approx(1.0, abs=0.1)
+
+
+def test_none_left_and_no_word_of_more_is_believed_for_a_minute() -> None:
+    pace = Pace()
+    pace.told(0, None, None, 100.0)
+    assert pace.room(101.0) == 0
+    assert 58 < pace.wait(101.0) <= 60
+    assert pace.room(161.0) > 0
+    assert pace.wait(161.0) == 0.0

@@ -34,6 +34,7 @@ IN_CONTAINERS = {
     "postgres": {"POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD"},
 }
 SECRETS = {*settings.SECRETS, *OF_EMQX, *OF_POSTGRES} - {"DATABASE_URL", "EMQX_API_KEY"}
+OPTIONAL = {"VIEWER_TOKEN"}  # without it nobody may only look
 
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])([^}]*))?\}")
 _LINE = re.compile(r"^(#?)([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
@@ -142,14 +143,14 @@ def test_no_secret_has_a_default():
         assert values[name] == "", f"{name} has a value in .env.example"
     assert SECRETS - {"EMQX_ADMIN_KEY", "EMQX_ADMIN_SECRET"} <= set(values)
     for name, kind, rest in _VARIABLE.findall(COMPOSE):
-        if name in SECRETS - OF_POSTGRES:
+        if name in SECRETS - OF_POSTGRES - OPTIONAL:
             assert kind == "?", f"{name} may be left out"
             assert rest.strip(), f"{name}: say what to do"
         elif name in OF_POSTGRES:
             assert not rest, "PostgreSQL refuses an empty password, and only its profile needs it"
 
 
-REQUIRED = set(FILLED) - OF_POSTGRES - {"EMQX_ADMIN_KEY", "EMQX_ADMIN_SECRET"}
+REQUIRED = set(FILLED) - OF_POSTGRES - OPTIONAL - {"EMQX_ADMIN_KEY", "EMQX_ADMIN_SECRET"}
 
 
 @pytest.mark.parametrize("name", sorted(REQUIRED))

@@ -1,0 +1,190 @@
+"""All endpoints, in the order in which they are looked at and shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.web.table import FILTERS, PAGE, Access, Endpoint, Param
+
+ID = Param("id", "the request's id", {"type": "string"}, where="path")
+CONVERSATION = (
+    Param("flow", "its flow", {"type": "string"}, where="path"),
+    Param("conversation", "its key; slashes stay as they are", {"type": "string"}, where="path"),
+)
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": properties}
+    return schema | {"required": list(required)} if required else schema
+
+
+_TEXT = {"type": "string"}
+_MAYBE = {"type": ["string", "null"]}
+_COUNT = {"type": "integer"}
+_NEXT = {"type": ["integer", "null"]}
+_REQUEST = {"$ref": "#/components/schemas/Request"}
+_SESSION = _object("name", "role", name=_TEXT, role=_TEXT, csrf=_MAYBE)
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "POST",
+        "/webhook",
+        "webhook",
+        "One message of EMQX's rule: stored, then answered. Every other answer than 202 and 503"
+        " makes EMQX drop the message.",
+        Access.WEBHOOK,
+        body=_object("id", "topic", id=_TEXT, topic=_TEXT, payload={}, flow=_TEXT, qos=_COUNT),
+        answers={202: "committed to disk"},
+        answer=_object("accepted", "duplicates", accepted=_COUNT, duplicates=_COUNT),
+        errors=(400, 408, 413, 503),
+    ),
+    Endpoint(
+        "POST",
+        "/ask/{flow}",
+        "ask",
+        "A question over HTTP. With `Prefer: wait=N` the reply if it comes within N s; with"
+        " `Accept: text/event-stream` the reply piece by piece: events whose data is JSON,"
+        ' `{"delta"}` each, then `{"reply"}`, then `[DONE]`.',
+        Access.ACT,
+        params=(
+            Param("flow", "the flow's name", {"type": "string"}, where="path"),
+            Param("Prefer", "`wait=N`: seconds to wait, at most 300", where="header"),
+            Param("Idempotency-Key", "the same key is the same question", where="header"),
+        ),
+        body=_object(
+            "text", text=_TEXT, topic=_TEXT, conversation=_TEXT, publish={"type": "boolean"}
+        ),
+        answers={202: "stored; `Location` says where to look it up", 200: "the reply"},
+        errors=(404, 413, 415, 429, 502, 503, 504),
+    ),
+    Endpoint(
+        "GET",
+        "/requests",
+        "requests.list",
+        "The inbox, newest first. A page that did not come to the end has `next`, to be given as"
+        " `before`; what arrives meanwhile moves nothing. Where a filter has to look at many"
+        " requests it stops after a while: then `looked_to` says how far back it looked, and"
+        " `next` goes on from there.",
+        params=(*FILTERS, *PAGE),
+        answer=_object(
+            *("requests", "next", "looked_to"),
+            requests={"type": "array", "items": _REQUEST},
+            next=_NEXT,
+            looked_to=_MAYBE,
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/requests/{id}",
+        "requests.show",
+        "One request, whole: question, reply, and under `timeline` what happened when.",
+        params=(ID,),
+        answer=_REQUEST,
+        errors=(404,),
+    ),
+    Endpoint(
+        "POST",
+        "/requests/{id}/retry",
+        "requests.retry",
+        "A failed or expired request goes to the end of the queue with a new deadline.",
+        Access.ACT,
+        params=(ID,),
+        answers={202: "queued again"},
+        answer=_REQUEST,
+        errors=(404, 409),
+        act="retry",
+    ),
+    Endpoint(
+        "GET",
+        "/conversations/{flow}/{conversation:path}",
+        "conversations.show",
+        "What a conversation remembers.",
+        params=CONVERSATION,
+        errors=(404,),
+    ),
+    Endpoint(
+        "DELETE",
+        "/conversations/{flow}/{conversation:path}",
+        "conversations.forget",
+        "Forget what a conversation remembers; its requests stay.",
+        Access.ACT,
+        params=CONVERSATION,
+        answer=_object("forgotten", forgotten=_COUNT),
+        errors=(404,),
+        act="forget conversation",
+    ),
+    Endpoint(
+        "GET",
+        "/events",
+        "events",
+        "Server-sent events: at most two a second with what changed and the totals. `hello` comes"
+        " first, then `changes`; a comment every 15 s keeps the connection.",
+        answers={200: "a stream without end"},
+        errors=(503,),
+        media="text/event-stream",
+    ),
+    Endpoint(
+        "GET",
+        "/acts",
+        "acts.list",
+        "Who did what, newest first.",
+        params=PAGE,
+        answer=_object("acts", "next", acts={"type": "array"}, next=_NEXT),
+    ),
+    Endpoint(
+        "GET",
+        "/session",
+        "session.show",
+        "Who calls, and, by cookie, the word that an act by cookie has to carry (header"
+        " `X-CSRF-Token` or a form's field `csrf`).",
+        answer=_SESSION,
+    ),
+    Endpoint(
+        "POST",
+        "/login",
+        "session.login",
+        "A session of 12 hours, as a cookie, for who has a token. A form gets 303 to `next`"
+        " (default `/`), or back to `/login?error=CODE&next=…`.",
+        Access.OPEN,
+        body=_object("token", token=_TEXT),
+        answers={200: "logged in; the cookie is set", 303: "a form: on to the page"},
+        answer=_SESSION,
+        errors=(401, 413, 415, 429),
+    ),
+    Endpoint(
+        "POST",
+        "/logout",
+        "session.logout",
+        "End the session of this browser.",
+        Access.OPEN,
+        answers={200: "logged out", 303: "a form: to `/login`"},
+        errors=(403, 413),
+    ),
+    Endpoint(
+        "GET",
+        "/healthz",
+        "healthz",
+        "Alive: the event loop runs.",
+        Access.OPEN,
+        media="text/plain",
+        open_query=True,
+    ),
+    Endpoint(
+        "GET",
+        "/readyz",
+        "readyz",
+        "Able to take and answer: database, broker and model, each named.",
+        Access.OPEN,
+        answers={200: "all work", 503: "one does not"},
+        open_query=True,
+    ),
+    Endpoint(
+        "GET",
+        "/metrics",
+        "metrics",
+        "Prometheus' text format.",
+        Access.OPEN,
+        media="text/plain",
+        open_query=True,
+    ),
+)

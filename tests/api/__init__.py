@@ -1,0 +1,1 @@
+"""The API for operators: who may call, what it shows and does."""
