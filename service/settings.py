@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     max_answer: Bytes = Field(
         1_000_000, ge=1000, description="One answer of a model with its reasoning, bytes or 1 MB"
     )
+    max_connections: int = Field(4000, ge=20, description="Connections to this process at once")
     max_memory: Bytes = Field(
         1_000_000_000, ge=0, description="What all conversations remember, bytes or 1 GB"
     )

@@ -111,6 +111,7 @@ def create_app(parts: Parts) -> Starlette:
     )
     app.state.webhook = webhook
     app.state.max_body = settings.max_body
+    app.state.max_connections = settings.max_connections
     return app
 
 

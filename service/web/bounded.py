@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import httptools
 from starlette.responses import Response
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import ApiError
 from service.web.connections import Connections
 from service.web.http import error_response
 
-PIECE = 16 << 10  # bytes that are read of a stranger before its bounds are looked at
+PIECE = 16 << 10  # bytes that are looked at before bounds are
+PIECE_OF_STRANGER = 2 << 10  # likewise; the smallest request has 26 bytes
+BUFFER, BUFFER_OF_STRANGER = 1 << 20, 16 << 10  # bytes that the kernel holds for us
+THROWN_AWAY = 128 << 10  # bytes of a stranger; more stay unread until the connection is closed
 GARBAGE = "this is not HTTP/1.1"
 
 
@@ -28,6 +34,36 @@ class Refused(ApiError):
     def __init__(self, message: str, *, code: str = "bad_request", status: int = 400) -> None:
         super().__init__(message, code=code)
         self.status = status
+
+
+class _Transport:
+    """A transport that takes words for who is gone: uvloop raises, before it says so."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Flow(FlowControl):
+    """Reads on only when there is room for what comes; uvicorn asks for it without looking."""
+
+    def __init__(self, transport: asyncio.Transport, room: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._room = room
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            super().pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self._transport.is_closing() and self._room():
+            super().resume_reading()
 
 
 class Bounded(HttpToolsProtocol):
@@ -44,16 +80,22 @@ class Bounded(HttpToolsProtocol):
         self._closed_by: float | None = None
         self._last_word: bytes | None = None  # written once all before it is answered
         self._unread: tuple[int, float] | None = None  # bytes that nobody takes, and since when
+        self._rest = b""  # read of the kernel, and not looked at yet: there is no room
+        self._thrown_away = 0  # bytes that came after our last word
+        self._feeding = False
         self._head = 0  # bytes of the head that is being read
         self._head_since: float | None = None
         self._around = 0  # bytes that came with the body and are none of it
         self._body_since: float | None = None
+        self._body_size = 0  # bytes of it that have come
         self._running: Any = None  # the last of uvicorn's cycles that was begun
 
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport))  # type: ignore[arg-type]
+        self._receive_buffer(BUFFER_OF_STRANGER)
+        self.flow = _Flow(transport, self._room)
         self._read_at = self.loop.time()
         self.address = self.client[0] if self.client else ""
         if not self._among.add(self):
@@ -66,14 +108,41 @@ class Bounded(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._read_at = self.loop.time()
         if self._half_closed or self._last_word is not None:
+            self._thrown_away += len(data)
+            if self._thrown_away > THROWN_AWAY and not self.trusted:
+                self.flow.pause_reading()
             return
         self._unset_keepalive_if_required()
-        if self.trusted:
-            self._feed(data)
-            return
-        for at in range(0, len(data), PIECE):  # so that a head is never much over its bound
-            if self._last_word is None:
-                self._feed(data[at : at + PIECE])
+        self._rest += data
+        if not self._take_rest():
+            self.flow.pause_reading()
+
+    def _room(self) -> bool:
+        """Whether to read on; what was read already comes first."""
+        if self._half_closed:
+            return True
+        return not self.flow.write_paused and self._take_rest()
+
+    def _take_rest(self) -> bool:
+        """Look at what was read, as long as there is room. Whether all of it was."""
+        if self._feeding:
+            return False
+        self._feeding, data, at = True, self._rest, 0
+        try:
+            while at < len(data) and self._last_word is None and not self._full():
+                end = at + (PIECE if self.trusted else PIECE_OF_STRANGER)
+                self._feed(data[at:end])
+                at = end
+        finally:
+            self._feeding = False
+        self._rest = data[at:] if self._last_word is None else b""
+        return not self._rest and not self._full()
+
+    def _full(self) -> bool:
+        """Whether what comes next has to wait: as much as there may be is in hand."""
+        if not self.trusted and not Bounded.idle(self):
+            return True  # one at a time; whoever wants its body will have trusted it before
+        return len(self.pipeline) >= self._bounds.pipelined
 
     def _feed(self, data: bytes) -> None:
         if self._head_since is not None:
@@ -83,7 +152,10 @@ class Bounded(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # it is answered as what it is without: a request
+            # It is answered as what it is without: a request. What follows might be anything.
+            self._last_word = b""
+            if self.idle():
+                self._say_last_word()
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, Refused) else Refused(GARBAGE))
@@ -92,6 +164,8 @@ class Bounded(HttpToolsProtocol):
                 self._refuse(_too_large("bytes of request line and headers", self._bounds.head))
             elif self._body_since is not None and self._around > self._bounds.around:
                 self._refuse(Refused("more bytes around the body than in it"))
+            elif self._body_since is not None:
+                self._among.hold(self, self._body_size)
 
     def pause_writing(self) -> None:
         """Who does not take answers gets no more of them."""
@@ -103,19 +177,13 @@ class Bounded(HttpToolsProtocol):
         self._read_on()
 
     def _read_on(self) -> None:
-        if not self.flow.write_paused and not self.pipeline:
-            self.flow.resume_reading()
+        self.flow.resume_reading()
 
     # One request
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head, self._head_since = 0, self._read_at
-        bounds = self._bounds
-        most = bounds.pipelined if self.trusted else bounds.pipelined_of_stranger
-        if len(self.pipeline) >= most:
-            why = "too many requests at once on one connection"
-            raise Refused(why, code="pipelined", status=429)
 
     def on_url(self, url: bytes) -> None:
         most = self._bounds.url
@@ -135,7 +203,7 @@ class Bounded(HttpToolsProtocol):
         length = self._length_of_body()
         self._head, self._head_since = 0, None
         self._body_since = self._read_at if length else None
-        self._around = 0
+        self._around = self._body_size = 0
         self._begin(length)
 
     def _begin(self, length: int) -> None:
@@ -159,26 +227,52 @@ class Bounded(HttpToolsProtocol):
                 if value.lower() != b"chunked":
                     raise Refused("Transfer-Encoding is not chunked")
                 length, said = -1, said + 1
-        if said > 1:
+        old = self.parser.get_http_version() == "1.0"
+        if length and self.parser.should_upgrade():
+            raise Refused("a request with a body can't ask for another protocol (Upgrade)")
+        if said > 1 or (old and length < 0):
             raise Refused("send one Content-Length, or chunked")
-        if hosts > 1 or (not hosts and self.parser.get_http_version() != "1.0"):
+        if hosts > 1 or (not hosts and not old):
             raise Refused("send one Host header")
         return length
 
     def on_body(self, body: bytes) -> None:
         self._around -= len(body)
+        if not self.cycle.response_complete:  # else nobody keeps it
+            self._body_size += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._body_since = None
+        self._body_came()
         super().on_message_complete()
+
+    def _body_came(self) -> None:
+        """Whole, or not any more."""
+        self._body_since = None
+        self._among.hold(self, 0)
+
+    def on_trusted(self) -> None:
+        """A valid token came: as much may be under way as EMQX likes."""
+        self.trusted = True
+        self._receive_buffer(BUFFER)
+
+    def _receive_buffer(self, size: int) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        start = functools.partial(super()._start_asgi_task, cycle, app)
+        if self.trusted:
+            start()
+        else:
+            self._among.in_turn(start)
 
     def on_response_complete(self) -> None:
-        cut = self._body_since is not None and not self.pipeline and not self.trusted
+        # Who waits for "100 Continue" does not send the body any more; a stranger need not.
+        unwanted = self.expect_100_continue or not self.trusted
+        cut = self._body_since is not None and not self.pipeline and unwanted
         super().on_response_complete()
         if self.transport.is_closing() or not self.idle():
             return
@@ -200,6 +294,9 @@ class Bounded(HttpToolsProtocol):
         self._among.refuse(str(refused), self.address)
         answer = error_response(refused)
         answer.headers["connection"] = "close"
+        if refused.status == 503:
+            answer.headers["retry-after"] = "1"
+        self._rest = b""
         self._last_word = written(answer)
         if self._body_since is not None:
             self._give_up_body()
@@ -209,7 +306,7 @@ class Bounded(HttpToolsProtocol):
     def _give_up_body(self) -> None:
         """The request whose body is being read gets no other answer than the last word."""
         cycle = self.cycle
-        self._body_since = None
+        self._body_came()
         if cycle.response_started:
             self.drop()
             return
@@ -233,10 +330,17 @@ class Bounded(HttpToolsProtocol):
         self.flow.resume_reading()
         self.transport.write_eof()
 
+    def give_way(self) -> None:
+        """Its body is the oldest of too many that are on their way."""
+        why = "too many bodies at once are on their way"
+        self._refuse(Refused(why, code="unavailable", status=503))
+
     def check(self, now: float) -> None:
         """Close it if something takes too long."""
         bounds = self._bounds
-        if self._head_since is not None and now - self._head_since > bounds.head_time:
+        if self._rest:
+            pass  # it is we who do not read on
+        elif self._head_since is not None and now - self._head_since > bounds.head_time:
             self._head_since = None
             self._refuse_slow("head", 408)
         elif self._body_since is not None and now - self._body_since > bounds.body_time:

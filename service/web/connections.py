@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 log = logging.getLogger("emqx-gpt.web")
 
+TURNS, PAUSE = 3, 0.002  # so many requests of strangers begin, and so many seconds till the next
 SWEEP = 0.5  # seconds between two looks at all connections
 SPARE_FILES = 100  # file descriptors that are not for connections
 
@@ -32,11 +34,17 @@ class Bounds:
     body_time: float = 30.0  # from the end of the head to the last byte of the body
     unread_time: float = 30.0  # answers that nobody takes
     close_time: float = 2.0  # from our last word to the end
-    pipelined: int = 200  # requests that wait for their turn on one connection
-    pipelined_of_stranger: int = 20
+    pipelined: int = 20  # requests that wait for their turn on one connection; webhooks: 200
+    bodies: int = 64 << 20  # of all bodies on their way together; the oldest gives way
     connections: int = 4_000
-    strangers: int = 1_000
-    strangers_of_address: int = 200
+
+    @property
+    def strangers(self) -> int:
+        return max(1, self.connections // 4)
+
+    @property
+    def strangers_of_address(self) -> int:
+        return max(1, self.connections // 20)
 
 
 class Connection(Protocol):
@@ -47,6 +55,12 @@ class Connection(Protocol):
 
     def idle(self) -> bool:
         """Whether nothing of it is being answered."""
+
+    def on_trusted(self) -> None:
+        """A valid token came on it."""
+
+    def give_way(self) -> None:
+        """Give up the body that is on its way."""
 
     def check(self, now: float) -> None:
         """Close it if something takes too long."""
@@ -81,6 +95,10 @@ class Connections:
         self._all: dict[Connection, None] = {}
         self._strangers: dict[Connection, None] = {}
         self._of_address: Counter[str] = Counter()
+        self._bodies: dict[Connection, int] = {}  # on their way, the oldest first
+        self._held = 0
+        self._turns: deque[Callable[[], None]] = deque()
+        self._pausing = False
         self._sweeping: asyncio.TimerHandle | None = None
         self._most = self.bounds.connections
 
@@ -111,12 +129,39 @@ class Connections:
 
     def trust(self, one: Connection) -> None:
         """A valid token came on it."""
-        one.trusted = True
+        one.on_trusted()
         self._forget_stranger(one)
+
+    def hold(self, one: Connection, size: int) -> None:
+        """So many bytes of the body that is on its way on this one; 0: none is."""
+        self._held += size - self._bodies.get(one, 0)
+        if size:
+            self._bodies[one] = size
+        else:
+            self._bodies.pop(one, None)
+        while self._held > self.bounds.bodies and len(self._bodies) > 1:
+            oldest = next(iter(self._bodies))
+            self.hold(oldest, 0)
+            oldest.give_way()
 
     def remove(self, one: Connection) -> None:
         self._all.pop(one, None)
+        self.hold(one, 0)
         self._forget_stranger(one)
+
+    def in_turn(self, begin: Callable[[], None]) -> None:
+        """Begin a stranger's request. A flood of them must leave time for EMQX's, and for the
+        thread of the database, which waits for Python's lock."""
+        self._turns.append(begin)
+        if not self._pausing:
+            self._take_turns()
+
+    def _take_turns(self) -> None:
+        self._pausing = bool(self._turns)
+        if self._pausing:
+            asyncio.get_running_loop().call_later(PAUSE, self._take_turns)
+        for _ in range(min(TURNS, len(self._turns))):
+            self._turns.popleft()()
 
     def refuse(self, why: str, address: str) -> None:
         """Something was refused; it is told, by and by."""

@@ -101,19 +101,19 @@ class Pipelined(Bounded):
         else:
             self._around -= len(body)
             self._body += body
+            self._body_size += len(body)
 
     def on_message_complete(self) -> None:
         if self._body is None:
             super().on_message_complete()
             return
-        body, self._body, self._body_since = bytes(self._body), None, None
+        body, self._body = bytes(self._body), None
+        self._body_came()
         answer = self.loop.create_task(self._webhook.take(self.headers, body))
         self._answers.append((answer, len(body)))
         self._held += len(body)
         self.server_state.total_requests += 1
         answer.add_done_callback(self._answered)
-        if len(self._answers) >= IN_HAND or self._held >= HELD:
-            self.flow.pause_reading()
 
     def _answered(self, answer: asyncio.Task[Response]) -> None:
         answers = self._answers
@@ -143,6 +143,9 @@ class Pipelined(Bounded):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def _full(self) -> bool:
+        return len(self._answers) >= IN_HAND or self._held >= HELD or super()._full()
+
     def _read_on(self) -> None:
         if len(self._answers) < IN_HAND // 2 and self._held < HELD // 2:
             super()._read_on()
@@ -157,7 +160,8 @@ class Pipelined(Bounded):
     def _give_up_body(self) -> None:
         if self._body is None:
             super()._give_up_body()
-        self._body = self._body_since = None
+        self._body = None
+        self._body_came()
 
     # The end
 

@@ -102,7 +102,10 @@ def garbage() -> Iterator[bytes]:
     hello = bytes.fromhex("1603010200010001fc0303")
     while True:
         yield from (b"\0" * 100, hello + JUNK[:200], b"GET\r\n\r\n", b"MQTT\x04\xc2", b"\x10\x20")
-        yield from (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n")
+        yield from (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        )
 
 
 HALF = HEAD + b"Content-Type: application/json\r\nContent-Length: 4000000\r\n\r\n"

@@ -13,7 +13,7 @@ from tests.process import house
 from tests.rig import WEBHOOK
 
 SECONDS = 2.0
-GROWTH = 60 << 20  # bytes; each of these once cost hundreds of MB
+GROWTH = 120 << 20  # bytes, of up to 600 connections; each of these once cost hundreds of MB
 PATIENCE = 0.25  # seconds, p99 of the neighbour on two busy cores; docs/security.md has figures
 
 
@@ -51,7 +51,7 @@ async def answers(port: int, raw: bytes) -> bytes:
     return said
 
 
-HEAD = f"POST /webhook HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {WEBHOOK}\r\n".encode()
+HEAD = f"POST /webhook HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {WEBHOOK}\r\n".encode()
 BODY = b'{"id": "1", "topic": "a"}'
 
 
@@ -74,7 +74,10 @@ AMBIGUOUS = {
     "NUL in a name": HEAD + b"x\0y: a\r\nContent-Length: 0\r\n\r\n",
     "two hosts": HEAD + b"Host: y\r\nContent-Length: 0\r\n\r\n",
     "no host": b"GET /healthz HTTP/1.1\r\n\r\n",
-    "no such version": b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n",
+    "chunks in HTTP/1.0": CHUNKED.replace(b"/1.1", b"/1.0") + b"\r\n0\r\n\r\n",
+    "another protocol": HEAD
+    + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
+    "no such version": b"GET /healthz HTTP/9.9\r\nHost: localhost\r\n\r\n",
 }
 
 
@@ -82,7 +85,7 @@ AMBIGUOUS = {
 async def test_what_two_readers_could_read_in_two_ways_is_refused(
     tmp_path: Path, name: str
 ) -> None:
-    follow = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    follow = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with house(tmp_path) as (process, _, _, _):
         said = await answers(process.port, AMBIGUOUS[name] + follow)
         assert said.startswith(b"HTTP/1.1 400 ")
@@ -93,7 +96,7 @@ async def test_what_two_readers_could_read_in_two_ways_is_refused(
 async def test_a_refusal_waits_for_the_answers_before_it(tmp_path: Path) -> None:
     async with house(tmp_path) as (process, _, _, _):
         post = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-        ask = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
         said = await answers(process.port, post + ask + post + ask + b"NONSENSE\r\n\r\n" + post)
         statuses = [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]]
         assert statuses == [b"202", b"200", b"202", b"200", b"400"]
@@ -102,10 +105,10 @@ async def test_a_refusal_waits_for_the_answers_before_it(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        (b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % (b"a" * 9_000), b"414"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nx: %b\r\n\r\n" % (b"a" * 60_000), b"431"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % (b"a: b\r\n" * 101), b"431"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"408"),
+        (b"GET /%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"a" * 9_000), b"414"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nx: %b\r\n\r\n" % (b"a" * 60_000), b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (b"a: b\r\n" * 101), b"431"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"408"),
         (HEAD.replace(WEBHOOK.encode(), b"?") + b"Content-Length: 100000\r\n\r\n{", b"401"),
     ],
 )
@@ -121,3 +124,64 @@ async def test_a_body_in_chunks_is_taken(tmp_path: Path) -> None:
         chunks = b"".join(b"%x;a=b\r\n%b\r\n" % (1, BODY[i : i + 1]) for i in range(len(BODY)))
         raw = HEAD + b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n" + chunks
         assert (await answers(process.port, raw + b"0\r\n\r\n")).startswith(b"HTTP/1.1 202")
+
+
+async def test_requests_one_behind_the_other_are_all_answered_in_turn(tmp_path: Path) -> None:
+    """However many a stranger sends at once: they wait, and cost next to nothing meanwhile."""
+    async with house(tmp_path) as (process, _, _, _):
+        ask = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        many = b"".join(ask % (b"healthz" if n % 3 else b"nowhere") for n in range(3_000))
+        last = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        said = await answers(process.port, many + last)
+        statuses = [part[:3] for part in said.split(b"HTTP/1.1 ")[1:]]
+        assert statuses[:-1] == [b"200" if n % 3 else b"404" for n in range(3_000)]
+        assert len(statuses) == 3_001
+
+
+async def test_another_protocol_is_not_spoken_and_nothing_is_read_behind_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as (process, _, _, _):
+        ask = b"GET /healthz HTTP/1.1\r\nHost: x.localhost\r\n%b\r\n"
+        upgrade = ask % b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+        said = await answers(process.port, upgrade + ask % b"")
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert said.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("token", [WEBHOOK, "wrong"])
+async def test_who_waits_to_be_asked_for_the_body_is_told_first(tmp_path: Path, token: str) -> None:
+    """Refused, it never sends it: what comes next is a request, and no part of that body."""
+    async with house(tmp_path, MAX_BODY="1000") as (process, _, _, _):
+        head = HEAD.replace(WEBHOOK.encode(), token.encode()) + b"Expect: 100-continue\r\n"
+        said = await answers(process.port, head + b"Content-Length: 5000\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 413 " if token == WEBHOOK else b"HTTP/1.1 401 ")
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(BODY))
+        async with asyncio.timeout(20):
+            said = await reader.readuntil(b"\r\n\r\n")
+            if token == WEBHOOK:
+                assert said == b"HTTP/1.1 100 Continue\r\n\r\n"
+                writer.write(BODY)
+                said = await reader.readuntil(b"\r\n\r\n")
+        assert said.startswith(b"HTTP/1.1 202 " if token == WEBHOOK else b"HTTP/1.1 401 ")
+        writer.close()
+
+
+async def test_of_too_many_bodies_on_their_way_the_oldest_gives_way(tmp_path: Path) -> None:
+    """Also of those who have the token: one broken sender must not take all memory."""
+    async with house(tmp_path) as (process, _, _, _):
+        await waits(process.port, 0.5)
+        before = process.memory()
+        held = []
+        for _ in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+            writer.write(HEAD + b"Content-Length: 7000000\r\n\r\n" + b" " * 6_000_000)
+            await writer.drain()
+            held.append((reader, writer))
+        async with asyncio.timeout(20):
+            said = await held[0][0].read()
+        assert said.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in said
+        await waits(process.port, 0.5)
+        assert process.memory() - before < 150 << 20  # of 180 MB
+        for _, writer in held:
+            writer.close()

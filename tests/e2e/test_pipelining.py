@@ -14,14 +14,14 @@ def post(id: str, *, token: str = WEBHOOK, path: str = "/webhook", payload: str 
     fields = {"id": id, "topic": "chatgpt/request/ada", "payload": payload, "flow": "chat"}
     body = json.dumps(fields).encode()
     head = (
-        f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
 
 def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
 
 
 class Connection:

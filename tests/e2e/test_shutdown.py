@@ -35,7 +35,7 @@ def webhook(number: int, token: str = WEBHOOK) -> bytes:
         }
     ).encode()
     head = f"authorization: Bearer {token}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return b"POST /webhook HTTP/1.1\r\nhost: x\r\n" + head.encode() + body
+    return b"POST /webhook HTTP/1.1\r\nhost: localhost\r\n" + head.encode() + body
 
 
 class Wire:
@@ -146,7 +146,7 @@ async def test_emqx_connections_are_never_closed_for_being_idle_and_others_are(t
         assert b" 202 " in await asyncio.to_thread(emqx.ask, webhook(1))
         assert b" 401 " in await asyncio.to_thread(stranger.ask, webhook(2, "wrong"))
         header = f"authorization: {OPERATOR_AUTH['authorization']}".encode()
-        looked = b"GET /requests HTTP/1.1\r\nhost: x\r\n" + header + b"\r\n\r\n"
+        looked = b"GET /requests HTTP/1.1\r\nhost: localhost\r\n" + header + b"\r\n\r\n"
         assert b" 200 " in await asyncio.to_thread(operator.ask, looked)
         await eventually(lambda: stranger.closed_by_peer() and operator.closed_by_peer())
         assert not emqx.closed_by_peer()
