@@ -36,6 +36,7 @@ from service.operations.insights import Insights, Totals
 from service.operations.live import Live
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
+from service.operations.stats import Statistics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings, environment
 from service.supervised import Link
@@ -106,6 +107,7 @@ class Service:
         self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
         self.insights = Insights(self.store, flows, now=now, stopped=self.controls.stopped)
         self.live = Live(self.hub, Totals(self.store, self.losses), now=now)
+        self.statistics = Statistics(self.store, now=now)
         self.actions = Actions(self.store, flows, now=now)
         self.bulk = Bulk(self.store, self.actions, now=now)
 
@@ -176,6 +178,7 @@ class Service:
         self.publisher.start()
         self.worker.start()
         self.watchdog.start()
+        self.statistics.start()
         self.losses.start()
         log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
 
@@ -207,6 +210,7 @@ class Service:
         await self.live.close()
         await self.bulk.stop()
         await self.controls.stop()
+        await self.statistics.stop()
         await self.publisher.close()
 
     async def stop(self) -> None:

@@ -29,6 +29,7 @@ from service.inbox import (
     ordering,
     purge,
     reads,
+    rollup,
 )
 from service.inbox.commit import Engine
 from service.inbox.desk import Desk
@@ -306,6 +307,20 @@ class Inbox:
     async def stats(self) -> Stats:
         """What waits, by flow and state; a while old where counting takes long."""
         return await self._stats()
+
+    async def roll(self, keep: int) -> bool:
+        """Count minutes that are over; whether there may be more of them now. `keep` in ms."""
+        return await self._engine.submit(rollup.roll, keep)
+
+    async def counts(self, since: int, width: int) -> list[rollup.Count]:
+        """All that ended since then (ms), in slots of `width` ms."""
+        return await self._view(lambda tx: rollup.counts(tx, since, width))
+
+    async def conversations(
+        self, limit: int, before: int | None = None, flow: str | None = None
+    ) -> reads.Conversations:
+        """Those with the latest requests first."""
+        return await self._view(lambda tx: reads.conversations(tx, limit, before, flow))
 
     async def purge(self, before: int, limit: int = _BATCH) -> int:
         """Remove what ended before then, at most `limit`; how many requests that were."""

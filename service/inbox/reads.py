@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from sqlalchemy import Text, bindparam, func, literal_column, select
 
 from service.domain import State
 from service.inbox import codec
-from service.inbox.rows import Row, Stats, full_columns, to_row
+from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
 from service.inbox.sql_tables import (
     ended,
@@ -85,6 +86,82 @@ def _open() -> Any:
 def backlog(tx: Tx) -> int:
     """Requests that have not ended."""
     return int(tx.run(_open()).scalar())
+
+
+LOOKED = 5_000  # requests that one page of conversations looks through
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A conversation: its latest request, and how many of those that were looked through."""
+
+    flow: str
+    conversation: str
+    last: Row
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    talks: list[Talk]
+    next: int | None
+
+
+@cache
+def _recent(flow: bool) -> Any:
+    statement = select(_r.seq, _r.flow, _r.conversation).where(_r.seq < bindparam("b_before"))
+    if flow:
+        statement = statement.where(_r.flow == bindparam("b_flow", type_=Text))
+    return statement.order_by(_r.seq.desc()).limit(bindparam("b_limit"))
+
+
+@cache
+def _later() -> Any:
+    return (
+        select(_r.seq)
+        .where(
+            _r.flow == bindparam("b_flow", type_=Text),
+            _r.conversation == bindparam("b_conversation", type_=Text),
+            _r.seq >= bindparam("b_before"),
+        )
+        .limit(1)
+    )
+
+
+@cache
+def _by_seq() -> Any:
+    return select(*listed_columns).where(_r.seq == bindparam("b_seq"))
+
+
+def conversations(tx: Tx, limit: int, before: int | None, flow: str | None) -> Conversations:
+    """Each once, where its latest request is. `before` is the `next` of the page before."""
+    top = (1 << 62) if before is None else codec.number(before)
+    values: dict[str, Any] = {"b_before": top, "b_limit": LOOKED}
+    if flow is not None:
+        values["b_flow"] = codec.key(flow)
+    rows = tx.run(_recent(flow is not None), values).all()
+    found: dict[tuple[str, str], list[int]] = {}
+    shown_before: set[tuple[str, str]] = set()
+    following = rows[-1].seq if len(rows) == LOOKED else None
+    for row in rows:
+        pair = (row.flow, row.conversation)
+        if pair in shown_before:
+            continue
+        if pair not in found:
+            bound = {"b_flow": pair[0], "b_conversation": pair[1], "b_before": top}
+            if before is not None and tx.run(_later(), bound).scalar() is not None:
+                shown_before.add(pair)
+                continue
+            if len(found) == limit:
+                following = row.seq + 1
+                break
+            found[pair] = []
+        found[pair].append(row.seq)
+    talks = []
+    for seqs in found.values():
+        last = to_row(tx.run(_by_seq(), {"b_seq": seqs[0]}).one())
+        talks.append(Talk(last.flow or "", last.conversation, last, len(seqs)))
+    return Conversations(talks, following)
 
 
 class Cached(Generic[T]):

@@ -18,6 +18,7 @@ from service.inbox import (
     notices,
     ordering,
     purge,
+    rollup,
 )
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
@@ -47,6 +48,7 @@ _ORDER: tuple[Work, ...] = (
     desk.note,
     desk.put_job,
     purge.remove,
+    rollup.roll,
     purge.purge,
     leases.reap,
     claims.claim,

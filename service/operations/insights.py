@@ -151,6 +151,22 @@ class Insights:
             return row.state
         return row.outcome if row.state is State.ANSWERED else None
 
+    async def conversations(
+        self, *, limit: int, before: int | None, flow: str | None
+    ) -> dict[str, Any]:
+        """Those with the latest requests first."""
+        page = await self._store.conversations(limit, before, flow)
+        talks = [
+            {
+                "flow": one.flow or None,
+                "conversation": _clean(one.conversation) or None,
+                "requests": one.count,
+                "last": shown(one.last, whole=False),
+            }
+            for one in page.talks
+        ]
+        return {"conversations": talks, "next": page.next}
+
     async def conversation(self, flow: str, conversation: str) -> dict[str, Any]:
         """A conversation's memory. Raises NotFound for an unknown flow."""
         known(self._flows, flow)

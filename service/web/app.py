@@ -28,6 +28,7 @@ from service.operations.health import Health
 from service.operations.insights import Insights
 from service.operations.live import Live
 from service.operations.metrics import Metrics
+from service.operations.stats import Statistics
 from service.settings import Settings
 from service.web.ask import Ask
 from service.web.auth import Access
@@ -37,8 +38,9 @@ from service.web.events import Events
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
 from service.web.many import Many
+from service.web.openapi import Described
 from service.web.origin import Names, refusal
-from service.web.requests import Acts, Requests
+from service.web.requests import Acts, Requests, Stats
 from service.web.routes import ENDPOINTS
 from service.web.sessions import Sessions
 from service.web.table import Access as Asks
@@ -56,6 +58,7 @@ class Parts(Protocol):
     intake: Intake
     hub: Hub
     live: Live
+    statistics: Statistics
     insights: Insights
     actions: Actions
     bulk: Bulk
@@ -120,6 +123,7 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
     many = Many(parts.store, parts.bulk)
     controls = ControlsApi(parts.controls, parts.breakers)
+    described = Described(ENDPOINTS)
     sessions = Sessions(door.access, door.note)
     probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
     return {
@@ -141,6 +145,8 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "controls.list": controls.list,
         "controls.pause": controls.pause,
         "controls.resume": controls.resume,
+        "stats": Stats(parts.statistics),
+        "conversations.list": requests.conversations,
         "conversations.show": requests.conversation,
         "conversations.forget": requests.forget,
         "events": Events(parts.live),
@@ -148,6 +154,9 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "session.show": sessions.show,
         "session.login": sessions.login,
         "session.logout": sessions.logout,
+        "described.openapi": described.openapi,
+        "described.docs": described.docs,
+        "described.style": described.style,
         "healthz": probes.healthz,
         "readyz": probes.readyz,
         "metrics": probes.metrics,

@@ -13,6 +13,7 @@ from service.errors import BadRequest
 from service.inbox import Filter, Inbox
 from service.operations.actions import Actions
 from service.operations.insights import Insights, when
+from service.operations.stats import Statistics
 from service.web.auth import is_form
 from service.web.http import JSON, json_object
 
@@ -63,6 +64,14 @@ class Requests:
         await self._actions.remove(request.path_params["id"])
         return JSON({"forgotten": 1})
 
+    async def conversations(self, request: Request) -> Response:
+        """GET /conversations"""
+        query = request.state.query
+        page = await self._insights.conversations(
+            limit=query["limit"], before=query["before"], flow=query["flow"]
+        )
+        return JSON(page)
+
     async def conversation(self, request: Request) -> Response:
         """GET /conversations/{flow}/{conversation}"""
         params = request.path_params
@@ -96,3 +105,13 @@ class Acts:
         ]
         more = found[-1].seq if len(found) == query["limit"] else None
         return JSON({"acts": acts, "next": more})
+
+
+class Stats:
+    """GET /stats"""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    async def __call__(self, request: Request) -> Response:
+        return JSON(await self._statistics.of(request.state.query["window"]))

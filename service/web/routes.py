@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.web.table import FILTERS, PAGE, Access, Endpoint, Param
+from service.web.table import FILTERS, PAGE, TEXT, Access, Endpoint, Param
 
 ID = Param("id", "the request's id", {"type": "string"}, where="path")
 CONVERSATION = (
@@ -25,6 +25,9 @@ _NEXT = {"type": ["integer", "null"]}
 _REQUEST = {"$ref": "#/components/schemas/Request"}
 _SESSION = _object("name", "role", name=_TEXT, role=_TEXT, csrf=_MAYBE)
 
+_RATE = {"type": ["number", "null"]}
+_STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, success=_RATE,
+                 p50_ms=_RATE, p95_ms=_RATE, tokens=_COUNT, cost={"type": "number"})  # fmt: skip
 _JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
                done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip
 _PAUSED = _object("paused", "circuits", paused={"type": "array"}, circuits={"type": "array"})
@@ -147,6 +150,37 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET",
+        "/stats",
+        "stats",
+        "How each flow did over an hour, a day or a week: requests, success, times to the reply,"
+        " tokens, money; with a series for a chart.",
+        params=(
+            Param(
+                "window",
+                "how far back",
+                {"type": "string", "enum": ["hour", "day", "week"], "default": "hour"},
+            ),
+        ),
+        answer=_object(
+            *("window", "total", "flows", "series"),
+            window=_TEXT,
+            since=_TEXT,
+            width_s=_COUNT,
+            total=_STATS,
+            flows={"type": "object", "additionalProperties": _STATS},
+            series={"type": "array", "items": _STATS},
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/conversations",
+        "conversations.list",
+        "Conversations, those with the latest requests first.",
+        params=(Param("flow", "only of this flow", TEXT), *PAGE),
+        answer=_object("conversations", "next", conversations={"type": "array"}, next=_NEXT),
+    ),
+    Endpoint(
+        "GET",
         "/conversations/{flow}/{conversation:path}",
         "conversations.show",
         "What a conversation remembers.",
@@ -238,6 +272,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: "logged out", 303: "a form: to `/login`"},
         errors=(403, 413),
     ),
+    Endpoint("GET", "/openapi.json", "described.openapi", "This API, for programs.", Access.OPEN),
+    Endpoint("GET", "/docs", "described.docs", "This page.", Access.OPEN, media="text/html"),
+    Endpoint("GET", "/docs.css", "described.style", "Its style.", Access.OPEN, media="text/css"),
     Endpoint(
         "GET",
         "/healthz",
