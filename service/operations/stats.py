@@ -20,6 +20,7 @@ WINDOWS = {
 }
 """Length and width of a slot of its chart, ms."""
 KEEP = WINDOWS["week"][0] + 86_400_000
+BITE = 0.02  # seconds between looks at old minutes: others write in between
 EVERY = 20.0  # seconds
 GOOD_FOR = 2_000  # ms that an answer is given again
 
@@ -90,8 +91,10 @@ class Statistics:
 
     async def count(self) -> None:
         """Count all minutes that are over. Raises StoreError."""
-        while await self._store.roll(KEEP):
-            await asyncio.sleep(0.05)  # small bites: others write in between
+        more = True
+        while more:
+            more = await self._store.roll(KEEP)
+            await asyncio.sleep(BITE)
 
     async def _watch(self) -> None:
         while True:

@@ -19,11 +19,13 @@ async def stats(house: Rig, window: str = "hour") -> dict[str, Any]:
     return dict(answer.json())
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_the_same_before_and_after_minutes_are_counted(
-    database: str, kind: str, request: pytest.FixtureRequest
-) -> None:
-    url = database if kind == "sqlite" else request.getfixturevalue("shared_database")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    name = "database" if request.param == "sqlite" else "shared_database"
+    return str(request.getfixturevalue(name))
+
+
+async def test_the_same_before_and_after_minutes_are_counted(url: str) -> None:
     async with rig(url, flows=FLOWS) as house:
         await dead(house, 3)
         for n in range(4):
