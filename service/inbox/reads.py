@@ -63,14 +63,25 @@ def stats(tx: Tx) -> Stats:
             counts[row.flow or None, State.QUEUED] += row.n
     for row in tx.run(_working()):
         counts[row.flow or None, State(row.state)] += row.n
-    deads = {State(row.state): row.n for row in tx.run(_dead_counts())}
+    counted = tx.run(_dead_counts()).one()
+    deads = {state: count for state, count in zip(_DEAD, counted, strict=True) if count}
     return Stats(dict(counts), tx.run(_oldest()).scalar(), deads)
 
 
 @cache
 def _dead_counts() -> Any:
-    died = _r.state.in_([literal_column(f"'{state}'") for state in _DEAD])
-    return select(_r.state, func.count().label("n")).where(ended, died).group_by(_r.state)
+    """From the index alone: a count of its own for each, since a planner that is asked for several
+    looks at every row."""
+    return select(
+        *(
+            select(func.count())
+            .select_from(requests)
+            .where(ended, state_is(state))
+            .scalar_subquery()
+            .label(state.value)
+            for state in _DEAD
+        )
+    )
 
 
 @cache
