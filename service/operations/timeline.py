@@ -93,7 +93,7 @@ def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Itera
         return
     if end - since >= NOTICED:
         yield _event("waited", since, until=end, reason="queue")
-    for run, following in zip(runs, [*begun[1:], None], strict=True):
+    for run, following in zip(runs, [*begun, None][1:], strict=True):
         if (later := run.get("later")) is not None:
             at, code = later
             last = following if following is not None else None
