@@ -30,12 +30,15 @@ from service.llm.client import Gpt
 from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations.actions import Actions
+from service.operations.bulk import Bulk
+from service.operations.controls import Controls
 from service.operations.events import Hub
 from service.operations.health import Health
 from service.operations.insights import Insights, Totals
 from service.operations.live import Live
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
+from service.operations.stats import Statistics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings, environment
 from service.supervised import Link
@@ -103,9 +106,12 @@ class Service:
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)
-        self.insights = Insights(self.store, flows)
+        self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
+        self.insights = Insights(self.store, flows, now=now, stopped=self.controls.stopped)
         self.live = Live(self.hub, Totals(self.store, self.losses), now=now)
+        self.statistics = Statistics(self.store, now=now)
         self.actions = Actions(self.store, flows, now=now)
+        self.bulk = Bulk(self.store, self.actions, now=now)
 
         self.intake = Intake(
             flows, self.store, now=now, max_backlog=settings.max_backlog, settle=settle
@@ -142,6 +148,7 @@ class Service:
             Limits(self.store, identity=settings.client_identity),
             now=now,
             max_attempts=settings.max_attempts,
+            keep_prompts=settings.store_prompts,
             poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
@@ -161,6 +168,13 @@ class Service:
             link=link,
         )
 
+    def _controlled(self, providers: frozenset[str]) -> None:
+        """Something was paused or resumed."""
+        self.breakers.hold(providers)
+        flows = self.flows.flows.values()
+        self.worker.paused = frozenset(one.name for one in flows if self.controls.stopped(one))
+        self.worker.in_hand.wake.set()
+
     async def open(self) -> None:
         """Open the database; once. Raises StoreUnusable."""
         if not self._opened:
@@ -173,9 +187,11 @@ class Service:
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
         await self._settle()
+        await self.controls.start()
         self.publisher.start()
         self.worker.start()
         self.watchdog.start()
+        self.statistics.start()
         self.losses.start()
         log.info("ready: %d flows, backlog %d", len(self.flows.flows), self.store.backlog)
 
@@ -205,6 +221,9 @@ class Service:
         await self.worker.stop(self.settings.grace)
         self.hub.close()
         await self.live.close()
+        await self.bulk.stop()
+        await self.controls.stop()
+        await self.statistics.stop()
         await self.publisher.close()
 
     async def stop(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 
@@ -105,6 +106,7 @@ class Usage:
 
 
 NO_USAGE = Usage()
+NO_TRACE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +159,8 @@ class Claimed:
     `claims` counts how often it was claimed, this time included; `tries` the durable
     attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
     `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers;
-    `usage` is what the claims before this one took.
+    `usage` is what the claims before this one took, `trace` when they were and what they waited
+    for.
     """
 
     seq: int
@@ -180,6 +183,7 @@ class Claimed:
     turns: tuple[Turn, ...] = ()
     cooldown_until: int | None = None
     usage: Usage = NO_USAGE
+    trace: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,7 @@ class Answer:
     attempts: tuple[Attempt, ...] = ()
     cooldown_until: int | None = None
     forget: bool = False
+    trace: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,9 @@ class Life:
         now: Callable[[], int],
         max_attempts: int,
         poison: frozenset[str] = frozenset(),
+        keep_prompts: bool = False,
     ) -> None:
+        self._keep_prompts = keep_prompts
         self._flows = flows
         self._store = store
         self._tool_loop = ToolLoop(store, asker, publisher, now=now)
@@ -145,6 +147,7 @@ class Life:
                 if answer is None:
                     turns = prompt.remembered(flow, claimed.turns, self._now())
                     messages = list(prompt.compose(flow, asked, turns))
+                    attempts.prompted(messages, keep=self._keep_prompts)
                     async with self._limits.allowed(job, self._now()):
                         with self._progress(job) as stream:
                             completion = await self._tool_loop.run(job, messages, stream)
@@ -174,6 +177,7 @@ class Life:
             answer,
             attempts=tuple(attempts.attempts),
             usage=attempts.usage,
+            trace=attempts.trace(),
             reasoning="\n\n".join(attempts.reasoning)[-REASONING:] or None,
         )
 
@@ -290,6 +294,7 @@ class Life:
 
     async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed
+        at = self._now() + int(later.delay * 1000)
         log.log(
             logging.WARNING if later.counts else logging.DEBUG,
             "request %s flow=%s: %s; again in %.1f s",
@@ -302,12 +307,13 @@ class Life:
         await stored(
             self._store.reschedule,
             claimed,
-            at=self._now() + int(later.delay * 1000),
+            at=at,
             attempts=tuple(job.log.attempts),
             count=later.counts,
             error_code=error.code,
             error_message=error.message,
             usage=job.log.usage,
+            trace=job.log.trace((at, error.code)),
         )
 
     def _ended(self, claimed: Claimed, state: State, code: str | None, usage: Usage) -> None:

@@ -14,6 +14,7 @@ from service.answering.speech import Speaking
 from service.domain import Claimed, Publish
 from service.errors import MessageError
 from service.flows import Flow
+from service.llm.attempts import Log
 from service.operations.events import Delta, Hub
 
 WINDOW = 0.25  # seconds: the broker sees at most four messages a second for each reply
@@ -31,6 +32,7 @@ class Stream:
         self._publisher = publisher
         self._flow = flow
         self._speaking = Speaking() if flow.speak else None
+        self._log: Log | None = None
         self._run = (claimed.fence - 1) * 100 + 1
         self._number = 0
         self._said = False
@@ -59,6 +61,8 @@ class Stream:
 
     async def delta(self, text: str) -> None:
         """A piece of text came; the first goes out at once, the others with their window."""
+        if self._log is not None and self._log.first is None:
+            self._log.first = self._log.now()
         if self._speaking is not None:
             text = self._speaking.feed(text)
         if text:
@@ -130,4 +134,6 @@ def stream_for(job: Job, hub: Hub, publisher: Publisher) -> Stream | None:
             topic = None
     if topic is None and not hub.wanted(claimed.id):
         return None
-    return Stream(topic, claimed, hub, publisher, flow)
+    stream = Stream(topic, claimed, hub, publisher, flow)
+    stream._log = job.log
+    return stream

@@ -113,6 +113,8 @@ class ToolLoop:
         """Stored before it is carried out, and again with its results."""
         if not resumed:
             await fenced(self._store.checkpoint, job.claimed, [*steps, step], job.log.usage)
+        began = self._now()
         results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
-        steps.append({**step, "results": results})
+        took = max(0, self._now() - began)
+        steps.append({**step, "results": results, "at": began, "took_ms": took})
         await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage)

@@ -76,6 +76,7 @@ class Worker:
         self._claims: asyncio.Task[None] | None = None
         self._upkeep: list[asyncio.Task[None]] = []
         self._large = SMALL  # bytes of the largest request that was claimed lately
+        self.paused: frozenset[str] = frozenset()  # flows of which nothing new is begun
         self.beat = time.monotonic()  # the claim loop went round
 
     def start(self) -> None:
@@ -191,6 +192,8 @@ class Worker:
         limit, with the room that there is; and seconds until another opens."""
         names, limited, opens = [], [], IDLE
         for flow in self._flows.flows.values():
+            if flow.name in self.paused:
+                continue
             room = math.inf
             if flow.on_error is None:  # such a flow speaks also when no model can
                 room = self._breakers.room(flow.models)

@@ -4,13 +4,16 @@ from service.inbox.desk import Act, Job, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
+from service.inbox.rollup import BUCKETS, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
 __all__ = [
+    "BUCKETS",
     "Act",
     "Added",
     "Change",
     "Claims",
+    "Count",
     "Filter",
     "HeldReply",
     "Inbox",

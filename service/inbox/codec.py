@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.domain import Attempt, Entry, Message, Publish, State, Turn
+from service.domain import NO_TRACE, Attempt, Entry, Message, Publish, State, Turn
 
 MAX_KEY = 200
 MAX_TEXT = 2000
@@ -128,6 +128,24 @@ def attempts_out(attempts: Iterable[Attempt]) -> bytes | None:
 
 def attempts_in(blob: bytes | None) -> tuple[Attempt, ...]:
     return tuple(Attempt(*row) for row in loads(blob)) if blob else ()
+
+
+RUNS = 20
+"""So many runs of a request are kept: the first, and the latest."""
+
+
+def trace_out(before: Mapping[str, Any], now: Mapping[str, Any]) -> bytes | None:
+    """`before` with one run more."""
+    if not now:
+        return dumps(dict(before)) if before else None
+    known = {**before, **now}
+    runs = [*before.get("runs", ()), known.pop("run")]
+    known["runs"] = runs if len(runs) <= RUNS else [runs[0], *runs[1 - RUNS :]]
+    return dumps(known)
+
+
+def trace_in(blob: bytes | None) -> Mapping[str, Any]:
+    return loads(blob) if blob else NO_TRACE
 
 
 def steps_out(steps: Sequence[Mapping[str, Any]]) -> bytes | None:

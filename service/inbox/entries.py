@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, bindparam, func, select, update
+from sqlalchemy import BigInteger, LargeBinary, Text, bindparam, func, select, update
 
 from service.domain import Claimed, Entry, State
 from service.inbox import codec, ordering
@@ -32,6 +32,7 @@ class Requeue:
 
     id: str
     deadline: int
+    payload: bytes | None = None
 
 
 def _scope(entry: Entry) -> str:
@@ -265,6 +266,12 @@ def _requeue() -> Any:
     )
 
 
+@cache
+def _edit() -> Any:
+    payload: Any = bindparam("b_payload", type_=LargeBinary)
+    return update(requests).where(_r.seq == bindparam("b_seq")).values(payload=payload)
+
+
 def requeue(tx: Tx, dead: Sequence[Requeue]) -> list[bool]:
     """Queue dead letters again, behind whoever waits in their conversations."""
     return [_requeue_one(tx, one) for one in dead]
@@ -294,6 +301,8 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
             "b_deadline": codec.number(one.deadline),
         },
     )
+    if one.payload is not None:
+        tx.run(_edit(), {"b_seq": row.seq, "b_payload": one.payload})
     tx.tell(one.id, *codec.names_in(row.message, row.flow, row.conversation), State.QUEUED)
     tx.opened += 1
     tx.wake = True

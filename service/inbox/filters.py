@@ -19,8 +19,8 @@ from service.inbox.rows import Row, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
 from service.inbox.sql_tables import ended, failed_with, leased, open_, requests, state_is
 
-WINDOW = 20_000  # rows that one look goes through
-TEXT_WINDOW = 5_000  # likewise, where their text is looked at
+WINDOW = 100_000  # rows that one look goes through
+TEXT_WINDOW = 20_000  # likewise, where their text is looked at
 TEXT = 4096  # bytes of each payload and reply in which a text is looked for
 SLACK = 60_000  # ms that clocks of replicas may differ, and commits be late
 

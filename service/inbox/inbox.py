@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from service.domain import NO_USAGE, Answer, Attempt, Claimed, Entry, Reservation, State, Usage
+from service.domain import (
+    NO_TRACE,
+    NO_USAGE,
+    Answer,
+    Attempt,
+    Claimed,
+    Entry,
+    Reservation,
+    State,
+    Usage,
+)
 from service.inbox import (
     claims,
     counters,
@@ -19,6 +29,7 @@ from service.inbox import (
     ordering,
     purge,
     reads,
+    rollup,
 )
 from service.inbox.commit import Engine
 from service.inbox.desk import Desk
@@ -121,9 +132,13 @@ class Inbox:
         """Give a stored request the flow, conversation and deadline of `entry`, once."""
         return await self._engine.intake(entries.adopt, entries.Adoption(seq, entry))
 
-    async def retry(self, id: str, deadline: int) -> bool:
-        """A dead letter goes to the end of the queue."""
-        return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline))
+    async def retry(self, id: str, deadline: int, payload: bytes | None = None) -> bool:
+        """A dead letter goes to the end of the queue; with `payload` instead of its own."""
+        return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline, payload))
+
+    async def remove(self, id: str) -> bool:
+        """Delete a request that has ended."""
+        return await self._engine.submit(purge.remove, id)
 
     # Leases
 
@@ -176,10 +191,13 @@ class Inbox:
         error_code: str | None = None,
         error_message: str | None = None,
         usage: Usage = NO_USAGE,
+        trace: Mapping[str, Any] = NO_TRACE,
     ) -> bool:
         """Not now but at `at`: asked again or, if it is answered, published again. `usage` is
-        what these attempts took."""
-        item = leases.Snooze(claimed, at, tuple(attempts), count, error_code, error_message, usage)
+        what these attempts took, `trace` how they went."""
+        item = leases.Snooze(
+            claimed, at, tuple(attempts), count, error_code, error_message, usage, trace
+        )
         return await self._engine.submit(leases.snooze, item)
 
     async def checkpoint(
@@ -289,6 +307,20 @@ class Inbox:
     async def stats(self) -> Stats:
         """What waits, by flow and state; a while old where counting takes long."""
         return await self._stats()
+
+    async def roll(self, keep: int) -> bool:
+        """Count minutes that are over; whether there may be more of them now. `keep` in ms."""
+        return await self._engine.submit(rollup.roll, keep)
+
+    async def counts(self, since: int, width: int) -> list[rollup.Count]:
+        """All that ended since then (ms), in slots of `width` ms."""
+        return await self._view(lambda tx: rollup.counts(tx, since, width))
+
+    async def conversations(
+        self, limit: int, before: int | None = None, flow: str | None = None
+    ) -> reads.Conversations:
+        """Those with the latest requests first."""
+        return await self._view(lambda tx: reads.conversations(tx, limit, before, flow))
 
     async def purge(self, before: int, limit: int = _BATCH) -> int:
         """Remove what ended before then, at most `limit`; how many requests that were."""

@@ -8,7 +8,7 @@ says yes without touching it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -52,6 +52,7 @@ class Snooze(Write):
     error_code: str | None = None
     error_message: str | None = None
     usage: Usage = NO_USAGE
+    trace: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,7 @@ def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
             "model": None if answer.model is None else codec.clean(answer.model),
             "reasoning": None if not answer.reasoning else codec.text_out(answer.reasoning),
             "attempts": codec.attempts_out(one.claimed.attempts + answer.attempts),
+            "trace": codec.trace_out(one.claimed.trace, answer.trace),
             "answered_at": tx.now,
         }
         row |= _used(one.claimed, answer.usage) | _error(answer.error_code, answer.error_message)
@@ -239,6 +241,8 @@ def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
             row |= _used(one.claimed, one.usage)
         if held.state == State.ANSWERED:
             return row | {"lease_until": at}
+        if one.trace:
+            row["trace"] = codec.trace_out(one.claimed.trace, one.trace)
         tries = one.claimed.tries + one.count
         queued = {"state": State.QUEUED.value, "not_before": at, "tries": tries}
         return row | queued | {"lease_until": None}

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, select, tuple_
 
-from service.inbox import ordering
+from service.inbox import codec, ordering
 from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
 from service.inbox.sql_tables import conversations, counters, ended, requests, turns
 
@@ -137,3 +137,13 @@ def _purge_conversations(tx: Tx, order: Purge) -> None:
     held = [(r.flow, r.conversation) for r in ordering.lock(tx, idle, skip=True)]
     if held:
         tx.run(_drop_idle(tx.pg), pairs(tx.pg, held) | {"b_before": order.before})
+
+
+@cache
+def _remove() -> Any:
+    return delete(requests).where(ended, _r.id == bindparam("b_id", type_=Text))
+
+
+def remove(tx: Tx, ids: Sequence[str]) -> list[bool]:
+    """Delete ended requests by their ids; whether each was there."""
+    return [tx.run(_remove(), {"b_id": codec.key(id)}).rowcount > 0 for id in ids]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +14,7 @@ from sqlalchemy import Text, bindparam, func, literal_column, select
 
 from service.domain import State
 from service.inbox import codec
-from service.inbox.rows import Row, Stats, full_columns, to_row
+from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
 from service.inbox.sql_tables import (
     ended,
@@ -21,11 +22,14 @@ from service.inbox.sql_tables import (
     open_,
     ordered_queue,
     requests,
+    state_is,
     unordered_queue,
 )
 
 _r = requests.c
 T = TypeVar("T")
+_flow = _r.flow.op("||")(literal_column("''")).label("flow")
+"""Not the column itself: grouped by that, SQLite walks the index of all requests by flow."""
 _CHEAP = 0.3  # seconds
 _SHARE = 30
 _DEAD = (State.FAILED, State.EXPIRED, State.IGNORED)
@@ -44,14 +48,12 @@ def get(tx: Tx, id: str) -> Row | None:
 @cache
 def _waiting(where: Any) -> Any:
     """From the index alone: it has the flow, and `state` is known by what it holds."""
-    return select(_r.flow, func.count().label("n")).where(where).group_by(_r.flow)
+    return select(_flow, func.count().label("n")).where(where).group_by(_flow)
 
 
 @cache
 def _working() -> Any:
-    return (
-        select(_r.flow, _r.state, func.count().label("n")).where(leased).group_by(_r.flow, _r.state)
-    )
+    return select(_flow, _r.state, func.count().label("n")).where(leased).group_by(_flow, _r.state)
 
 
 def stats(tx: Tx) -> Stats:
@@ -62,14 +64,25 @@ def stats(tx: Tx) -> Stats:
             counts[row.flow or None, State.QUEUED] += row.n
     for row in tx.run(_working()):
         counts[row.flow or None, State(row.state)] += row.n
-    deads = {State(row.state): row.n for row in tx.run(_dead_counts())}
+    counted = tx.run(_dead_counts()).one()
+    deads = {state: count for state, count in zip(_DEAD, counted, strict=True) if count}
     return Stats(dict(counts), tx.run(_oldest()).scalar(), deads)
 
 
 @cache
 def _dead_counts() -> Any:
-    died = _r.state.in_([literal_column(f"'{state}'") for state in _DEAD])
-    return select(_r.state, func.count().label("n")).where(ended, died).group_by(_r.state)
+    """From the index alone: a count of its own for each, since a planner that is asked for several
+    looks at every row."""
+    return select(
+        *(
+            select(func.count())
+            .select_from(requests)
+            .where(ended, state_is(state))
+            .scalar_subquery()
+            .label(state.value)
+            for state in _DEAD
+        )
+    )
 
 
 @cache
@@ -85,6 +98,82 @@ def _open() -> Any:
 def backlog(tx: Tx) -> int:
     """Requests that have not ended."""
     return int(tx.run(_open()).scalar())
+
+
+LOOKED = 5_000  # requests that one page of conversations looks through
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A conversation: its latest request, and how many of those that were looked through."""
+
+    flow: str
+    conversation: str
+    last: Row
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    talks: list[Talk]
+    next: int | None
+
+
+@cache
+def _recent(flow: bool) -> Any:
+    statement = select(_r.seq, _r.flow, _r.conversation).where(_r.seq < bindparam("b_before"))
+    if flow:
+        statement = statement.where(_r.flow == bindparam("b_flow", type_=Text))
+    return statement.order_by(_r.seq.desc()).limit(bindparam("b_limit"))
+
+
+@cache
+def _later() -> Any:
+    return (
+        select(_r.seq)
+        .where(
+            _r.flow == bindparam("b_flow", type_=Text),
+            _r.conversation == bindparam("b_conversation", type_=Text),
+            _r.seq >= bindparam("b_before"),
+        )
+        .limit(1)
+    )
+
+
+@cache
+def _by_seq() -> Any:
+    return select(*listed_columns).where(_r.seq == bindparam("b_seq"))
+
+
+def conversations(tx: Tx, limit: int, before: int | None, flow: str | None) -> Conversations:
+    """Each once, where its latest request is. `before` is the `next` of the page before."""
+    top = (1 << 62) if before is None else codec.number(before)
+    values: dict[str, Any] = {"b_before": top, "b_limit": LOOKED}
+    if flow is not None:
+        values["b_flow"] = codec.key(flow)
+    rows = tx.run(_recent(flow is not None), values).all()
+    found: dict[tuple[str, str], list[int]] = {}
+    shown_before: set[tuple[str, str]] = set()
+    following = rows[-1].seq if len(rows) == LOOKED else None
+    for row in rows:
+        pair = (row.flow, row.conversation)
+        if pair in shown_before:
+            continue
+        if pair not in found:
+            bound = {"b_flow": pair[0], "b_conversation": pair[1], "b_before": top}
+            if before is not None and tx.run(_later(), bound).scalar() is not None:
+                shown_before.add(pair)
+                continue
+            if len(found) == limit:
+                following = row.seq + 1
+                break
+            found[pair] = []
+        found[pair].append(row.seq)
+    talks = []
+    for seqs in found.values():
+        last = to_row(tx.run(_by_seq(), {"b_seq": seqs[0]}).one())
+        talks.append(Talk(last.flow or "", last.conversation, last, len(seqs)))
+    return Conversations(talks, following)
 
 
 class Cached(Generic[T]):

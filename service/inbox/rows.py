@@ -78,7 +78,7 @@ class Row:
     """A request as people look at it.
 
     In a list, `message.payload` is cut to its first bytes (`payload_size` tells), and
-    `steps`, `outbox` and `reasoning` are left out.
+    `steps`, `outbox`, `reasoning` and `trace` are left out.
     """
 
     seq: int
@@ -110,6 +110,7 @@ class Row:
     ended_at: int | None = None
     held_at: int | None = None
     held_until: int | None = None
+    trace: Mapping[str, Any] = field(default_factory=dict)
 
 
 _r = requests.c
@@ -121,6 +122,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "steps": codec.steps_in,
     "outbox": codec.outbox_in,
     "reply": codec.text_in,
+    "trace": codec.trace_in,
     "reasoning": codec.text_in,
 }
 """Columns whose value is not what the field holds."""
@@ -137,7 +139,7 @@ claimed_columns = (*_columns(Claimed), *_usage, _r.payload)
 _size = func.length(_r.payload).label("payload_size")
 full_columns = (*_columns(Row), *_usage, _r.payload, _size)
 listed_columns = (
-    *_columns(Row, "steps", "outbox", "reasoning"),
+    *_columns(Row, "steps", "outbox", "reasoning", "trace"),
     *_usage,
     func.coalesce(func.substr(_r.payload, 1, _PREVIEW), b"").label("payload"),
     _size,

@@ -18,6 +18,7 @@ from service.inbox import (
     notices,
     ordering,
     purge,
+    rollup,
 )
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
@@ -46,6 +47,8 @@ _ORDER: tuple[Work, ...] = (
     desk.change,
     desk.note,
     desk.put_job,
+    purge.remove,
+    rollup.roll,
     purge.purge,
     leases.reap,
     claims.claim,

@@ -127,6 +127,7 @@ class Asker:
     async def _call(self, turn: _Turn) -> Completion:
         question, log = turn.question, turn.log
         model = question.model
+        came = log.now()
         start = await self._breakers.turn(model, turn.ends)
         left = turn.ends - time.monotonic()
         if start is None or left <= 0:
@@ -139,6 +140,7 @@ class Asker:
             question = replace(question, timeout=left)
         hold = await self._hold(log, question, start)
         began, clock = log.now(), time.monotonic()
+        log.waited(came, began)
         try:
             completion = await self._gpt.ask(question, turn.on_delta, turn.on_restart)
         except ModelError as error:

@@ -24,6 +24,7 @@ from service.llm.retry import RetryPolicy
 log = logging.getLogger("emqx-gpt.model")
 
 Where = ModelRef | str  # a model, or a provider by its name
+HELD = 2.0  # seconds that a paused provider is said to need; then it is looked at again
 PATIENCE = 1.0  # seconds that a request waits for its turn here, and not in the inbox
 
 
@@ -56,6 +57,7 @@ class CircuitBreakers:
         self._clock = clock
         self._policy = policy
         self._breakers: dict[Where, _Breaker] = {}
+        self._held: frozenset[str] = frozenset()
         self._paces: dict[ModelRef, Pace] = {}
         self._queues: dict[ModelRef, deque[asyncio.Event]] = {}
 
@@ -231,9 +233,19 @@ class CircuitBreakers:
         return pace
 
     def _paused(self, model: ModelRef) -> float:
-        return max(self._wait(model), self._wait(model.provider)) if self._breakers else 0.0
+        return (
+            max(self._wait(model), self._wait(model.provider))
+            if self._breakers or self._held
+            else 0.0
+        )
+
+    def hold(self, providers: frozenset[str]) -> None:
+        """These are not called until they are left out of it: a person paused them."""
+        self._held = providers
 
     def _wait(self, where: Where) -> float:
+        if where in self._held:
+            return HELD
         breaker = self._breakers.get(where)
         if breaker is None:
             return 0.0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from service.domain import State
 from service.errors import NotFound
 from service.flows import Flow, Flows
-from service.inbox import Filter, Inbox, Row
+from service.inbox import Filter, Inbox, Row, epoch_ms
 from service.operations.losses import LossWatch
+from service.operations.timeline import timeline
 
 LINE = 400  # bytes or characters of question and reply in a list
 
@@ -74,16 +76,36 @@ def shown(row: Row, *, whole: bool) -> dict[str, Any]:
     return document
 
 
+def cleaned(value: Any) -> Any:
+    """The same without what no JSON may hold."""
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, dict):
+        return {_clean(key): cleaned(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [cleaned(one) for one in value]
+    return value
+
+
 def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
 class Insights:
-    """Reads for people; changes nothing."""
+    """Reads for people; changes nothing. `stopped` says why a flow asks nobody now."""
 
-    def __init__(self, store: Inbox, flows: Flows) -> None:
+    def __init__(
+        self,
+        store: Inbox,
+        flows: Flows,
+        *,
+        now: Callable[[], int] = epoch_ms,
+        stopped: Callable[[Flow], str | None] = lambda flow: None,
+    ) -> None:
         self._store = store
         self._flows = flows
+        self._now = now
+        self._stopped = stopped
 
     async def requests(
         self,
@@ -103,7 +125,24 @@ class Insights:
 
     async def request(self, id: str) -> dict[str, Any]:
         """One request, whole. Raises NotFound."""
-        return shown(await found(self._store, id), whole=True)
+        row = await found(self._store, id)
+        before = None
+        if row.ordered and row.flow:
+            wanted = Filter(flow=row.flow, conversation=row.conversation)
+            page = await self._store.find(wanted, limit=1, before=row.seq)
+            before = page.rows[0] if page.rows else None
+        flow = self._flows.flows.get(row.flow or "")
+        stopped = self._stopped(flow) if flow is not None else "flow_unknown"
+        events = timeline(row, flow, before, now=self._now(), stopped=stopped)
+        for event in events:
+            event["at"] = when(event["at"])
+            if "until" in event:
+                event["until"] = when(event["until"])
+        document = shown(row, whole=True)
+        document["prompt_hash"] = row.trace.get("hash")
+        document["prompt"] = row.trace.get("prompt")
+        document["timeline"] = cleaned(events)
+        return document
 
     async def answered(self, id: str) -> State | None:
         """How it ends, once its reply is stored or it has ended; None before. Raises NotFound."""
@@ -111,6 +150,22 @@ class Insights:
         if row.state.ended:
             return row.state
         return row.outcome if row.state is State.ANSWERED else None
+
+    async def conversations(
+        self, *, limit: int, before: int | None, flow: str | None
+    ) -> dict[str, Any]:
+        """Those with the latest requests first."""
+        page = await self._store.conversations(limit, before, flow)
+        talks = [
+            {
+                "flow": one.flow or None,
+                "conversation": _clean(one.conversation) or None,
+                "requests": one.count,
+                "last": shown(one.last, whole=False),
+            }
+            for one in page.talks
+        ]
+        return {"conversations": talks, "next": page.next}
 
     async def conversation(self, flow: str, conversation: str) -> dict[str, Any]:
         """A conversation's memory. Raises NotFound for an unknown flow."""

@@ -19,21 +19,28 @@ from service.answering.intake import Intake
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
 from service.inbox import Inbox
+from service.llm.circuit_breaker import CircuitBreakers
 from service.operations.actions import Actions
+from service.operations.bulk import Bulk
+from service.operations.controls import Controls
 from service.operations.events import Hub
 from service.operations.health import Health
 from service.operations.insights import Insights
 from service.operations.live import Live
 from service.operations.metrics import Metrics
+from service.operations.stats import Statistics
 from service.settings import Settings
 from service.web.ask import Ask
 from service.web.auth import Access
+from service.web.controls import ControlsApi
 from service.web.door import Door, Handler
 from service.web.events import Events
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
+from service.web.many import Many
+from service.web.openapi import Described
 from service.web.origin import Names, refusal
-from service.web.requests import Acts, Requests
+from service.web.requests import Acts, Requests, Stats
 from service.web.routes import ENDPOINTS
 from service.web.sessions import Sessions
 from service.web.table import Access as Asks
@@ -51,9 +58,13 @@ class Parts(Protocol):
     intake: Intake
     hub: Hub
     live: Live
+    statistics: Statistics
     insights: Insights
     actions: Actions
+    bulk: Bulk
+    controls: Controls
     health: Health
+    breakers: CircuitBreakers
     metrics: Metrics
     now: Callable[[], int]
 
@@ -109,7 +120,10 @@ def create_app(parts: Parts) -> Starlette:
 
 def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     """The handler of each endpoint, by its name in `routes`."""
-    requests = Requests(parts.insights, parts.actions)
+    requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
+    many = Many(parts.store, parts.bulk)
+    controls = ControlsApi(parts.controls, parts.breakers)
+    described = Described(ENDPOINTS)
     sessions = Sessions(door.access, door.note)
     probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
     return {
@@ -124,6 +138,15 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.list": requests.list,
         "requests.show": requests.show,
         "requests.retry": requests.retry,
+        "requests.forget": requests.remove,
+        "requests.retry_many": many.retry,
+        "requests.export": many.export,
+        "jobs.show": many.job,
+        "controls.list": controls.list,
+        "controls.pause": controls.pause,
+        "controls.resume": controls.resume,
+        "stats": Stats(parts.statistics),
+        "conversations.list": requests.conversations,
         "conversations.show": requests.conversation,
         "conversations.forget": requests.forget,
         "events": Events(parts.live),
@@ -131,6 +154,9 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "session.show": sessions.show,
         "session.login": sessions.login,
         "session.logout": sessions.logout,
+        "described.openapi": described.openapi,
+        "described.docs": described.docs,
+        "described.style": described.style,
         "healthz": probes.healthz,
         "readyz": probes.readyz,
         "metrics": probes.metrics,

@@ -9,10 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.domain import State
+from service.errors import BadRequest
 from service.inbox import Filter, Inbox
 from service.operations.actions import Actions
 from service.operations.insights import Insights, when
-from service.web.http import JSON
+from service.operations.stats import Statistics
+from service.web.auth import is_form
+from service.web.http import JSON, json_object
 
 
 def filter_of(query: Mapping[str, Any]) -> Filter:
@@ -25,9 +28,10 @@ def filter_of(query: Mapping[str, Any]) -> Filter:
 class Requests:
     """Endpoints over the read-model, and what people do to it."""
 
-    def __init__(self, insights: Insights, actions: Actions) -> None:
+    def __init__(self, insights: Insights, actions: Actions, max_body: int) -> None:
         self._insights = insights
         self._actions = actions
+        self._max_body = max_body
 
     async def list(self, request: Request) -> Response:
         """GET /requests, newest first."""
@@ -44,8 +48,29 @@ class Requests:
     async def retry(self, request: Request) -> Response:
         """POST /requests/{id}/retry: a dead letter goes to the end of the queue."""
         id = request.path_params["id"]
-        await self._actions.retry(id)
+        payload = None
+        if int(request.headers.get("content-length") or 0) > 0 and not is_form(request):
+            body = await json_object(request, self._max_body)
+            if set(body) - {"payload"} or not isinstance(body.get("payload", ""), str):
+                raise BadRequest('only "payload", a string, can be given', code="bad_field")
+            if "payload" in body:
+                payload = str(body["payload"]).encode("utf-8", "replace")
+                request.state.target = f"{id} (edited)"
+        await self._actions.retry(id, payload)
         return JSON(await self._insights.request(id), status_code=202)
+
+    async def remove(self, request: Request) -> Response:
+        """DELETE /requests/{id}"""
+        await self._actions.remove(request.path_params["id"])
+        return JSON({"forgotten": 1})
+
+    async def conversations(self, request: Request) -> Response:
+        """GET /conversations"""
+        query = request.state.query
+        page = await self._insights.conversations(
+            limit=query["limit"], before=query["before"], flow=query["flow"]
+        )
+        return JSON(page)
 
     async def conversation(self, request: Request) -> Response:
         """GET /conversations/{flow}/{conversation}"""
@@ -80,3 +105,13 @@ class Acts:
         ]
         more = found[-1].seq if len(found) == query["limit"] else None
         return JSON({"acts": acts, "next": more})
+
+
+class Stats:
+    """GET /stats"""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+
+    async def __call__(self, request: Request) -> Response:
+        return JSON(await self._statistics.of(request.state.query["window"]))

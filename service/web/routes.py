@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.web.table import FILTERS, PAGE, Access, Endpoint, Param
+from service.web.table import FILTERS, PAGE, TEXT, Access, Endpoint, Param
 
 ID = Param("id", "the request's id", {"type": "string"}, where="path")
 CONVERSATION = (
@@ -24,6 +24,13 @@ _COUNT = {"type": "integer"}
 _NEXT = {"type": ["integer", "null"]}
 _REQUEST = {"$ref": "#/components/schemas/Request"}
 _SESSION = _object("name", "role", name=_TEXT, role=_TEXT, csrf=_MAYBE)
+
+_RATE = {"type": ["number", "null"]}
+_STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, success=_RATE,
+                 p50_ms=_RATE, p95_ms=_RATE, tokens=_COUNT, cost={"type": "number"})  # fmt: skip
+_JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
+               done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip
+_PAUSED = _object("paused", "circuits", paused={"type": "array"}, circuits={"type": "array"})
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
@@ -75,6 +82,40 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET",
+        "/requests/export",
+        "requests.export",
+        "All requests that the filter finds, whole, newest first, one JSON object a line.",
+        params=FILTERS,
+        media="application/jsonl",
+    ),
+    Endpoint(
+        "POST",
+        "/requests/retry",
+        "requests.retry_many",
+        "Retry all failed and expired requests that a filter finds, or those with these ids, in the"
+        " background; `Location` says where to read how far it is.",
+        Access.ACT,
+        body=_object(
+            ids={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 10_000},
+            filter=_object(**{one.name: dict(one.schema) for one in FILTERS}),
+        ),
+        answers={202: "begun"},
+        answer=_JOB,
+        errors=(409, 413, 415),
+        act="retry many",
+    ),
+    Endpoint(
+        "GET",
+        "/jobs/{id}",
+        "jobs.show",
+        "How far an act on many requests is: how many it looked at, to how many it was done. It is"
+        " `running`, `done`, `failed`, or `interrupted` with its process.",
+        params=(Param("id", "the job's id", {"type": "string"}, where="path"),),
+        answer=_JOB,
+        errors=(404,),
+    ),
+    Endpoint(
+        "GET",
         "/requests/{id}",
         "requests.show",
         "One request, whole: question, reply, and under `timeline` what happened when.",
@@ -86,13 +127,57 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "POST",
         "/requests/{id}/retry",
         "requests.retry",
-        "A failed or expired request goes to the end of the queue with a new deadline.",
+        "A failed or expired request goes to the end of the queue with a new deadline; with"
+        " `payload`, that is asked instead.",
         Access.ACT,
         params=(ID,),
+        body=_object(payload=_TEXT),
         answers={202: "queued again"},
         answer=_REQUEST,
-        errors=(404, 409),
+        errors=(404, 409, 413, 415),
         act="retry",
+    ),
+    Endpoint(
+        "DELETE",
+        "/requests/{id}",
+        "requests.forget",
+        "Forget a request that has ended.",
+        Access.ACT,
+        params=(ID,),
+        answer=_object("forgotten", forgotten=_COUNT),
+        errors=(404, 409),
+        act="forget",
+    ),
+    Endpoint(
+        "GET",
+        "/stats",
+        "stats",
+        "How each flow did over an hour, a day or a week: requests, success, times to the reply,"
+        " tokens, money; with a series for a chart.",
+        params=(
+            Param(
+                "window",
+                "how far back",
+                {"type": "string", "enum": ["hour", "day", "week"], "default": "hour"},
+            ),
+        ),
+        answer=_object(
+            *("window", "total", "flows", "series"),
+            window=_TEXT,
+            since=_TEXT,
+            width_s=_COUNT,
+            total=_STATS,
+            flows={"type": "object", "additionalProperties": _STATS},
+            series={"type": "array", "items": _STATS},
+        ),
+    ),
+    Endpoint(
+        "GET",
+        "/conversations",
+        "conversations.list",
+        "Conversations, those with the latest requests first.",
+        params=(Param("flow", "only of this flow", TEXT), *PAGE),
+        answer=_object("conversations", "next", conversations={"type": "array"}, next=_NEXT),
     ),
     Endpoint(
         "GET",
@@ -122,6 +207,33 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: "a stream without end"},
         errors=(503,),
         media="text/event-stream",
+    ),
+    Endpoint(
+        "GET",
+        "/paused",
+        "controls.list",
+        "What people paused, in all replicas, and which providers and models this one does not call"
+        " now by itself.",
+        answer=_PAUSED,
+    ),
+    *(
+        Endpoint(
+            "POST",
+            f"/{kind}/{{name}}/{act}",
+            f"controls.{act}",
+            about,
+            Access.ACT,
+            params=(Param("name", f"the {kind[:-1]}'s name", {"type": "string"}, where="path"),),
+            answer=_PAUSED,
+            errors=(404,),
+            act=act,
+        )
+        for kind, act, about in (
+            ("flows", "pause", "Its requests are stored and wait, until their deadlines."),
+            ("flows", "resume", "Go on with what waits."),
+            ("providers", "pause", "Its models are not called; a flow's fallback is, elsewhere."),
+            ("providers", "resume", "Call it again."),
+        )
     ),
     Endpoint(
         "GET",
@@ -160,6 +272,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: "logged out", 303: "a form: to `/login`"},
         errors=(403, 413),
     ),
+    Endpoint("GET", "/openapi.json", "described.openapi", "This API, for programs.", Access.OPEN),
+    Endpoint("GET", "/docs", "described.docs", "This page.", Access.OPEN, media="text/html"),
+    Endpoint("GET", "/docs.css", "described.style", "Its style.", Access.OPEN, media="text/css"),
     Endpoint(
         "GET",
         "/healthz",

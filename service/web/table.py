@@ -71,7 +71,12 @@ TEXT = {"type": "string", "minLength": 1, "maxLength": 200}
 def query(endpoint: Endpoint, given: Mapping[str, str]) -> dict[str, Any]:
     """The query's parameters, checked; those that are not there are None or their default.
     An empty one counts as not there. Raises BadRequest."""
-    known = {param.name: param for param in endpoint.params if param.where == "query"}
+    return checked(tuple(one for one in endpoint.params if one.where == "query"), given)
+
+
+def checked(params: tuple[Param, ...], given: Mapping[str, str]) -> dict[str, Any]:
+    """The same for these parameters."""
+    known = {param.name: param for param in params}
     for name in given:
         if name not in known:
             there = ", ".join(known) or "none"

@@ -93,19 +93,21 @@ async def test_the_installation_s_budget_is_named_in_the_log_and_opens_at_midnig
 
 async def test_what_failed_unheard_counts_and_what_was_refused_does_not(any_database, quick):
     flows = PRICES % 'daily_tokens = 1000\nmax_tokens = 400\ndeadline = "5s"'
-    async with rig(any_database, flows=flows, max_attempts=1) as house:
-        async with house.mqtt("chat/+/say") as client:
-            house.model.script(*[status(400)] * 4)
-            for _ in range(4):  # a server that says no bills nothing
-                await client.publish("chat/ada/ask", b"x")
-                assert b"refused" in (await message(client))[1]
-            house.model.behave(lambda body: reset())
-            await client.publish("chat/ada/ask", b"x")  # each try may have been billed
-            await message(client)
-            house.model.behave(None)
+    async with (
+        rig(any_database, flows=flows, max_attempts=1) as house,
+        house.mqtt("chat/+/say") as client,
+    ):
+        house.model.script(*[status(400)] * 4)
+        for _ in range(4):  # a server that says no bills nothing
             await client.publish("chat/ada/ask", b"x")
-            said = (await message(client))[1]
-            assert said == b"No answer: this flow has used up its tokens for today."
+            assert b"refused" in (await message(client))[1]
+        house.model.behave(lambda body: reset())
+        await client.publish("chat/ada/ask", b"x")  # each try may have been billed
+        await message(client)
+        house.model.behave(None)
+        await client.publish("chat/ada/ask", b"x")
+        said = (await message(client))[1]
+        assert said == b"No answer: this flow has used up its tokens for today."
 
 
 async def test_a_process_that_dies_with_a_call_has_spent_it(any_database):
