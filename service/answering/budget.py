@@ -172,7 +172,8 @@ class Budgets:
     async def hold(self, flow: str, question: Question) -> Held:
         """Raises BudgetError."""
         bound = most(question)
-        window = self._now() - self._now() % DAY_MS
+        now = self._now()
+        window = now - now % DAY_MS
         cost = self._prices.billed(question.model, bound).cost if self._prices else None
         held = Held(self, window, bound.total_tokens, micro(cost))
         held.exact = self._of_flow(self._flows.flows.get(flow), held)
