@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from service import plain
+from service.answering.budget import Budgets
 from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand
 from service.answering.life import Life
+from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -120,6 +122,15 @@ class Service:
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
         hold = Hold(self.store, self.publisher, self.health, now=now)
+        prices = prices_of(flows, providers)
+        self.budgets = Budgets(
+            self.store,
+            flows,
+            prices,
+            tokens=settings.daily_tokens,
+            usd=settings.daily_usd,
+            now=now,
+        )
         life = Life(
             flows,
             self.store,
@@ -128,13 +139,15 @@ class Service:
                 self.breakers,
                 on_call=self.metrics.called,
                 policy=policy,
-                prices=prices_of(flows, providers),
+                prices=prices,
+                budget=self.budgets,
             ),
             self.publisher,
             self.hub,
             self.metrics,
             in_hand,
             hold,
+            Limits(self.store, identity=settings.client_identity),
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
@@ -219,6 +232,7 @@ class Service:
         """Drain, then close everything."""
         await self.drain()
         self.watchdog.stop()
+        await self.budgets.close()
         await self.store.close()
         await self.gpt.close()
         await self.losses.stop()

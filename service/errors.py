@@ -181,6 +181,17 @@ class ModelError(EmqxGptError):
         self.retry_after = retry_after
         self.status = status
         self.usage: Any = None  # domain.Usage of an answer that came, but can't be used
+        self.unasked = status is not None and status >= 400  # nothing of it can be billed
+
+
+class BudgetError(EmqxGptError):
+    """A budget of the day is used up; `message` is for the sender, `about` names the budget."""
+
+    code = "limit"
+
+    def __init__(self, message: str, about: str) -> None:
+        super().__init__(message)
+        self.about = about
 
 
 class BrokerError(EmqxGptError):

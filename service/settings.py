@@ -121,6 +121,15 @@ class Settings(BaseSettings):
     max_memory: Bytes = Field(
         1_000_000_000, ge=0, description="What all conversations remember, bytes or 1 GB"
     )
+    daily_tokens: int = Field(
+        50_000_000, ge=0, description="Tokens of all flows in a day (UTC); 0: no limit"
+    )
+    daily_usd: float = Field(
+        100.0, ge=0, le=1e9, description="US dollars of all flows in a day (UTC); 0: no limit"
+    )
+    client_identity: Literal["clientid", "username"] = Field(
+        "clientid", description="Whom client_limit counts: clientid or username"
+    )
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
     retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")
     grace: Seconds = Field(30.0, description="SIGTERM: time for requests in flight")

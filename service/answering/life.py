@@ -13,15 +13,16 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from service.answering import limits, prompt, sentences, shape
+from service.answering import prompt, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
+from service.answering.limits import Limits
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
-from service.errors import BrokerError, ErrorKind, MessageError, ModelError, StoreError
+from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flow, Flows
 from service.inbox import Inbox
 from service.llm import retry
@@ -53,6 +54,7 @@ class Life:
         metrics: Metrics,
         in_hand: InHand,
         hold: Hold,
+        limits: Limits,
         *,
         now: Callable[[], int],
         max_attempts: int,
@@ -69,6 +71,7 @@ class Life:
         self._metrics = metrics
         self._in_hand = in_hand
         self._hold = hold
+        self._limits = limits
         self._now = now
         self._max_attempts = max_attempts
         self._poison = poison
@@ -145,10 +148,9 @@ class Life:
                     turns = prompt.remembered(flow, claimed.turns, self._now())
                     messages = list(prompt.compose(flow, asked, turns))
                     attempts.prompted(messages, keep=self._keep_prompts)
-                    async with limits.Allowance(self._store, job, messages, self._now()) as allowed:
+                    async with self._limits.allowed(job, self._now()):
                         with self._progress(job) as stream:
                             completion = await self._tool_loop.run(job, messages, stream)
-                        allowed.said(completion.text)
                     if len(completion.text) > OFF_LOOP:
                         made = asyncio.to_thread(self._answered, job, asked, turns, completion)
                         answer = await made
@@ -156,7 +158,7 @@ class Life:
                         answer = self._answered(job, asked, turns, completion)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
-            except limits.OverLimit as over:
+            except BudgetError as over:
                 answer = replies.unanswered(
                     job, State.IGNORED, "limit", over.message, about=over.about
                 )
@@ -340,4 +342,4 @@ class Life:
         )
 
     def _log(self, claimed: Claimed) -> Log:
-        return Log(f"{claimed.flow}/{claimed.conversation}", self._now)
+        return Log(f"{claimed.flow}/{claimed.conversation}", self._now, claimed.flow or "")

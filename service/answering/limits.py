@@ -1,99 +1,96 @@
-"""Limits of a flow: reserved before the model is asked, corrected by what was really used."""
+"""Limits of requests: of a conversation and of a client. Tokens and money: `budget`."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator
 
-from service.answering import prompt
 from service.answering.job import Job, stored
-from service.domain import Claimed, Reservation
-from service.errors import StoreError
-from service.flows import Flow
+from service.domain import Message, Reservation
+from service.errors import BudgetError, StoreError
 from service.inbox import Inbox
+from service.units import Limit
 
-DAY_MS = 86_400_000
-REPLY_TOKENS = 500  # reserved for a reply where the flow sets no max_tokens
-_TOKENS = "tokens:"
+LIMIT = Limit(10_000, 3600.0)
+CLIENT_LIMIT = Limit(100_000, 3600.0)
+"""Where a flow sets none: more than anybody needs, and an end to what runs wild. Counted in each
+process for itself, so that no request waits for the database because of them."""
+MOST = 200_000  # keys that are counted at once
+TOO_MANY = "too many requests, wait a little"
 
 log = logging.getLogger("emqx-gpt.answering")
 
 
-def reservations(flow: Flow, claimed: Claimed, tokens: int, now: int) -> list[Reservation]:
-    """What this request takes; `tokens` estimates its prompt. Pure.
-
-    A request counts once, however often it is tried; its tokens count at each attempt.
-    """
-    wanted = []
-    if flow.limit is not None and not claimed.attempts:
-        window = _window(now, flow.limit.per)
-        key = f"limit:{flow.name}:{claimed.conversation}"
-        wanted.append(Reservation(key, window, 1, flow.limit.count))
-    if flow.client_limit is not None and not claimed.attempts:
-        window = _window(now, flow.client_limit.per)
-        key = f"client:{flow.name}:{claimed.message.clientid or ''}"
-        wanted.append(Reservation(key, window, 1, flow.client_limit.count))
-    if flow.daily_tokens is not None:
-        amount = tokens + (flow.max_tokens or REPLY_TOKENS)
-        window = now - now % DAY_MS
-        wanted.append(Reservation(f"{_TOKENS}{flow.name}", window, amount, flow.daily_tokens))
-    return wanted
-
-
-def _window(now: int, per: float) -> int:
+def window(now: int, per: float) -> int:
+    """When the window began in which `now` (ms) lies; `per` in seconds."""
     width = max(1, int(per * 1000))
     return now - now % width
 
 
-class OverLimit(Exception):
-    """A limit of the flow is used up; `message` is for the sender, `about` names it."""
+class Tally:
+    """Counts in memory, for limits that need not be exact over processes."""
 
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.about = "limit"
-        self.message = "too many requests, wait a little"
-        if key.startswith(_TOKENS):
-            self.about = "daily_tokens"
-            self.message = "this flow has used up its tokens for today"
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+
+    def take(self, key: str, limit: Limit, now: int) -> bool:
+        """False: it would be one too many."""
+        slot = (key, window(now, limit.per))
+        count = self._counts.pop(slot, 0) + 1
+        if len(self._counts) >= MOST:
+            del self._counts[next(iter(self._counts))]
+        self._counts[slot] = min(count, limit.count + 1)
+        return count <= limit.count
 
 
-class Allowance:
-    """What one attempt takes of the limits while entered; what it did not use goes back."""
+class Limits:
+    """`identity`: which of a client's names counts, clientid or username."""
 
-    def __init__(
-        self, store: Inbox, job: Job, messages: Sequence[Mapping[str, Any]], now: int
-    ) -> None:
+    def __init__(self, store: Inbox, *, identity: str = "clientid") -> None:
         self._store = store
-        self._log = job.log
-        self._estimate = prompt.estimate_of(messages) if job.flow.daily_tokens is not None else 0
-        self._wanted = reservations(job.flow, job.claimed, self._estimate, now)
-        # A worker that died with this request had reserved for it.
-        self._fresh = job.claimed.claims == 1
+        self._identity = identity
+        self._tally = Tally()
 
-    async def __aenter__(self) -> Allowance:
-        """All of it or nothing. Raises OverLimit."""
-        if self._wanted and self._fresh:
-            over = await stored(self._store.reserve, self._wanted)
-            if over is not None:
-                raise OverLimit(over)
-        return self
+    def client(self, message: Message) -> str:
+        """Who sent it, as EMQX knows it."""
+        name = message.username if self._identity == "username" else message.clientid
+        return name or ""
 
-    def said(self, text: str) -> None:
-        """What the model said: some servers do not count what they stream."""
-        self._estimate += prompt.estimate(text)
+    @contextlib.asynccontextmanager
+    async def allowed(self, job: Job, now: int) -> AsyncIterator[None]:
+        """A request counts once, however often it is tried, and not if the model was never asked.
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        asked = kind is None or bool(self._log.attempts)
-        used = self._log.usage.total_tokens or (self._estimate if kind is None else 0)
-        for one in self._wanted:
-            if one.key.startswith(_TOKENS):
-                delta = used - one.amount
-            elif not asked and self._fresh:
-                delta = -one.amount
-            else:
-                continue
+        Raises BudgetError.
+        """
+        wanted = self._wanted(job, now)
+        if wanted and await stored(self._store.reserve, wanted) is not None:
+            raise BudgetError(TOO_MANY, "limit")
+        try:
+            yield
+        finally:
+            if not job.log.attempts:
+                await self._give_back(wanted)
+
+    def _wanted(self, job: Job, now: int) -> list[Reservation]:
+        flow, claimed = job.flow, job.claimed
+        if claimed.attempts or claimed.claims > 1:
+            return []  # it was counted; a worker that died with it had reserved for it
+        wanted = []
+        for name, limit, usual, who in (
+            ("limit", flow.limit, LIMIT, claimed.conversation),
+            ("client", flow.client_limit, CLIENT_LIMIT, self.client(claimed.message)),
+        ):
+            key = f"{name}:{flow.name}:{who}"
+            if limit is not None:
+                wanted.append(Reservation(key, window(now, limit.per), 1, limit.count))
+            elif not self._tally.take(key, usual, now):
+                raise BudgetError(TOO_MANY, "limit")
+        return wanted
+
+    async def _give_back(self, wanted: list[Reservation]) -> None:
+        for one in wanted:
             try:
-                await self._store.settle(one.key, one.window, delta)
+                await self._store.settle(one.key, one.window, -one.amount)
             except StoreError as error:  # an answer is worth more than its count
                 log.warning("%s could not be settled: %s", one.key, error)

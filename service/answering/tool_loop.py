@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from service.answering import prompt, tools
+from service.answering import budget, prompt, tools
 from service.answering.job import Job, fenced
 from service.answering.publisher import Publisher
 from service.answering.stream import Stream
@@ -48,6 +48,7 @@ class ToolLoop:
                 tuple(messages),
                 options,
                 flow.max_tokens,
+                budget.cap_of(flow),
                 flow.timeout,
                 turns=turns,
             )

@@ -228,6 +228,9 @@ class FlowKeys:
     limit: Rate | None = key(None, 'Requests per conversation: "10/min".')
     client_limit: Rate | None = key(None, 'Requests per client id: "100/h".')
     daily_tokens: Count | None = key(None, "Tokens this flow may use in a day (UTC).")
+    daily_usd: Number | None = key(
+        None, "US dollars this flow may use in a day (UTC), where prices are known.", gt=0, le=10**6
+    )
     on_error: Words | None = key(None, "Published as the reply when no model can answer.")
     language: Literal["auto", "en", "de", "zh"] = key(
         "auto", "Of the built-in sentences; auto: the language of the question, or of the prompt."

@@ -6,18 +6,35 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import tenacity
 
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
-from service.llm.answers import Completion
+from service.llm.answers import Completion, size_of
 from service.llm.attempts import Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
+from service.llm.pace import Start
 from service.llm.prices import Prices
 from service.llm.retry import RetryPolicy
+
+
+class Hold(Protocol):
+    """What is reserved for one call."""
+
+    async def settle(self, usage: Usage | None) -> None:
+        """What the call took; None: nobody knows."""
+
+
+class Budget(Protocol):
+    """Asked before each call."""
+
+    async def hold(self, flow: str, question: Question) -> Hold:
+        """Raises BudgetError."""
+
 
 OnCall = Callable[[str, str, float, Usage], None]
 # An answer that was paid for and can't be used is not asked for again and again.
@@ -54,12 +71,14 @@ class Asker:
         on_call: OnCall,
         policy: RetryPolicy,
         prices: Prices | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._gpt = gpt
         self._breakers = breakers
         self._on_call = on_call
         self.policy = policy
         self._prices = prices
+        self._budget = budget
         self._retrying = tenacity.AsyncRetrying(
             retry=self._again, stop=self._stop, wait=self._wait, reraise=True
         )
@@ -119,6 +138,7 @@ class Asker:
             turn.on_restart()
         if left < question.timeout:
             question = replace(question, timeout=left)
+        hold = await self._hold(log, question, start)
         began, clock = log.now(), time.monotonic()
         log.waited(came, began)
         try:
@@ -130,6 +150,9 @@ class Asker:
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage
             self._on_call(str(model), error.code, time.monotonic() - clock, usage)
+            if hold is not None:
+                known = bool(usage.total_tokens) or error.unasked
+                await hold.settle(usage if known else None)
             raise
         except BaseException:
             self._breakers.left(model, start)
@@ -141,7 +164,18 @@ class Asker:
         if completion.reasoning:
             log.reasoning.append(completion.reasoning)
         self._on_call(str(model), "ok", time.monotonic() - clock, usage)
+        if hold is not None:
+            await hold.settle(usage if usage.total_tokens else _guess(question, completion))
         return completion
+
+    async def _hold(self, log: Log, question: Question, start: Start) -> Hold | None:
+        if self._budget is None:
+            return None
+        try:
+            return await self._budget.hold(log.flow, question)
+        except BaseException:
+            self._breakers.left(question.model, start)
+            raise
 
     def _billed(self, model: ModelRef, usage: Usage) -> Usage:
         return self._prices.billed(model, usage) if self._prices else usage
@@ -169,6 +203,13 @@ class Asker:
         error = state.outcome.exception() if state.outcome else None
         after = error.retry_after if isinstance(error, ModelError) else None
         return self.policy.inner_delay(state.attempt_number, after, random.random())
+
+
+def _guess(question: Question, completion: Completion) -> Usage:
+    """Where a server counts nothing: a third of the bytes (English ÷4, Chinese ÷2)."""
+    asked = sum(size_of(str(message["content"])) for message in question.messages)
+    said = size_of(completion.text)
+    return Usage(asked // 3 + 1, said // 3 + 1)
 
 
 def _shortened(question: Question, model: ModelRef, dropped: int) -> Question:

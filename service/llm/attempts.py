@@ -26,6 +26,7 @@ class Log:
 
     who: str
     now: Callable[[], int]
+    flow: str = ""
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     reasoning: list[str] = field(default_factory=list)

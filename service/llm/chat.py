@@ -19,6 +19,7 @@ from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
 from service.llm.usage import usage_of
 
+LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 PATH = "chat/completions"
 # What a reasoning model says beside its calls, and wants to see again with their results.
 ECHO = ("reasoning_content", "reasoning", "reasoning_details", "extra_content")
@@ -29,7 +30,8 @@ Message = Mapping[str, Any]
 @dataclass(frozen=True, slots=True)
 class Question:
     """What to ask. `options` are optional fields of Chat Completions, `timeout` is in seconds, in
-    total. `turns`: so many exchanges of memory stand after the instructions, and may go.
+    total. `cap` is the longest answer where nobody set `max_tokens`. `turns`: so many exchanges
+    of memory stand after the instructions, and may go.
 
     An assistant message may carry `echo`, {"model", "fields"}: what that model wants back.
     """
@@ -38,6 +40,7 @@ class Question:
     messages: tuple[Message, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     max_tokens: int | None = None
+    cap: int | None = None
     timeout: float = 60.0
     turns: int = 0
 
@@ -56,8 +59,8 @@ def body(question: Question, dialect: Dialect, *, stream: bool) -> dict[str, Any
     """The request. Without usage in a stream no limit of tokens would hold."""
     made: dict[str, Any] = {"model": question.model.model, "messages": question.messages}
     made |= question.options
-    if question.max_tokens is not None:
-        made[dialect.max_tokens] = question.max_tokens
+    if (most := longest(question, dialect)) is not None:
+        made[dialect.max_tokens] = most
     made["stream"] = stream
     if stream and dialect.stream_usage:
         made["stream_options"] = {"include_usage": True}
@@ -68,6 +71,16 @@ def body(question: Question, dialect: Dialect, *, stream: bool) -> dict[str, Any
     for name in dialect.without:
         made.pop(name, None)
     return made
+
+
+def longest(question: Question, dialect: Dialect) -> int | None:
+    """The longest answer that is asked for, in tokens; None: nothing is said of it, or `options`
+    say it."""
+    if question.max_tokens is not None or question.cap is None:
+        return question.max_tokens
+    if any(name in question.options for name in LIMITS):
+        return None
+    return question.cap if dialect.most is None else min(question.cap, dialect.most)
 
 
 def bind_to_schema(made: dict[str, Any], dialect: Dialect) -> str:

@@ -145,7 +145,7 @@ class Gpt:
             except FAILURES as error:
                 learned = None
                 if isinstance(error, Refused):
-                    learned = _lesson(dialect, body, error)
+                    learned = _lesson(dialect, body, error, question)
                 if learned is None:
                     raise _in_our_words(error, server, question) from None
             log.warning("model %s is asked in another way: %s", question.model, _said(learned))
@@ -242,22 +242,36 @@ async def _events(server: _Server, response: httpx2.Response) -> AsyncIterator[A
         yield event
 
 
-def _lesson(dialect: Dialect, body: Mapping[str, Any], refused: Refused) -> Dialect | None:
+def _lesson(
+    dialect: Dialect, body: Mapping[str, Any], refused: Refused, question: Question
+) -> Dialect | None:
     if refused.response.status_code not in learning.STATUSES:
         return None
     said = refused.content[:8000].decode("utf-8", "replace")[:4000]
-    return learning.lesson(dialect, body, said)
+    capped = question.max_tokens is None and chat.longest(question, dialect) is not None
+    return learning.lesson(dialect, body, said, capped=capped)
 
 
 def _said(dialect: Dialect) -> str:
     """A dialect for the log: what differs from the usual."""
     usual = Dialect()
-    names = ("max_tokens", "system", "schemas", "tool_id", "stream_only", "stream_usage", "api")
+    names = (
+        "max_tokens",
+        "most",
+        "system",
+        "schemas",
+        "tool_id",
+        "stream_only",
+        "stream_usage",
+        "api",
+    )
     found = [
         f"{name} = {getattr(dialect, name)}"
         for name in names
         if getattr(dialect, name) != getattr(usual, name)
     ]
+    if dialect.api is not usual.api:
+        found.append(f"api = {dialect.api}")
     if dialect.without:
         found.append(f"without {', '.join(sorted(dialect.without))}")
     return ", ".join(found) or "as usual"
@@ -321,10 +335,13 @@ def _unreachable(error: BaseException, server: _Server, question: Question) -> M
     reason = failures.broken(error)
     if reason is None:
         text = f"the model did not answer within {question.timeout:.3g} s"
-        return ModelError(text, code="model_timeout", kind=ErrorKind.PASSING)
-    host = httpx2.URL(server.base_url).host
-    text = f"the model's server at {host} can't be reached: {reason}"
-    return ModelError(text, code="model_connection", kind=ErrorKind.PASSING)
+        made = ModelError(text, code="model_timeout", kind=ErrorKind.PASSING)
+    else:
+        host = httpx2.URL(server.base_url).host
+        text = f"the model's server at {host} can't be reached: {reason}"
+        made = ModelError(text, code="model_connection", kind=ErrorKind.PASSING)
+    made.unasked = failures.unasked(error)
+    return made
 
 
 def _large(event: Any) -> bool:

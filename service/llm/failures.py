@@ -315,6 +315,16 @@ def _header_wait(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def unasked(error: BaseException) -> bool:
+    """Whether no connection was made, so that nothing can have been billed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 def broken(error: BaseException) -> str | None:
     """Why a connection failed, or None if it was only slow.
 

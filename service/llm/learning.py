@@ -16,6 +16,14 @@ STATUSES = (400, 404, 415, 422, 500, 501)  # of refusals that may teach somethin
 MOST = 4  # lessons for one question
 
 _NAMES = ("max_tokens", "max_completion_tokens")
+_ASKED = (*_NAMES, "max_output_tokens")
+LEAST = 2000  # tokens; a server that has room for less refuses long questions, not our limit
+_TOO_LONG = re.compile(
+    r"(max_(completion_|output_|new_)?tokens|in the completion).{0,160}?(too (large|long|high)"
+    r"|at most|maximum|exceed|less than|valid range|must be|reduce)"
+    r"|(too (large|long|high)|at most|maximum|exceed|less than|must be|reduce).{0,160}?"
+    r"(max_(completion_|output_|new_)?tokens|in the completion)"
+)
 _WEAKER = {Schemas.STRICT: Schemas.JSON, Schemas.JSON: Schemas.TEXT}
 _SCHEMA = re.compile(r"response_format|json_schema|json_object|structured.?output|invalid schema")
 _SYSTEM = re.compile(
@@ -39,13 +47,20 @@ OPTIONAL = (
 )
 
 
-def lesson(dialect: Dialect, body: Mapping[str, Any], said: str) -> Dialect | None:
-    """What the server's words about this body teach; None: nothing that is new."""
+def lesson(
+    dialect: Dialect, body: Mapping[str, Any], said: str, *, capped: bool = False
+) -> Dialect | None:
+    """What the server's words about this body teach; None: nothing that is new. `capped`: the
+    limit of its answer is ours, and not the flow's."""
     words = said.lower()
     unknown = _UNKNOWN.search(words) is not None
     if unknown and dialect.max_tokens in body and re.search(rf"\b{dialect.max_tokens}\b", words):
         (other,) = (name for name in _NAMES if name != dialect.max_tokens)
         return replace(dialect, max_tokens=other)
+    if capped and _TOO_LONG.search(words):
+        asked = next((body[name] for name in _ASKED if name in body), 0)
+        if asked > LEAST:
+            return replace(dialect, most=max(LEAST, asked // 4))
     if "stream_options" in body and "stream_options" in words:
         return replace(dialect, stream_usage=False)
     if not body.get("stream") and _STREAM_ONLY.search(words):

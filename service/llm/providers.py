@@ -43,6 +43,7 @@ class Dialect:
     stream_only: bool = False
     stream_usage: bool = True  # it knows stream_options
     api: Api = Api.CHAT
+    most: int | None = None  # tokens of an answer, where a flow sets no max_tokens
     without: frozenset[str] = field(default_factory=frozenset)  # options it refuses
 
 

@@ -10,7 +10,15 @@ from typing import Any
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
 from service.llm.answers import MAX_ANSWER, Completion, size_of
-from service.llm.chat import IncomingAnswer, Question, bind_to_schema, only_text, raise_error, typed
+from service.llm.chat import (
+    IncomingAnswer,
+    Question,
+    bind_to_schema,
+    longest,
+    only_text,
+    raise_error,
+    typed,
+)
 from service.llm.providers import Dialect
 from service.llm.tool_calls import sendable_arguments
 from service.llm.usage import usage_of
@@ -32,8 +40,8 @@ def body(question: Question, dialect: Dialect, *, stream: bool) -> dict[str, Any
         "stream": stream,
         "include": ["reasoning.encrypted_content"],
     }
-    if question.max_tokens is not None:
-        made["max_output_tokens"] = question.max_tokens
+    if (most := longest(question, dialect)) is not None:
+        made["max_output_tokens"] = most
     if tools := options.pop("tools", None):
         made["tools"] = [_tool(tool) for tool in tools]
     if effort := options.pop("reasoning_effort", None):

@@ -70,7 +70,8 @@ def errors_of(endpoint: Endpoint) -> list[int]:
     """All statuses with the error shape."""
     always = _ALWAYS.get(endpoint.access, (401, 403, 429))
     taken = endpoint.answers
-    every = (400, 403, 503, *endpoint.errors, *always)
+    body = (408, 413) if endpoint.body is not None else ()
+    every = (400, 403, 503, *body, *endpoint.errors, *always)
     return sorted({status for status in every if status not in taken})
 
 

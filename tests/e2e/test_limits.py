@@ -113,7 +113,7 @@ request = "cameras/${camera}/snapshot"
 reply = "cameras/${camera}/description"
 input = "image"
 prompt = "What is it?"
-daily_tokens = 5000
+daily_tokens = 12000
 """
     picture = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 400
     async with rig(database, flows=flows) as house, house.mqtt("cameras/+/description") as client:

@@ -11,6 +11,7 @@ import pytest
 from service.answering.hold import Hold
 from service.answering.job import InHand
 from service.answering.life import Life
+from service.answering.limits import Limits
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
@@ -46,6 +47,7 @@ class House:
             self.metrics,
             self.in_hand,
             Hold(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
+            Limits(self.store),  # type: ignore[arg-type]
             now=lambda: self.now,
             max_attempts=3,
         )
@@ -223,17 +225,15 @@ async def test_memory_is_read_and_written() -> None:
     assert (answer.forget, answer.turn, len(house.asker.asked)) == (True, None, 1)
 
 
-async def test_limits_are_reserved_and_corrected() -> None:
-    house = House(FLOW + "daily_tokens = 1000")
+async def test_over_a_limit_the_model_is_not_asked() -> None:
+    house = House(FLOW + 'limit = "1/h"')
     await house.run()
-    ((key, delta),) = house.store.settled
-    assert key == "tokens:x"
-    assert delta < 0  # less was used than a reply may take
-    house.store.over = key
+    assert not house.store.settled
+    house.store.over = "limit:x:ada"
     answer = await house.run()
     assert answer is not None
     assert (answer.outcome, answer.error_code) == (State.IGNORED, "limit")
-    assert house.said[-1] == ("out/ada", b"No answer: this flow has used up its tokens for today.")
+    assert house.said[-1] == ("out/ada", b"No answer: too many requests, wait a little.")
 
 
 async def test_who_is_cancelled_lets_go_and_stores_nothing() -> None:
