@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve test lint types layers unit gateways fuzz chaos bench clean
+.PHONY: help demo once serve env test lint types layers unit gateways fuzz chaos bench audit dist clean
+DIST ?= dist
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +19,9 @@ once: $(VENV)/.demo ## The same, but end after the play; fails unless every answ
 
 serve: $(VENV)/.demo ## Run the service with the settings of the environment and .env
 	@$(RUN) serve
+
+env: $(VENV)/.demo ## Tokens of your own into .env, which only you can read; what it sets stays
+	@$(RUN) init --env-only --yes $(ARGS)
 
 test: lint types layers unit ## Lint, types, layers, all tests
 
@@ -46,8 +50,15 @@ chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints i
 bench: $(VENV)/.test ## Measure beside the baselines; prints a table, writes bench.json and a picture
 	$(BIN)/python -m tests.bench --json bench.json --svg docs/bench.svg
 
+audit: $(VENV)/.audit ## Known vulnerabilities of what is pinned; exit 2: nobody could be asked
+	.ci/audit $(BIN)/pip-audit
+
+dist: $(VENV)/.test ## Wheel, sdist and bill of materials (CycloneDX), into dist/
+	$(BIN)/python -m build --no-isolation --outdir $(DIST) .
+	$(BIN)/python .ci/bom.py $(DIST)/emqx-gpt.cdx.json
+
 clean: ## Remove what make made
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,6 +74,10 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo 'Installing (once) …'
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt

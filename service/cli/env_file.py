@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from service.errors import ConfigError, Fault
 from service.settings import OWN
@@ -38,19 +40,13 @@ def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") ->
     Raises ConfigError where the file can't be written.
     """
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(handle, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            os.fchmod(handle, 0o600)
+        with _alone(path) as file:
             had = file.read().decode("utf-8")
             added, text = _filled(had, values)
             if comment and comment not in had:
                 text += comment
-            if text.startswith(had):
-                file.write(text[len(had) :].encode())
-            else:
-                file.truncate(0)
-                file.write(text.encode())
+            if text != had:
+                _replace(path, text.encode())
     except UnicodeDecodeError:
         fault = Fault(str(path), "is not UTF-8 text", hint="save it as UTF-8")
         raise ConfigError(str(fault), (fault,)) from None
@@ -61,6 +57,35 @@ def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") ->
         )
         raise ConfigError(str(fault), (fault,)) from None
     return added
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[BinaryIO]:
+    """The file, made if there is none, while no other process changes it."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not os.path.samestat(os.fstat(handle), os.stat(path)):
+                continue  # another one replaced it meanwhile
+            os.fchmod(handle, 0o600)
+            yield file
+            return
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """All of it or nothing, also on a full disk or after a power cut."""
+    real = Path(os.path.realpath(path))
+    partial = real.with_name(f"{real.name}.{os.getpid()}.new")
+    try:
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+        partial.replace(real)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _filled(text: str, values: Mapping[str, str]) -> tuple[list[str], str]:

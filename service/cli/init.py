@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ FLOWS = Path("flows.toml")
 DOES = "Answer in one or two short sentences."
 MODEL = flows.DEFAULT_MODEL
 OPENAI = "https://api.openai.com/v1"
+URL = r"https?://[^\s/]+\S*"
 
 
 @dataclass(slots=True)
@@ -80,11 +82,24 @@ def initialise(given: Answers, console: Console, *, ask: bool) -> None:
     asked("model", "Which model?", MODEL)
     key = _key(made, ask)
     _write(FLOWS, have + ("\n" if have else "") + flow_text(made, defaults=not have))
+    console.print(f"\n{FLOWS}: flow {made.name}", markup=False, soft_wrap=True)
+    _keep(made, key, console)
+
+
+def initialise_env(given: Answers, console: Console, *, ask: bool) -> None:
+    """Write `.env` only. Raises ConfigError."""
+    address = given.base_url or OPENAI
+    if not re.fullmatch(URL, address):
+        fault = Fault("--base-url", f"{address!r} is not a URL", hint="it begins with https://")
+        raise ConfigError(str(fault), (fault,))
+    _keep(given, _key(given, ask), console)
+
+
+def _keep(made: Answers, key: str, console: Console) -> None:
     values = {"OPENAI_API_KEY": key}
-    if made.base_url != OPENAI:
+    if made.base_url not in (None, OPENAI):
         values["OPENAI_BASE_URL"] = made.base_url or ""
     added = write_env(ENV, values)
-    console.print(f"\n{FLOWS}: flow {made.name}", markup=False, soft_wrap=True)
     console.print(f"{ENV}: {', '.join(added) or 'nothing to add'} (only you can read it)\n",
                   markup=False, soft_wrap=True)  # fmt: skip
 
@@ -139,6 +154,8 @@ def write_env(path: Path, values: dict[str, str]) -> list[str]:
 def _key(made: Answers, ask: bool) -> str:
     if made.key_file is not None:
         try:
+            if str(made.key_file) == "-":
+                return sys.stdin.read().strip()
             return made.key_file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
@@ -164,7 +181,7 @@ _KEYS = {"does": "system", "request": "request", "reply": "reply", "model": "mod
 
 def _fault(have: str, made: Answers, field: str) -> str | None:
     """What `check` says of the file as it would be, if it is about this answer."""
-    if not re.fullmatch(r"https?://[^\s/]+\S*", made.base_url or OPENAI):
+    if not re.fullmatch(URL, made.base_url or OPENAI):
         return f"{made.base_url!r} is not a URL; it begins with http:// or https://"
     text = have + "\n" + flow_text(made, defaults=not have)
     _, faults = flows.parse(text, str(FLOWS))

@@ -125,18 +125,25 @@ def init(
         str | None, typer.Option(help="Its server, if not OpenAI's, up to and including /v1.")
     ] = None,
     key_file: Annotated[
-        Path | None, typer.Option(help="A file with the key of its API; without it, it is asked.")
+        Path | None,
+        typer.Option(help="A file with the key of its API; - is standard input."),
     ] = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing; options and defaults decide.")
     ] = False,
+    env_only: Annotated[
+        bool, typer.Option("--env-only", help="Only .env: the model's key, and tokens.")
+    ] = False,
     demo: Annotated[bool, typer.Option(help="Play the flow at once, on this machine.")] = True,
 ) -> None:
     """Write a first flows.toml and .env by a few questions, and play them."""
-    from service.cli.init import Answers, initialise
+    from service.cli.init import Answers, initialise, initialise_env
 
     answers = Answers(name, does, request, reply, memory, model, base_url, key_file)
     with fail_clearly():
+        if env_only:
+            initialise_env(answers, console(), ask=not yes)
+            return
         initialise(answers, console(), ask=not yes)
         if not demo:
             return

@@ -43,6 +43,21 @@ async def test_a_first_flow_is_asked_for_and_played(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
 
 
+async def test_only_env_takes_a_key_from_standard_input_and_keeps_what_is_set(tmp_path) -> None:
+    args = ("--env-only", "--yes", "--key-file", "-", "--base-url", "http://127.0.0.1:1/v1")
+    code, said = await init(tmp_path, *args, typed="sk-from-a-script\n")
+    assert code == 0, said
+    assert "sk-from" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env"]
+    env = (tmp_path / ".env").read_text()
+    assert "OPENAI_API_KEY=sk-from-a-script\n" in env
+    assert "OPENAI_BASE_URL=http://127.0.0.1:1/v1\n" in env
+    assert len(re.findall(r"^\w+_TOKEN=own-", env, re.MULTILINE)) == 2
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    code, said = await init(tmp_path, *args, typed="sk-another\n")
+    assert (code, (tmp_path / ".env").read_text()) == (0, env), said
+
+
 async def test_without_questions_it_is_played_at_once(tmp_path: Path) -> None:
     code, said = await init(tmp_path, "--yes", "--request", "a/+/in", "--does", "Sei kurz.")
     assert code == 0, said

@@ -243,6 +243,22 @@ def test_every_service_stops_in_time_restarts_and_bounds_its_log():
     assert compose()["services"]["emqx"]["healthcheck"]["test"][-2:] == ["ctl", "status"]
 
 
+def test_containers_may_do_little_and_take_a_bounded_part():
+    for name in ("emqx-gpt", "emqx-gpt-replica", "front"):
+        service = compose()["services"][name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"cap_add", "privileged", "user", "devices"} & set(service), name
+        assert service["mem_limit"] == service["memswap_limit"], name
+        assert 0 < service["pids_limit"] <= 256, name
+        if name != "front":
+            assert service["ulimits"]["nofile"] >= Settings.model_fields["max_connections"].default
+    assert "HEALTHCHECK" in DOCKERFILE
+    # What is stuck is ended and begun anew from within.
+    assert 'CMD ["serve"]' in DOCKERFILE
+
+
 def test_containers_give_settings_that_serve_accepts():
     for name in ("emqx-gpt", "emqx-gpt-replica"):
         given = compose()["services"][name]["environment"]

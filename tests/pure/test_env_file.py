@@ -2,6 +2,8 @@
 
 import re
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +12,23 @@ from dotenv import dotenv_values
 from service.cli.env_file import TOKENS, add_settings, add_tokens
 from service.errors import ConfigError
 from service.settings import OWN
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    env = tmp_path / ".env"
+    env.write_text("MINE=" + "x" * 5000 + "\nWEBHOOK_TOKEN=\n")
+    before = env.read_text()
+    code = (
+        "import resource, signal, sys; from pathlib import Path;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000));"
+        "from service.cli.env_file import add_tokens; add_tokens(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, env], capture_output=True, text=True)
+    assert "can't be written" in done.stderr
+    assert env.read_text() == before
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
 def test_tokens_are_made_once_and_are_for_the_owner_only(tmp_path):
