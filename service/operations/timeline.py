@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -93,7 +94,7 @@ def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Itera
         return
     if end - since >= NOTICED:
         yield _event("waited", since, until=end, reason="queue")
-    for run, following in zip(runs, [*begun[1:], None], strict=True):
+    for run, following in zip_longest(runs, begun[1:]):  # the last one is followed by none
         if (later := run.get("later")) is not None:
             at, code = later
             last = following if following is not None else None
