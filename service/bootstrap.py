@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from service import plain
 from service.answering.budget import Budgets
 from service.answering.hold import Hold
 from service.answering.intake import Intake
@@ -67,6 +68,7 @@ class Service:
         now: Callable[[], int] = epoch_ms,
         link: Link | None = None,
     ) -> None:
+        plain.hide(settings.secrets())
         self.settings = settings
         self.flows = flows
         self.now = now
@@ -256,6 +258,7 @@ def model_servers(
         if not keys[name] and name in used:
             hint = f"it is the key of provider {name} in {flows.source}"
             faults.append(Fault(provider.api_key_env, "is not set", hint=hint))
+    plain.hide(keys.values())
     for name, text in keys.items():
         if not (text.isascii() and text.isprintable()):
             variable = flows.providers[name].api_key_env or "OPENAI_API_KEY"

@@ -19,13 +19,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from service import plain
+
 
 class EmqxGptError(Exception):
-    """Base of all errors of this program; `code` is stable, `message` is for people."""
+    """Base of all errors of this program; `code` is stable, `message` is for people.
+
+    Whoever's words it holds, it is fit to be shown: on a terminal, in a log, to a device.
+    """
 
     code = "error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
+        message = plain.line(message)
         super().__init__(message)
         self.message = message
         if code is not None:
@@ -41,6 +47,10 @@ class Fault:
     line: int | None = None
     hint: str = ""
     warning: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("where", "message", "hint"):
+            object.__setattr__(self, name, plain.line(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}:{self.line}" if self.line else self.where

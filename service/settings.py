@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service import plain
 from service.errors import ConfigError, Fault
 from service.units import seconds, size
 
@@ -28,12 +29,17 @@ SECRETS = (
 )
 OWN = "own-"
 """Begins a token that was made here, not by who set the service up: EMQX may not know it yet."""
+TOKENS = ("WEBHOOK_TOKEN", "OPERATOR_TOKEN", "VIEWER_TOKEN")
+SHORT_TOKEN = 16
+"""Characters; fewer can be guessed."""
+HOW_TO_SET = "set it to a long random text, e.g. from: openssl rand -hex 24"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def _url(value: str) -> str:
     if not re.match(r"https?://[^/\s]+", value):
-        raise ValueError(f"{value!r} is not a URL; it begins with http:// or https://")
+        shown = value.rpartition("@")[2]  # before it may stand a password
+        raise ValueError(f"{shown!r} is not a URL; it begins with http:// or https://")
     return value.rstrip("/")
 
 
@@ -177,6 +183,18 @@ class Settings(BaseSettings):
         public = (self.public_url or "").partition("://")[2].partition("/")[0]
         return frozenset(name for name in (*listed, public.lower()) if name)
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, plain.masked(value) if isinstance(value, str) else value
+
+    def secrets(self) -> Iterator[str]:
+        """What is never shown, whoever says it. Names of keys may be any word and are not."""
+        for name in SECRETS:
+            if name not in ("DATABASE_URL", "EMQX_API_KEY", "EMQX_ADMIN_KEY"):
+                value = _plain(getattr(self, name.lower()))
+                yield from (value, *(part.strip() for part in value.split(",")))
+        yield password_of(self.database_url.get_secret_value())
+
     def serving_faults(self) -> list[Fault]:
         """What keeps `serve` from starting with these settings."""
         faults = []
@@ -191,9 +209,22 @@ class Settings(BaseSettings):
             for name in ("webhook_token", "operator_token"):
                 if not _tokens(getattr(self, name)):
                     why = f"is not set, and HOST={self.host} is open to the network"
-                    hint = "set it to a long random text, e.g. from: openssl rand -hex 24"
-                    faults.append(Fault(name.upper(), why, hint=hint))
+                    faults.append(Fault(name.upper(), why, hint=HOW_TO_SET))
         return faults
+
+    def weak_tokens(self) -> list[Fault]:
+        """Warnings of tokens that can be guessed."""
+        return [
+            Fault(name, f"has fewer than {SHORT_TOKEN} characters", hint=HOW_TO_SET, warning=True)
+            for name in TOKENS
+            if any(len(token) < SHORT_TOKEN for token in _tokens(getattr(self, name.lower())))
+        ]
+
+
+def password_of(url: str) -> str:
+    """The password in an address, as it stands there; "" without one."""
+    before, at, _ = url.partition("://")[2].rpartition("@")
+    return before.partition(":")[2] if at else ""
 
 
 def _plain(secret: SecretStr | None) -> str:
@@ -245,10 +276,27 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
     try:
-        return Settings(**values)
+        loaded = Settings(**values)
     except ValidationError as error:
         for item in error.errors(include_input=False, include_url=False):
             name = ".".join(str(part) for part in item["loc"]).upper()
             message = item["msg"].removeprefix("Value error, ")
             faults.append(Fault(name, message))
         raise ConfigError("settings can't be used", tuple(faults)) from None
+    plain.hide(loaded.secrets())
+    faults = [fault for name in TOKENS if (fault := _token_fault(loaded, name, environ))]
+    if faults:
+        raise ConfigError("settings can't be used", tuple(faults))
+    return loaded
+
+
+def _token_fault(loaded: Settings, name: str, environ: Mapping[str, str]) -> Fault | None:
+    """A token that is set and holds none would leave the door open, or closed for all."""
+    if _tokens(getattr(loaded, name.lower())):
+        return None
+    path = environ.get(f"{name}_FILE")
+    if path:
+        return Fault(f"{name}_FILE", f"{path} holds no token", hint=HOW_TO_SET)
+    if getattr(loaded, name.lower()) is not None:
+        return Fault(name, "holds no token, only commas or spaces", hint=HOW_TO_SET)
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Coroutine, Iterator
@@ -11,23 +12,55 @@ from typing import Any, TypeVar
 
 import typer
 import uvloop
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 
+from service import plain
 from service.errors import ConfigError, EmqxGptError
 
 T = TypeVar("T")
 
 
+class _Shown:
+    """Something to print, without what the words in it could do to the terminal."""
+
+    def __init__(self, inner: ConsoleRenderable) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._inner, options):
+            if segment.control is None:
+                segment = Segment(plain.shown(segment.text), segment.style)
+            yield segment
+
+
+class _Hook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(one) for one in renderables]
+
+
 def console(*, stderr: bool = False) -> Console:
-    """A console that never wraps machine-read lines."""
-    return Console(stderr=stderr, highlight=False)
+    """A console that never wraps machine-read lines, and shows whatever it is given."""
+    made = Console(stderr=stderr, highlight=False)
+    made.push_render_hook(_Hook())
+    return made
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print words that may hold some of a stranger."""
+    typer.echo(plain.shown(text), err=err)
+
+
+def say_json(value: Any, *, indent: int | None = None) -> None:
+    """Print JSON as people read it: any script, but nothing that a terminal obeys."""
+    typer.echo(plain.json_lines(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def say_error(error: EmqxGptError) -> None:
     """The error as lines on standard error: all faults of a ConfigError, else its message."""
     faults = error.faults if isinstance(error, ConfigError) else ()
     for line in [str(fault) for fault in faults if not fault.warning] or [error.message]:
-        print(f"emqx-gpt: {line}", file=sys.stderr)
+        print(f"emqx-gpt: {plain.line(line)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 from collections.abc import Coroutine
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ import typer
 
 from service import flows as flows_file
 from service import settings as environment
-from service.cli.common import console, say_error
+from service.cli.common import console, say, say_error, say_json
 from service.cli.emqx_view import show_finding, show_plan
 from service.emqx import names
 from service.emqx.acl import acl
@@ -98,7 +97,7 @@ def diff(as_json: AsJson = False, prefix: Prefix = None) -> None:
         async with _admin(loaded) as admin:
             plan = await compare(admin, _desired(loaded, found, prefix or loaded.emqx_prefix))
         if as_json:
-            typer.echo(json.dumps(plan.as_json(), indent=2, ensure_ascii=False))
+            say_json(plan.as_json(), indent=2)
         else:
             show_plan(console(), plan)
         if not plan.in_step:
@@ -135,7 +134,7 @@ def apply_command(
                 return
             show_plan(console(), plan)
             if waiting := await waiting_messages(admin, plan):
-                typer.echo(f"Note: {waiting} messages wait in EMQX, and this may lose them.")
+                say(f"Note: {waiting} messages wait in EMQX, and this may lose them.")
             _confirm(yes, "Carry this out?")
             await apply(
                 admin,
@@ -144,7 +143,7 @@ def apply_command(
                 check_webhook=probe,
                 wait=wait,
                 force=force,
-                tell=typer.echo,
+                tell=say,
             )
         typer.echo("Done: EMQX is in step.")
 
@@ -164,9 +163,9 @@ def remove_command(yes: Yes = False, prefix: Prefix = None) -> None:
                 typer.echo("Nothing of ours is there.")
                 return
             for step in steps:
-                typer.echo(f"- delete {step}")
+                say(f"- delete {step}")
             _confirm(yes, "Delete these?")
-            await remove(admin, named, tell=typer.echo)
+            await remove(admin, named, tell=say)
 
     _run(work())
 
@@ -210,13 +209,13 @@ def doctor(
                 webhook_url=webhook_url,
                 send=send,
                 flow=flow,
-                tell=lambda said: typer.echo(f"     {said}", err=True),
+                tell=lambda said: say(f"     {said}", err=True),
             ):
                 seen.append(finding)
                 if not as_json:
                     show_finding(console(), finding)
         if as_json:
-            typer.echo(json.dumps([asdict(one) for one in seen], indent=2, ensure_ascii=False))
+            say_json([asdict(one) for one in seen], indent=2)
         if any(one.level == "fail" for one in seen):
             raise typer.Exit(1)
 

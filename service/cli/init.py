@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from service import flows
+from service.cli.common import say
 from service.cli.env_file import ENV, TOKENS, add_settings, new_token
 from service.errors import ConfigError, Fault
 from service.flows.tables import FLOW_NAME
@@ -155,7 +156,7 @@ def _prompt(question: str, default: str, fault: Callable[[str], str | None]) -> 
         said = str(typer.prompt(question, default=default)).strip()
         if not (why := fault(said)):
             return said
-        typer.echo(f"  {why}", err=True)
+        say(f"  {why}", err=True)
 
 
 _KEYS = {"does": "system", "request": "request", "reply": "reply", "model": "model"}

@@ -169,6 +169,7 @@ def check(
         loaded = settings.load()
         path, model = file or loaded.flows, loaded.openai_model
         addresses["OPENAI_BASE_URL"] = loaded.openai_base_url
+        faults.extend(loaded.weak_tokens())
         check_prefix(loaded.emqx_prefix)
     except ConfigError as error:
         faults.extend(error.faults or (Fault("EMQX_PREFIX", str(error)),))

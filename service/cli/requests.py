@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service import flows, settings
-from service.cli.common import console, run_async
+from service import flows, plain, settings
+from service.cli.common import console, run_async, say, say_json
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
 from service.inbox import Filter, Inbox, database, epoch_ms
@@ -75,7 +74,7 @@ async def _list(
         page = await insights.requests(Filter(wanted, flow, conversation), limit=limit)
     if as_json:
         for item in page["requests"]:
-            typer.echo(json.dumps(item, ensure_ascii=False))
+            say_json(item)
         return
     console().print(_table(page["requests"]))
 
@@ -92,8 +91,8 @@ def _table(requests: Sequence[Mapping[str, Any]]) -> Table:
         row = {
             "id": item["id"],
             "state": f"[{colour}]{item['state']}[/]",
-            "flow": escape(item["flow"] or "-"),
-            "conversation": escape(item["conversation"] or "-"),
+            "flow": escape(plain.shown(item["flow"] or "-")),
+            "conversation": escape(plain.shown(item["conversation"] or "-")),
             "accepted": _clock(item["accepted_at"]),
             "cost": "" if item["cost"] is None else f"${item['cost']:.6f}",
             "error": escape(item["error"]["code"] if item["error"] else ""),
@@ -114,7 +113,7 @@ def show(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
     async def work() -> None:
         async with _inbox() as (insights, _):
             document = await insights.request(id)
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        say_json(document, indent=2)
 
     run_async(work())
 
@@ -127,6 +126,6 @@ def retry(id: Annotated[str, typer.Argument(help="The request's id")]) -> None:
         async with _inbox() as (insights, actions):
             await actions.retry(id)
             document = await insights.request(id)
-        typer.echo(f"{document['id']} {document['state']}")
+        say(f"{document['id']} {document['state']}")
 
     run_async(work())

@@ -64,6 +64,8 @@ async def run_service(settings: Settings, *, apply: bool = False, workers: int =
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
     settings = with_tokens(settings)
+    for fault in settings.weak_tokens():
+        log.warning("%s", fault)
     found = flows.load(settings.flows, model=settings.openai_model)
     desired = None
     if apply and (link is None or link.number == 0):

@@ -19,6 +19,7 @@ import aiohttp
 import httpx2
 import openai
 
+from service import plain
 from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
@@ -270,8 +271,10 @@ def _plain(body: bytes) -> str:
 
 def clean(text: str) -> str:
     """A server's words as one short line without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    text = plain.masked(text)
+    return plain.line(
+        " ".join("".join(c if c.isprintable() else " " for c in text).split()), LONGEST
+    )
 
 
 def _body_wait(body: Mapping[str, Any], text: str) -> float | None:

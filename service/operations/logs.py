@@ -5,11 +5,29 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
+from service import plain
+
 FIELDS = ("request", "flow", "state", "code", "seconds")
 """What a line may carry beside its text (`extra`), for programs that read it."""
+LONGEST = 4000  # characters of a line
+LONGEST_TRACE = 20_000
+
+
+class TextFormatter(logging.Formatter):
+    """One line an event; what follows it (a trace) is indented, so none can be made up."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        copy = logging.makeLogRecord(record.__dict__)
+        copy.msg, copy.args = plain.line(record.getMessage(), LONGEST), ()
+        copy.exc_text = None
+        return super().format(copy)
+
+    def formatException(self, ei: Any) -> str:
+        return _trace(super().formatException(ei)).replace("\n", "\n    ")
 
 
 class JsonFormatter(logging.Formatter):
@@ -20,21 +38,25 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": plain.line(record.getMessage(), LONGEST),
         }
         for name in FIELDS:
             value = getattr(record, name, None)
             if value is not None:
-                fields[name] = value
+                fields[name] = plain.line(value) if isinstance(value, str) else value
         if record.exc_info:
-            fields["trace"] = self.formatException(record.exc_info)
+            fields["trace"] = _trace(self.formatException(record.exc_info))
         return orjson.dumps(fields, default=str).decode()
+
+
+def _trace(text: str) -> str:
+    return plain.lines(text, LONGEST_TRACE)
 
 
 def configure(level: str, form: str) -> None:
     """Send this program's log lines to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("emqx-gpt").setLevel(level.upper())

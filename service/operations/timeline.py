@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import zip_longest
 from typing import Any
 
 import orjson
@@ -94,7 +93,7 @@ def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Itera
         return
     if end - since >= NOTICED:
         yield _event("waited", since, until=end, reason="queue")
-    for run, following in zip_longest(runs, begun[1:]):  # the last one is followed by none
+    for run, following in zip(runs, [*begun, None][1:], strict=True):
         if (later := run.get("later")) is not None:
             at, code = later
             last = following if following is not None else None

@@ -84,6 +84,7 @@ def create_app(parts: Parts) -> Starlette:
         now=parts.now,
         names=settings.names,
         own_token=settings.own_webhook_token,
+        known=parts.flows.flows,
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)
@@ -125,7 +126,7 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
     sessions = Sessions(door.access, door.note)
-    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now)
+    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now, access=door.access)
     return {
         "ask": Ask(
             parts.flows,

@@ -22,6 +22,7 @@ from service.errors import (
     Unauthorized,
     Unavailable,
 )
+from service.operations.insights import cleaned
 from service.web.origin import is_json
 
 log = logging.getLogger("emqx-gpt.web")
@@ -33,7 +34,10 @@ class JSON(Response):
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
+        try:
+            return orjson.dumps(content)
+        except TypeError:  # lone surrogates, in whatever a device may choose
+            return orjson.dumps(cleaned(content))
 
 
 def error_response(error: ApiError) -> JSON:

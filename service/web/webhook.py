@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -44,7 +44,9 @@ class Webhook:
         now: Callable[[], int],
         names: Names = None,
         own_token: bool = False,
+        known: Container[str] = frozenset(),
     ) -> None:
+        self._known = known  # flows; figures are kept for no others
         self._names = names
         self._own_token = own_token
         self._intake = intake
@@ -99,7 +101,8 @@ class Webhook:
         if added.duplicate:
             self._metrics.duplicates.inc()
             return DUPLICATE
-        self._metrics.accepted.labels(message.flow or "").inc()
+        flow = message.flow if message.flow in self._known else ""
+        self._metrics.accepted.labels(flow).inc()
         return ACCEPTED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -159,7 +159,7 @@ def test_a_file_that_can_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -
         (
             {
                 "OPENAI_API_KEY": "x", "EMQX_API_KEY": "x", "EMQX_API_SECRET": "x",
-                "HOST": "0.0.0.0", "WEBHOOK_TOKEN": "x", "OPERATOR_TOKEN": " , ",
+                "HOST": "0.0.0.0", "WEBHOOK_TOKEN": "x",
             },
             {"OPERATOR_TOKEN"},
         ),
@@ -172,6 +172,53 @@ def test_what_serve_needs(
     found = load(monkeypatch, **values)
     assert {fault.where for fault in found.serving_faults()} == missing
     assert all(fault.hint for fault in found.serving_faults())
+
+
+@pytest.mark.parametrize("name", settings.TOKENS)
+@pytest.mark.parametrize("text", ["", "\n", " , ", ",,,"])
+def test_a_token_file_without_a_token_is_refused(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, **{f"{name}_FILE": str(tmp_path / "token")})
+    (fault,) = caught.value.faults
+    assert fault.where == f"{name}_FILE"
+    assert str(tmp_path / "token") in fault.message
+    assert "openssl" in fault.hint
+
+
+def test_a_token_of_commas_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(monkeypatch, OPERATOR_TOKEN=" , ,")
+    (fault,) = caught.value.faults
+    assert fault.where == "OPERATOR_TOKEN"
+    assert "commas" in fault.message
+
+
+def test_short_tokens_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load(monkeypatch, WEBHOOK_TOKEN=f"{'x' * 16}, short", OPERATOR_TOKEN="y" * 16)
+    assert [(fault.where, fault.warning) for fault in found.weak_tokens()] == [
+        ("WEBHOOK_TOKEN", True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["OPENAI_BASE_URL", "EMQX_URL", "PUBLIC_URL", "DATABASE_URL"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ada:hush-hush@host/v1", "ftp://ada:hush-hush@host", "ada:hush-hush@host",
+        "http://ada:hush-hush@host/api/v5", "postgresql://ada:hush-hush@host/db?x=1",
+    ],
+)  # fmt: skip
+def test_a_password_in_an_address_is_not_shown(
+    name: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        shown = repr(load(monkeypatch, **{name: url}))
+    except ConfigError as error:
+        shown = " ".join([str(error), *map(str, error.faults)])
+    assert "hush" not in shown
 
 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
