@@ -109,6 +109,13 @@ class Conflict(ApiError):
     code = "conflict"
 
 
+class Mismatch(ApiError):
+    """422: an Idempotency-Key came before, with another question."""
+
+    status = 422
+    code = "key_reused"
+
+
 class TooLarge(ApiError):
     """413: over MAX_BODY."""
 

@@ -47,7 +47,7 @@ def parse(body: bytes, *, now: int) -> Message:
         payload=_payload(fields),
         received_at=now if received is None else received,
         flow=_text(fields.get("flow")),
-        clientid=_text(fields.get("clientid")),
+        clientid=_client(fields.get("clientid")),
         username=_text(fields.get("username")),
         qos=_integer(fields.get("qos")) or 0,
         retained=fields.get("retain") is True,
@@ -123,6 +123,11 @@ def _user_properties(props: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value not in ("", _MISSING) else None
+
+
+def _client(value: Any) -> str | None:
+    """Whoever calls itself "undefined" is a client like any other: EMQX names every client."""
+    return value if isinstance(value, str) and value else None
 
 
 def _integer(value: Any) -> int | None:

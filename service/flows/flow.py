@@ -68,9 +68,11 @@ class Flow(FlowKeys):
     def conversation_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """What shares memory, order, cooldown and limit: 1 to 200 harmless characters.
 
-        By default the captured levels joined by `/`, or `-` if there are none. Where a
+        By default the captured levels joined by `/`, or `-` if there are none; with the names in
+        front (`#device/…`) where the topic captures other ones than the flow's first. Where a
         value that `conversation` asks for is missing, or the topic is none of this flow's,
         the client has a conversation of its own (`~clientid`): two people must not share a memory.
+        What a device chose can't look like any of these marks.
         """
         alone = key(f"~{message.clientid or message.id}")
         if self.conversation is None:
@@ -78,9 +80,15 @@ class Flow(FlowKeys):
             levels = [captured[name] for name in dict.fromkeys(order) if name in captured]
             if not levels and self.pattern(message.topic) is None:
                 return alone  # a rule made by hand brought it here
-            return key("/".join(levels))
+            if not levels:
+                return key("")
+            names = [name for name in dict.fromkeys(order) if name in captured]
+            if set(names) != set(self.request[0].names):
+                return key(f"#{','.join(names)}/{'/'.join(levels)}")
+            return key(_plain("/".join(levels)))
         try:
-            return key(self.conversation.render_strict(Scope(self.readable(message), captured)))
+            scope = Scope(self.readable(message), captured)
+            return key(_plain(self.conversation.render_key(scope)))
         except MessageError:
             return alone
 
@@ -90,10 +98,10 @@ class Flow(FlowKeys):
         Where the value is missing or empty every message stands for itself.
         """
         try:
-            value = self.dedupe.render_strict(Scope(self.readable(message), captured))
+            value = self.dedupe.render_key(Scope(self.readable(message), captured))
         except MessageError:
             value = ""
-        return key(value or message.id)
+        return key(_plain(value or message.id))
 
     def heard(self, text: str) -> str | None:
         """The text after `strip`, or None if `require` finds nothing: not meant for us.
@@ -138,6 +146,15 @@ class Flows:
             if (pattern := flow.pattern(topic)) is not None
         ]
         return min(found, key=lambda item: item[:3])[3] if found else None
+
+
+_MARKED = re.compile(r"[~#]|-\Z|http:|key:")
+"""How keys begin that no device chose: of a client alone, of names, of nothing, of HTTP."""
+
+
+def _plain(value: str) -> str:
+    """What a device chose, apart from those."""
+    return f"#={value}" if _MARKED.match(value) else value
 
 
 def key(value: str) -> str:

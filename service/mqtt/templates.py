@@ -7,11 +7,13 @@ its JSON (lists count from 0). `${$}` is a plain `$`; a `$` without `{` needs no
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 from service.bodies import too_deep
@@ -135,6 +137,22 @@ class Template:
     def render_strict(self, scope: Scope) -> str:
         """The text for keys; raises MessageError `template_missing` if a value is missing."""
         return "".join(_present(part, scope) if is_name else part for part, is_name in self.parts)
+
+    def render_key(self, scope: Scope) -> str:
+        """Like `render_strict`, but two different lists of values never make one text: where a
+        value has a character that also stands between the values, a digest of them all is added.
+        """
+        text = self.render_strict(scope)
+        values = [_present(part, scope) for part, is_name in self.parts if is_name]
+        if len(values) < 2:
+            return text
+        between = {part for part, is_name in self.parts[1:-1] if not is_name}
+        marks = set("".join(between))
+        touching = any(one[1] and two[1] for one, two in pairwise(self.parts))
+        if not touching and not any(char in value for char in marks for value in values):
+            return text
+        whole = json.dumps(values).encode()
+        return f"{text}#{hashlib.sha256(whole).hexdigest()[:32]}"
 
     def render_topic(self, scope: Scope) -> str:
         """A topic to publish to.

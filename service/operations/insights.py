@@ -123,6 +123,10 @@ class Insights:
             "looked_to": when(page.looked_to),
         }
 
+    async def row(self, id: str) -> Row:
+        """One request as it is stored. Raises NotFound."""
+        return await found(self._store, id)
+
     async def request(self, id: str) -> dict[str, Any]:
         """One request, whole. Raises NotFound."""
         row = await found(self._store, id)

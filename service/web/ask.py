@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake, new_id
 from service.domain import State
-from service.errors import BadRequest, NotFound
+from service.errors import BadRequest, Mismatch, NotFound
 from service.flows import Flow, Flows
 from service.operations.events import Delta, Hub, Listener
 from service.operations.insights import Insights
@@ -53,6 +53,7 @@ class _Ask:
     topic: str
     conversation: str | None
     publish: bool
+    named: bool = False  # the caller chose the topic
 
 
 class Ask:
@@ -105,7 +106,21 @@ class Ask:
             key=key,
             id=id,
         )
+        if key is not None and added.duplicate:
+            await self._same(ask, added.id)
         return added.id
+
+    async def _same(self, ask: _Ask, id: str) -> None:
+        """Raises Mismatch if the key was used for another question."""
+        row = await self._insights.row(id)
+        text = ask.text.encode("utf-8", "surrogatepass")
+        same = (text, ask.publish) == (row.message.payload, row.publish)
+        if ask.conversation is not None:
+            same = same and ask.conversation == row.conversation
+        if ask.named:
+            same = same and ask.topic == row.message.topic
+        if not same:
+            raise Mismatch("this Idempotency-Key was used for another question")
 
     async def _end(self, id: str, listener: Listener, seconds: float) -> State | None:
         """Wait until the request has its reply or its end; None after `seconds`."""
@@ -188,9 +203,10 @@ def _read(flow: Flow, body: Any, id: str) -> _Ask:
         raise BadRequest('"conversation" is a string of 1 to 200 characters', code="bad_field")
     if not isinstance(publish, bool):
         raise BadRequest('"publish" is true or false', code="bad_field")
+    named = topic is not None
     if topic is None:
         topic = _topic(flow, conversation or id)
-    return _Ask(flow, text, topic, conversation, publish)
+    return _Ask(flow, text, topic, conversation, publish, named)
 
 
 def _topic(flow: Flow, conversation: str) -> str:

@@ -141,7 +141,8 @@ class Bounded(HttpToolsProtocol):
     def _full(self) -> bool:
         """Whether what comes next has to wait: as much as there may be is in hand."""
         if not self.trusted and not Bounded.idle(self):
-            return True  # one at a time; whoever wants its body will have trusted it before
+            # One at a time. Of its body a little is read: a login is a stranger's too.
+            return self._body_since is None or len(self._running.body) >= PIECE_OF_STRANGER
         return len(self.pipeline) >= self._bounds.pipelined
 
     def _feed(self, data: bytes) -> None:

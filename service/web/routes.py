@@ -56,13 +56,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         params=(
             Param("flow", "the flow's name", {"type": "string"}, where="path"),
             Param("Prefer", "`wait=N`: seconds to wait, at most 300", where="header"),
-            Param("Idempotency-Key", "the same key is the same question", where="header"),
+            Param(
+                "Idempotency-Key",
+                "the same key is the same question; with another one it is refused (422)",
+                where="header",
+            ),
         ),
         body=_object(
             "text", text=_TEXT, topic=_TEXT, conversation=_TEXT, publish={"type": "boolean"}
         ),
         answers={202: "stored; `Location` says where to look it up", 200: "the reply"},
-        errors=(404, 413, 415, 429, 502, 503, 504),
+        errors=(404, 413, 415, 422, 429, 502, 503, 504),
     ),
     Endpoint(
         "GET",

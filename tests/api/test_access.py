@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
@@ -165,3 +166,22 @@ async def test_acts_are_written_down_by_name(database: str) -> None:
         first = (await client.get("/acts?limit=1", headers=ada)).json()
         rest = (await client.get(f"/acts?before={first['next']}", headers=ada)).json()
         assert first["acts"] + rest["acts"] == acts
+
+
+async def test_a_login_may_come_in_pieces(database: str) -> None:
+    """Browsers send head and body apart."""
+    body = b'{"token": "operator-token"}'
+    head = (
+        "POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    async with rig(database) as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        for piece in (head.encode(), body[:9], body[9:]):
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.05)  # so that they are read apart
+        async with asyncio.timeout(10):
+            assert b" 200 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()

@@ -53,6 +53,21 @@ async def test_the_same_idempotency_key_is_one_request(database):
         assert len(house.model.calls) == 1
 
 
+async def test_the_same_key_with_another_question_is_refused(database):
+    """It lives apart from what a device may call its messages, and from other flows."""
+    async with rig(database) as house:
+        headers = {**WAIT, "idempotency-key": "k1"}
+        first = {"text": "hi", "conversation": "ada"}
+        one = await house.http.post("/ask/chat", json=first, headers=headers)
+        assert one.status_code == 200
+        for other in ({"text": "ho"}, {"conversation": "bob"}, {"publish": True}):
+            answer = await house.http.post("/ask/chat", json=first | other, headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "key_reused")
+        answer = await house.http.post("/ask/story", json={"text": "ho"}, headers=headers)
+        assert answer.status_code == 200
+        assert len(house.model.calls) == 2
+
+
 async def test_publish_sends_the_reply_over_mqtt_too(database):
     async with rig(database) as house, house.mqtt("chatgpt/response/ada") as ada:
         body = {"text": "hi", "topic": "chatgpt/request/ada", "publish": True}

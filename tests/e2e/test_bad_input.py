@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.model import hang
 from tests.rig import ROOT, message, rig
 
+FLOWS_FILE = (ROOT / "flows.toml").read_text()
 TOPIC = "chatgpt/request/ada"
 RECORDINGS = json.loads((ROOT / "tests/recordings/webhooks.json").read_text("utf-8"))
 
@@ -101,7 +102,8 @@ async def test_an_undecodable_payload_is_told_on_the_error_topic(database):
 
 async def test_odd_texts_are_taken_and_end(database):
     texts = ["NUL \0 inside", "\x01" * 1_000_000, '"' * 500_000, "𝄞 émoji 😀"]
-    async with rig(database) as house:
+    flows = FLOWS_FILE.replace("[flows.chat]", "[flows.chat]\nmax_input = 2000000")
+    async with rig(database, flows=flows, max_answer=4_000_000) as house:
         for number, text in enumerate(texts):
             body = {"id": f"m{number}", "topic": TOPIC, "payload": text, "flow": "chat"}
             answer = await house.webhook(json.dumps(body).encode())

@@ -80,7 +80,11 @@ async def gathered(house, rest, client, users, messages=1):
 
 async def test_a_poisoned_reply_takes_no_other_down(any_database):
     """One is larger than the broker takes: it is told, and all others arrive."""
-    settings = {"flows": FLOW % 'status = "light/${user}"', "max_body": 8_000_000}
+    settings = {
+        "flows": FLOW % 'status = "light/${user}"',
+        "max_body": 8_000_000,
+        "max_answer": 8_000_000,
+    }
     async with (
         FaultyRest() as rest,
         rig(any_database, rest=rest, **settings) as house,

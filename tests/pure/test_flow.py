@@ -1,16 +1,18 @@
 """What a flow does with a message: match, conversation, dedupe, strip, require; and units."""
 
+import json
 import re
 import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.domain import Message
 from service.flows import Flow, Limit, duration, parse
 from service.flows.flow import key
+from service.mqtt.templates import Scope, Template
 from service.mqtt.topics import TopicPattern
 from service.units import limit, show_seconds
 
@@ -227,3 +229,53 @@ def test_no_limit(value: object) -> None:
 def test_show_seconds(seconds: float, text: str) -> None:
     assert show_seconds(seconds) == text
     assert duration(text) == seconds
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    ["a", "a/b", "/", "~a", "#a", "-", "", "undefined", "http:x", "key:x", "#=a"]
+)
+
+
+@given(st.tuples(names, names), st.tuples(names, names))
+@example(("a/b", "c"), ("a", "b/c"))
+@example(("a", ""), ("", "a"))
+def test_two_lists_of_values_never_make_one_key(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    for text in (
+        "${payload.x}/${payload.y}",
+        "${payload.x}${payload.y}",
+        "${payload.x}-${payload.y}!",
+    ):
+        template = Template.parse(text)
+        made = [
+            key(
+                template.render_key(
+                    Scope(Message("1", "t", json.dumps({"x": x, "y": y}).encode(), 1))
+                )
+            )
+            for x, y in (one, other)
+        ]
+        assert (made[0] == made[1]) == (one == other)
+
+
+def test_what_a_device_chose_never_looks_like_a_key_that_it_did_not() -> None:
+    """A level "~ada" is not the client ada alone, "-" is not no level, and HTTP's are apart."""
+    plain = flow(text='[flows.x]\nrequest = "chat/${user}"\nreply = "out"\n')
+    alone = message(topic="elsewhere", clientid="ada")
+    assert plain.conversation_of(alone, {}) == "~ada"
+    for level in ("~ada", "-", "#device/ada", "#=-"):
+        assert (
+            plain.conversation_of(message(topic=f"chat/{level}"), {"user": level}) == f"#={level}"
+        )
+    assert plain.conversation_of(message(topic="chat/ada"), {"user": "ada"}) == "ada"
+    two = flow(text='[flows.x]\nrequest = ["chat/${user}", "device/${device}"]\nreply = "out"\n')
+    found = [
+        two.conversation_of(message(topic="chat/ada"), {"user": "ada"}),
+        two.conversation_of(message(topic="device/ada"), {"device": "ada"}),
+    ]
+    assert found == ["ada", "#device/ada"]
+    keyed = flow('dedupe = "${payload.id}"\n')
+    for own in ("http:1", "key:2"):
+        payload = json.dumps({"id": own}).encode()
+        assert keyed.dedupe_of(message(payload), {"user": "a"}) == f"#={own}"
