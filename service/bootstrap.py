@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from service import plain
@@ -18,13 +18,14 @@ from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
+from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flows, Provider
-from service.inbox import Inbox, epoch_ms
+from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
@@ -82,7 +83,7 @@ class Service:
         self.watchdog = Watchdog()
         wake = asyncio.Event()
         url = settings.database_url.get_secret_value()
-        self.store = Inbox(url, now=now, on_change=self.hub.changed, on_wake=wake.set)
+        self.store = Inbox(url, now=now, on_change=self._changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(
             providers,
@@ -115,10 +116,17 @@ class Service:
         self.actions = Actions(self.store, flows, now=now)
         self.bulk = Bulk(self.store, self.actions, now=now)
 
+        limits = Limits(self.store, identity=settings.client_identity)
         self.intake = Intake(
-            flows, self.store, now=now, max_backlog=settings.max_backlog, settle=settle
+            flows,
+            self.store,
+            now=now,
+            max_backlog=settings.max_backlog,
+            settle=settle,
+            client=limits.client,
         )
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
+        self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
         hold = Hold(self.store, self.publisher, self.health, now=now)
@@ -147,7 +155,7 @@ class Service:
             self.metrics,
             in_hand,
             hold,
-            Limits(self.store, identity=settings.client_identity),
+            limits,
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
@@ -176,6 +184,11 @@ class Service:
         flows = self.flows.flows.values()
         self.worker.paused = frozenset(one.name for one in flows if self.controls.stopped(one))
         self.worker.in_hand.wake.set()
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        """The inbox tells what was committed."""
+        self.intake.shares.changed(changes)
+        self.hub.changed(changes)
 
     async def open(self) -> None:
         """Open the database; once. Raises StoreUnusable."""

@@ -115,7 +115,8 @@ class Entry:
 
     `resolved` False: no flow that this process knows fits; then `conversation` is "" and
     `ordered` False, and a process that knows the flow resolves it later. `publish` False
-    keeps the reply in the inbox (POST /ask without publish).
+    keeps the reply in the inbox (POST /ask without publish). Who has the earlier `turn` (ms) is
+    asked first; 0: `accepted_at`.
     """
 
     id: str
@@ -128,6 +129,7 @@ class Entry:
     deadline: int
     publish: bool = True
     resolved: bool = True
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,13 @@ class Mismatch(ApiError):
     code = "key_reused"
 
 
+class OverShare(ApiError):
+    """202: nothing was stored, and its sender is told: EMQX must neither repeat nor hold it."""
+
+    status = 202
+    code = "share"
+
+
 class TooLarge(ApiError):
     """413: over MAX_BODY."""
 

@@ -74,17 +74,26 @@ class Process:
         """What they hold of the machine's memory now, in bytes."""
         return sum(map(resident, (self.process.pid, *self.workers)))
 
+    def forget_peak(self) -> None:
+        """`peak` looks from now on."""
+        for pid in (self.process.pid, *self.workers):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """The most that each of them held, together, in bytes."""
+        return sum(resident(pid, "VmHWM:") for pid in (self.process.pid, *self.workers))
+
     async def end(self, number: int) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return await asyncio.to_thread(self.process.wait, 60)
 
 
-def resident(pid: int) -> int:
+def resident(pid: int, what: str = "VmRSS:") -> int:
     """Bytes of memory that a process holds."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(
-        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:")
+        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(what)
     )
 
 

@@ -7,9 +7,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
+from service.answering.shares import PART, Refusals, Shares, Turns
 from service.domain import Entry, Message
-from service.errors import StoreBusy, Unavailable
+from service.errors import OverShare, StoreBusy, Unavailable
 from service.flows import Flow, Flows
 from service.inbox import Added, Inbox
 
@@ -42,11 +44,16 @@ class Intake:
         now: Callable[[], int],
         max_backlog: int,
         settle: float,
+        client: Callable[[Message], str] = lambda message: message.clientid or "",
     ) -> None:
         self._flows = flows
         self._store = store
         self._now = now
         self._max_backlog = max_backlog
+        self._client = client
+        self._turns = Turns()
+        self.shares = Shares(max_backlog)
+        self.refusals: Refusals | None = None
         self._settle_ms = int(settle * 1000)
         self._settled_at = -SETTLE_EVERY
         self._disturbed_at = 0  # ms
@@ -56,9 +63,22 @@ class Intake:
         self.closing = False
 
     async def accept(self, message: Message) -> Added:
-        """Store one message of the broker. Raises Unavailable when nothing can be stored."""
+        """Store one message of the broker. Raises Unavailable when nothing can be stored, and
+        OverShare for a client that has its part of the backlog: it is told, and nothing is stored.
+        """
         self._check()
-        return await self._add(self.entry(message, new_id(self._now())))
+        now = self._now()
+        client = self._client(message)
+        entry = self.entry(message, new_id(now))
+        if self.shares.over(client, self._store.backlog + self._adding):
+            flow = self._flows.flows.get(entry.flow or "")
+            if self.refusals is not None and flow is not None:
+                self.refusals.tell(flow, entry, client)
+            raise OverShare(f"a client has its part of the backlog (MAX_BACKLOG / {PART})")
+        added = await self._add(replace(entry, turn=self._turns.next(client, now)))
+        if not added.duplicate:
+            self.shares.stored(added.id, client)
+        return added
 
     async def ask(
         self,

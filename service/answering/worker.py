@@ -149,7 +149,7 @@ class Worker:
         self.beat = time.monotonic()
         free = self._concurrency - len(self.in_hand.asking)
         room = HELD - self.in_hand.bytes
-        if len(self.in_hand.held) >= self._concurrency * AHEAD or room <= 0:
+        if len(self.in_hand.held) >= self._concurrency * AHEAD:
             free = 0
         free = min(free, 1 + room // self._large)
         self.in_hand.full = free <= 0

@@ -79,7 +79,7 @@ def _by_flow(pg: bool) -> Any:
         _first(_c.since, *ordered, _c.next_at == ZERO).label("ordered_new"),
         _first(_c.next_at, *ordered, _c.next_at > ZERO).label("ordered_delayed"),
         _first(_c.next_at, *ordered, _c.next_at > _now).label("ordered_later"),
-        _first(_r.seq, *unordered, _r.not_before == ZERO).label("unordered_new"),
+        _first(_r.not_before, *unordered, _r.not_before <= ZERO).label("unordered_new"),
         _first(_r.not_before, *unordered, _r.not_before > ZERO).label("unordered_delayed"),
         _first(_r.not_before, *unordered, _r.not_before > _now).label("unordered_later"),
     )
@@ -183,7 +183,7 @@ def _unordered(delayed: bool) -> Any:
         statement = statement.where(_r.not_before > ZERO, _r.not_before <= _now)
         statement = statement.order_by(_r.not_before, _r.seq)
     else:
-        statement = statement.where(_r.not_before == ZERO).order_by(_r.seq)
+        statement = statement.where(_r.not_before <= ZERO).order_by(_r.not_before, _r.seq)
     return statement.limit(bindparam("b_limit")).with_for_update(skip_locked=True)
 
 

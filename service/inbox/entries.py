@@ -13,7 +13,7 @@ from service.domain import Claimed, Entry, State
 from service.inbox import codec, ordering
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
-from service.inbox.sql_tables import ANSWER_COLUMNS, ordered_queue, requests, unresolved
+from service.inbox.sql_tables import ANSWER_COLUMNS, fresh, ordered_queue, requests, unresolved
 
 _r = requests.c
 
@@ -53,6 +53,10 @@ def _placed(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _turn(entry: Entry) -> int:
+    return codec.number(entry.turn or entry.accepted_at)
+
+
 def _row(entry: Entry) -> dict[str, Any]:
     message = entry.message
     return _placed(entry) | {
@@ -60,7 +64,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "order_at": codec.number(message.received_at),
         "order_id": codec.clean(message.id, 64),
         "accepted_at": codec.number(entry.accepted_at),
-        "not_before": 0,
+        "not_before": 0 if entry.ordered else fresh(_turn(entry)),
         "state": State.QUEUED.value,
         "fence": 0,
         "claims": 0,
@@ -108,7 +112,12 @@ def _put(tx: Tx, rows: Sequence[dict[str, Any]]) -> set[str]:
 def add(tx: Tx, entries: Sequence[Entry]) -> list[Added]:
     """Store what is new. The same message again is told the id it got the first time."""
     rows = [_row(entry) for entry in entries]
-    ordering.enqueue(tx, ((r["flow"], r["conversation"]) for r in rows if r["ordered"]))
+    turns: dict[Pair, int] = {}
+    for entry, row in zip(entries, rows, strict=True):
+        if row["ordered"]:
+            pair = (row["flow"], row["conversation"])
+            turns[pair] = min(_turn(entry), turns.get(pair, _turn(entry)))
+    ordering.enqueue(tx, turns)
     new = _put(tx, rows)
     known: dict[Pair, str] = {}
     if len(new) < len(rows):
@@ -215,7 +224,7 @@ def _adopt_one(tx: Tx, adoption: Adoption) -> bool:
     placed = _placed(entry)
     pair = (placed["flow"], placed["conversation"])
     if entry.ordered:
-        ordering.enqueue(tx, [pair])
+        ordering.enqueue(tx, {pair: tx.now})
     row = tx.run(_by_seq(), {"b_seq": seq}).one_or_none()
     if row is None:
         return False
@@ -258,7 +267,7 @@ def _requeue() -> Any:
                 "fence": _r.fence + 1,
                 "claims": 0,
                 "tries": 0,
-                "not_before": 0,
+                "not_before": bindparam("b_not_before", type_=BigInteger),
                 "order_at": bindparam("b_order_at"),
                 "deadline": bindparam("b_deadline"),
             }
@@ -283,7 +292,7 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
     if row is None:
         return False
     if row.ordered:
-        ordering.enqueue(tx, [(row.flow, row.conversation)])
+        ordering.enqueue(tx, {(row.flow, row.conversation): tx.now})
     row = tx.run(_by_id(True), values).one_or_none()
     if row is None or row.state not in (State.FAILED, State.EXPIRED):
         return False
@@ -297,6 +306,7 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
         _requeue(),
         {
             "b_seq": row.seq,
+            "b_not_before": 0 if row.ordered else fresh(tx.now),
             "b_order_at": codec.number(end),
             "b_deadline": codec.number(one.deadline),
         },

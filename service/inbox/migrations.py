@@ -21,6 +21,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
+    and_,
     insert,
     select,
     text,
@@ -33,13 +34,16 @@ from service.errors import StoreUnusable
 from service.inbox.sql_tables import (
     APPLICATION_ID,
     acts,
+    fresh,
     jobs,
     metadata,
     paused,
+    requests,
     requests_error,
     requests_flow,
     requests_held,
     rollup,
+    unordered_queue,
     version,
 )
 
@@ -57,6 +61,13 @@ def add_columns(table: str, *columns: Column[Any]) -> Step:
             connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))
 
     return step
+
+
+def take_turns(connection: Connection) -> None:
+    """What waits without order gets its turn by when it came: newcomers would pass it."""
+    _r = requests.c
+    waits = and_(unordered_queue, _r.not_before == 0)
+    connection.execute(update(requests).where(waits).values(not_before=_r.accepted_at + fresh(0)))
 
 
 VERSIONS: dict[str, tuple[Step, ...]] = {
@@ -80,6 +91,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
         requests_error.create,
         *(table.create for table in (acts, paused, jobs, rollup)),
     ),
+    "0005": (take_turns,),
 }
 """What each version adds to the one before, never edited once it was released."""
 

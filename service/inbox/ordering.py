@@ -6,7 +6,7 @@ first, so two processes never see two different heads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -64,13 +64,14 @@ def _enqueue(pg: bool) -> Any:
     )
 
 
-def enqueue(tx: Tx, wanted: Iterable[Pair]) -> None:
-    """Something is about to be queued here. The claim finds out whether its head is due."""
-    listed = sorted(set(wanted))
+def enqueue(tx: Tx, wanted: Mapping[Pair, int]) -> None:
+    """Something is about to be queued here, with its turn (ms). The claim finds out whether its
+    head is due."""
+    listed = sorted(wanted.items())
     if listed:
         tx.run(
             _enqueue(tx.pg),
-            [{"b_flow": f, "b_conversation": c, "b_now": tx.now} for f, c in listed],
+            [{"b_flow": f, "b_conversation": c, "b_now": at} for (f, c), at in listed],
         )
 
 

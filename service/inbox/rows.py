@@ -120,6 +120,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "outcome": codec.state_in,
     "attempts": codec.attempts_in,
     "steps": codec.steps_in,
+    "not_before": lambda at: max(0, at),  # what waits for its turn waits for no time
     "outbox": codec.outbox_in,
     "reply": codec.text_in,
     "trace": codec.trace_in,

@@ -68,7 +68,7 @@ requests = Table(
     Column("order_id", Key, nullable=False),
     Column("accepted_at", BigInteger, nullable=False),
     Column("deadline", BigInteger, nullable=False),
-    Column("not_before", BigInteger, nullable=False),  # 0: no wait, whatever the clock says
+    Column("not_before", BigInteger, nullable=False),  # up to 0: no wait, see fresh()
     Column("state", Text, nullable=False),
     Column("fence", BigInteger, nullable=False),  # grows with each lease, never falls
     Column("claims", Integer, nullable=False),  # since the last sign of life
@@ -108,6 +108,14 @@ requests = Table(
 ANSWER_COLUMNS = tuple(column.name for column in requests.c if "answer" in column.info)
 
 _r = requests.c
+
+
+_FRESH = 1 << 61
+
+
+def fresh(turn: int) -> int:
+    """`not_before` of what waits for nothing but its turn (ms): always past, and in this order."""
+    return turn - _FRESH
 
 
 def state_is(state: str) -> ColumnElement[bool]:

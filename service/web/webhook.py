@@ -17,12 +17,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake
 from service.emqx import message as webhook
-from service.errors import ApiError, BadRequest, TooLarge, Unavailable
+from service.errors import ApiError, BadRequest, OverShare, TooLarge, Unavailable
 from service.operations.metrics import Metrics
 from service.web.http import JSON, Tokens, error_response, find, read_body
 from service.web.origin import Names, is_json, same_origin
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
+REFUSED = JSON({"accepted": 0, "duplicates": 0, "refused": 1}, status_code=202)
 ACCEPTED = JSON({"accepted": 1, "duplicates": 0}, status_code=202)
 DUPLICATE = JSON({"accepted": 0, "duplicates": 1}, status_code=202)
 
@@ -95,6 +96,9 @@ class Webhook:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
             message = webhook.parse(body, now=self._now())
             added = await self._intake.accept(message)
+        except OverShare as error:
+            self._refused(error, headers)  # told and counted
+            return REFUSED
         except Exception as error:
             return self._refused(error, headers)
         self._metrics.webhook_stage.observe(time.monotonic() - began)
@@ -133,7 +137,7 @@ class Webhook:
         if find(headers, b"user-agent") == webhook.PROBE.encode():
             log.debug("a probe of the broker's half was answered %d", error.status)
             return error_response(error)
-        if error.status != Unavailable.status:
+        if error.status not in (Unavailable.status, OverShare.status):
             self._metrics.refused_for_good += 1  # EMQX drops the message, and counts it
         if now - self._warned.get(error.code, -60.0) >= 60:
             self._warned[error.code] = now

@@ -60,6 +60,8 @@ async def test_a_conversation_remembers_no_more_than_256_kb(database):
         asked = [len(json.dumps(call.body)) for call in house.model.calls]
         assert max(asked) < 300_000
         assert asked[1] > 100_000  # it does remember
+        kept = (await house.service.store.memory("ask", "ada", limit=100)).turns
+        assert sum(len(turn.assistant) for turn in kept) < 262_144
 
 
 async def test_what_all_remember_is_bounded_and_the_oldest_goes_first(any_database):
