@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways fuzz chaos bench audit dist clean
+.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants chaos bench audit dist clean
 DIST ?= dist
 
 help: ## Show this list
@@ -43,6 +43,9 @@ gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests th
 
 fuzz: $(VENV)/.test ## What the tests try at random, fifty times as much of it (FUZZ_SCALE=…)
 	FUZZ_SCALE=$${FUZZ_SCALE:-50} $(BIN)/pytest -q -n 2 tests/fuzz
+
+mutants: $(VENV)/.test ## Take each guard of docs/security.md out: does its test notice?
+	$(BIN)/python -m tests.attacks.mutants
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long
