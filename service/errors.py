@@ -194,8 +194,14 @@ class ModelError(EmqxGptError):
         self.kind = kind
         self.retry_after = retry_after
         self.status = status
+        self.theirs = ""  # the server's words in `message`: they may hold the question itself
         self.usage: Any = None  # domain.Usage of an answer that came, but can't be used
         self.unasked = status is not None and status >= 400  # nothing of it can be billed
+
+    @property
+    def ours(self) -> str:
+        """The message without the server's words, for the log."""
+        return self.message.removesuffix(f": {self.theirs}") if self.theirs else self.message
 
 
 class BudgetError(EmqxGptError):

@@ -300,7 +300,7 @@ class Life:
             "request %s flow=%s: %s; again in %.1f s",
             claimed.id,
             claimed.flow,
-            error.message,
+            error.ours,
             later.delay,
             extra=about(claimed, code=error.code),
         )

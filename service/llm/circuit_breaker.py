@@ -200,7 +200,7 @@ class CircuitBreakers:
         if seconds is None:
             return
         if breaker.error is None:
-            log.warning("%s is not called for %.1f s: %s", _shown(where), seconds, error.message)
+            log.warning("%s is not called for %.1f s: %s", _shown(where), seconds, error.ours)
         breaker.error = error
         breaker.until = max(breaker.until, self._clock() + seconds)
 

@@ -147,7 +147,9 @@ def failure(
         text = _sentence(code, status, model)
     if said.text:
         text = f"{text}: {said.text}"
-    return ModelError(text, code=code, kind=kind, retry_after=wait, status=status)
+    made = ModelError(text, code=code, kind=kind, retry_after=wait, status=status)
+    made.theirs = said.text
+    return made
 
 
 def _meaning_of(status: int, said: Said, wait: float | None) -> tuple[str, ErrorKind]:

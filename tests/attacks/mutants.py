@@ -66,7 +66,7 @@ MUTANTS = (
         "service/bodies.py",
         "        if most is not None and size > most:\n",
         "        if False:\n",
-        f"{SIZES}::test_an_answer_without_end_ends[plain]",
+        f"{SIZES}::test_what_answers_at_emqx_url_is_bounded",
     ),
     Mutant(
         "service/llm/transport.py",

@@ -123,6 +123,23 @@ async def seen_trouble(house) -> None:
     await eventually(look)
 
 
+@pytest.mark.parametrize("code", [400, 401, 402, 403, 404, 429, 500])
+async def test_a_question_that_the_server_repeats_is_not_in_the_log(
+    code: int, database: str, log: io.StringIO, quick: None
+) -> None:
+    async with rig(database, flows=FLOWS, max_attempts=2) as house:
+        step = status(code, message=f"can't: {PAYLOAD} {SYSTEM}", retry_after=0)
+        house.model.behave(lambda call: step)
+        body = {"id": "1", "topic": "chatgpt/request/ada", "payload": PAYLOAD, "flow": "chat"}
+        assert (await house.webhook(body)).status_code == 202
+        await seen_trouble(house)
+        await house.move(60_000, holding=True)
+        (request,) = await house.ended()
+        assert PAYLOAD in json.dumps(await house.request(request["id"]))
+        assert "error=" in log.getvalue()
+        clean_of("the log", log.getvalue(), PAYLOAD, SYSTEM)
+
+
 async def test_no_canary_is_shown_when_the_broker_refuses(
     database: str, log: io.StringIO, quick: None
 ) -> None:

@@ -53,7 +53,7 @@ async def test_requests_side_by_side_do_not_overrun_a_limit(any_database):
             await client.publish("chat/ada/ask", f"q{number}".encode())
         refused = [(await message(client))[1] for _ in range(9)]
         assert refused == [TOO_MANY] * 9
-        assert len(house.model.calls) == 3
+        assert len(await house.model.wait_for_calls(3)) == 3
         house.model.release()
         assert all([(await message(client))[1].startswith(b"echo") for _ in range(3)])
 

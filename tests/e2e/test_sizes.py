@@ -7,7 +7,7 @@ import json
 
 from service.domain import Turn
 from service.inbox import Inbox
-from tests.fakes.model import ok
+from tests.fakes.model import hang, ok
 from tests.inbox.make import answer, claim_one, entry
 from tests.rig import message, rig
 
@@ -85,7 +85,7 @@ async def test_large_requests_wait_in_the_inbox_and_not_in_memory(database):
     flows = '[flows.look]\nrequest = "look/${user}"\nreply = "saw/${user}"\nmodel = "m"\n'
     flows += 'input = "image"\nmax_input = 1000000\n'
     async with rig(database, flows=flows) as house:
-        house.model.behave(lambda body: ok("seen"))
+        house.model.behave(lambda body: hang(ok("seen")))
         in_hand = house.service.worker.in_hand
         most = 0
         for number in range(200):
@@ -97,6 +97,9 @@ async def test_large_requests_wait_in_the_inbox_and_not_in_memory(database):
             }
             assert (await house.webhook(fields)).status_code == 202
             most = max(most, in_hand.bytes)
+        await house.model.wait_for_calls(100)
+        most = max(most, in_hand.bytes)
+        house.model.release()
         await house.ended(200, 60)
         assert most < 150_000_000
         assert in_hand.bytes == 0

@@ -34,6 +34,8 @@ def test_each_row_names_a_test_that_exists() -> None:
 
 
 def test_what_is_looked_for_would_be_found() -> None:
-    text = "| a | b | test |\n|---|---|---|\n| x | y | `tests/rig.py::test_nothing` |\n| x | y | z |\n"
+    text = (
+        "| a | b | test |\n|---|---|---|\n| x | y | `tests/rig.py::test_nothing` |\n| x | y | z |\n"
+    )
     assert missing(text) == ["tests/rig.py::test_nothing"]
     assert [bool(NAMED.search(row)) for row in rows(text)] == [True, False]

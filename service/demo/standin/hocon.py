@@ -17,6 +17,7 @@ _PIECE = re.compile(
     r'|(?P<include>\binclude\s*(?="|\w+\())'
 )
 
+_EPOCH = datetime.datetime(1970, 1, 1)
 _BARE = re.compile(r"(?!(?:true|false|null)$)[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -73,11 +74,11 @@ def _plain(value: object) -> object:
         return {str(key).strip('"'): _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, datetime.timedelta):
-        return _duration(int(value.total_seconds() * 1000))
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return str(value)
+    # A timedelta, or dateutil's relativedelta where that is installed: both add to a date.
+    length = _EPOCH + value - _EPOCH  # type: ignore[operator]
+    return _duration(length // datetime.timedelta(milliseconds=1))
 
 
 def _duration(milliseconds: int) -> str:
