@@ -83,8 +83,9 @@ class Drawn:
 
     def __init__(self, store: Inbox, name: str, limit: int, say: str) -> None:
         self._store = store
-        self._key = f"budget:{name}"
-        self._limit = limit
+        self.name = name
+        self.key = f"budget:{name}"
+        self.limit = limit
         self._say = say
         self._left = 0
         self._window = -1
@@ -93,7 +94,7 @@ class Drawn:
 
     async def take(self, amount: int, window: int) -> bool:
         """False: there is not so much left today."""
-        if self._limit <= 0 or amount <= 0:
+        if self.limit <= 0 or amount <= 0:
             return True
         if self._has(amount, window):
             return True
@@ -101,8 +102,8 @@ class Drawn:
             if self._has(amount, window):
                 return True
             missing = amount - self._left
-            for wanted in (missing + self._limit // PORTION, missing):
-                order = Reservation(self._key, window, wanted, self._limit)
+            for wanted in (missing + self.limit // PORTION, missing):
+                order = Reservation(self.key, window, wanted, self.limit)
                 if await stored(self._store.reserve, [order]) is None:
                     self._left += wanted
                     return self._has(amount, window)
@@ -121,14 +122,14 @@ class Drawn:
 
     def give_back(self, amount: int, window: int) -> None:
         """What was taken and not used; less than nothing: more was used."""
-        if window == self._window and self._limit > 0:
+        if window == self._window and self.limit > 0:
             self._left += amount
 
     async def close(self) -> None:
         """What this process has left is there for others again."""
         left, self._left = self._left, 0
         if left:
-            await _settle(self._store, self._key, self._window, -left)
+            await _settle(self._store, self.key, self._window, -left)
 
 
 @dataclass(slots=True)
@@ -147,6 +148,17 @@ class Held:
         if usage is None:
             return
         await self.budgets.settle(self, usage)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One of the day: of a flow, or (None) of the installation; `what` is "tokens" or "usd"
+    (US dollars). What is reserved counts as used."""
+
+    flow: str | None
+    what: str
+    used: float
+    limit: float
 
 
 class Budgets:
@@ -207,6 +219,23 @@ class Budgets:
             order = Reservation(f"{USD}:{flow.name}", held.window, held.micro_usd, limit)
             wanted.append((order, "daily_usd"))
         return wanted
+
+    async def today(self) -> list[Budget]:
+        """All that are set, the installation's first. Raises StoreError."""
+        limits: list[tuple[str, str | None, str, int]] = [
+            (drawn.key, None, drawn.name, drawn.limit) for drawn in (self._tokens, self._usd)
+        ]
+        for flow in self._flows.flows.values():
+            limits.append((f"{TOKENS}:{flow.name}", flow.name, TOKENS, flow.daily_tokens or 0))
+            limits.append((f"{USD}:{flow.name}", flow.name, USD, micro(flow.daily_usd)))
+        limits = [one for one in limits if one[3] > 0]
+        now = self._now()
+        used = await self._store.used([key for key, *_ in limits], now - now % DAY_MS)
+        return [
+            Budget(flow, what, used[key] / unit, limit / unit)
+            for key, flow, what, limit in limits
+            for unit in (MICRO if what == USD else 1,)
+        ]
 
     async def settle(self, held: Held, usage: Usage, *, drawn: bool = True) -> None:
         """Correct what was reserved by what was used."""

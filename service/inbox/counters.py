@@ -102,3 +102,10 @@ def settle(tx: Tx, settled: Sequence[Settle]) -> list[None]:
     for one in sorted(settled, key=_slot):
         tx.run(_add(), _bound(_slot(one)) | {"b_delta": codec.number(one.delta)})
     return [None] * len(settled)
+
+
+def used(tx: Tx, keys: Sequence[str], window: int) -> dict[str, int]:
+    """What is reserved or used of each of these in a window (ms)."""
+    found = tx.run(_amounts(tx.pg), {"keys": texts(tx.pg, [codec.key(key) for key in keys])})
+    amounts = {r.key: r.amount for r in found if r.starts_at == window}
+    return {key: amounts.get(codec.key(key), 0) for key in keys}

@@ -278,6 +278,10 @@ class Inbox:
         """Correct a reservation by what was really used."""
         await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
 
+    async def used(self, keys: Sequence[str], window: int) -> dict[str, int]:
+        """What is reserved or used of each in a window (ms)."""
+        return await self._view(lambda tx: counters.used(tx, keys, window))
+
     # Looking, and clearing up
 
     async def requests(
