@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from service.answering.job import stored
-from service.domain import Reservation, Usage
+from service.domain import Reservation, Spent, Usage
 from service.errors import BudgetError, StoreError
 from service.flows import Flow, Flows
 from service.inbox import Inbox
@@ -83,8 +83,8 @@ class Drawn:
 
     def __init__(self, store: Inbox, name: str, limit: int, say: str) -> None:
         self._store = store
-        self._key = f"budget:{name}"
-        self._limit = limit
+        self.key = f"budget:{name}"
+        self.limit = limit
         self._say = say
         self._left = 0
         self._window = -1
@@ -93,7 +93,7 @@ class Drawn:
 
     async def take(self, amount: int, window: int) -> bool:
         """False: there is not so much left today."""
-        if self._limit <= 0 or amount <= 0:
+        if self.limit <= 0 or amount <= 0:
             return True
         if self._has(amount, window):
             return True
@@ -101,8 +101,8 @@ class Drawn:
             if self._has(amount, window):
                 return True
             missing = amount - self._left
-            for wanted in (missing + self._limit // PORTION, missing):
-                order = Reservation(self._key, window, wanted, self._limit)
+            for wanted in (missing + self.limit // PORTION, missing):
+                order = Reservation(self.key, window, wanted, self.limit)
                 if await stored(self._store.reserve, [order]) is None:
                     self._left += wanted
                     return self._has(amount, window)
@@ -119,16 +119,20 @@ class Drawn:
         self._left -= amount
         return True
 
+    def left(self, window: int) -> int:
+        """What this process has drawn of it and not used."""
+        return self._left if window == self._window else 0
+
     def give_back(self, amount: int, window: int) -> None:
         """What was taken and not used; less than nothing: more was used."""
-        if window == self._window and self._limit > 0:
+        if window == self._window and self.limit > 0:
             self._left += amount
 
     async def close(self) -> None:
         """What this process has left is there for others again."""
         left, self._left = self._left, 0
         if left:
-            await _settle(self._store, self._key, self._window, -left)
+            await _settle(self._store, self.key, self._window, -left)
 
 
 @dataclass(slots=True)
@@ -218,6 +222,29 @@ class Budgets:
         if drawn:
             self._tokens.give_back(held.tokens - tokens, held.window)
             self._usd.give_back(held.micro_usd - usd, held.window)
+
+    async def spent(self) -> Sequence[Spent]:
+        """How far each budget of today is used. What other processes have drawn and not used,
+        about 1 % each, counts as used. Raises StoreError."""
+        now = self._now()
+        window = now - now % DAY_MS
+        wanted = [
+            (unit, "", one.key, one.limit, one.left(window))
+            for unit, one in ((TOKENS, self._tokens), (USD, self._usd))
+            if one.limit > 0
+        ]
+        for flow in self._flows.flows.values():
+            nothing = Held(self, window, 0, 0)
+            for order, _ in self._of_flow(flow, nothing):
+                unit = order.key.partition(":")[0]
+                wanted.append((unit, flow.name, order.key, order.limit, 0))
+        used = await self._store.amounts([key for _, _, key, _, _ in wanted], window)
+        return [
+            Spent("tokens", flow, used.get(key, 0) - left, limit)
+            if unit == TOKENS
+            else Spent("dollars", flow, (used.get(key, 0) - left) / MICRO, limit / MICRO)
+            for unit, flow, key, limit, left in wanted
+        ]
 
     async def close(self) -> None:
         """What this process had drawn and not used goes back."""

@@ -54,6 +54,13 @@ def _amounts(pg: bool) -> Any:
     return select(_k.key, _k.starts_at, _k.amount).where(_k.key.in_(select(listed.c.value)))
 
 
+def amounts(tx: Tx, keys: Sequence[str], window: int) -> dict[str, int]:
+    """What of these is used in a window; nothing of those that were not asked for in it."""
+    names = {codec.key(key): key for key in keys}
+    rows = tx.run(_amounts(tx.pg), {"keys": texts(tx.pg, sorted(names))})
+    return {names[row.key]: row.amount for row in rows if row.starts_at == window}
+
+
 @cache
 def _set() -> Any:
     return (

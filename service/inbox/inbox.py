@@ -278,6 +278,10 @@ class Inbox:
         """Correct a reservation by what was really used."""
         await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
 
+    async def amounts(self, keys: Sequence[str], window: int) -> Mapping[str, int]:
+        """How much of these is reserved or used in a window."""
+        return await self._view(lambda tx: counters.amounts(tx, keys, window)) if keys else {}
+
     # Looking, and clearing up
 
     async def requests(
