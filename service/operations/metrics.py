@@ -122,6 +122,10 @@ class Metrics:
         self._flows = frozenset(flows.flows)
         for result in ("delivered", "no_subscriber"):
             self.publishes.labels(result)
+        for code in ("unauthorized", "not_json", "too_large", "backlog_full", "store_busy"):
+            self.refused.labels(code)
+        for code in ("broker_unreachable", "broker_unavailable", "broker_unauthorized"):
+            self.retries.labels("publish", code)
 
     def called(self, model: ModelRef, result: str, seconds: float, usage: Usage) -> None:
         """A model was called."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.metrics.used import used
@@ -30,6 +31,13 @@ def documented() -> dict[str, set[str]]:
         for row in rows
         for name, labels in re.findall(r"`(emqx_gpt_\w+)(\{[^}]*\})?`", row)
     }
+
+
+def test_each_alert_is_documented() -> None:
+    text = (ROOT / "docs" / "metrics.md").read_text("utf-8")
+    rules = yaml.safe_load((ROOT / "prometheus" / "alerts.yml").read_text("utf-8"))
+    named = [rule["alert"] for group in rules["groups"] for rule in group["rules"]]
+    assert re.findall(r"`(EmqxGpt\w+)`", text) == named
 
 
 async def test_each_metric_is_documented(database: str, quick: None) -> None:

@@ -67,14 +67,21 @@ def _second(body: dict[str, Any]) -> Step:
 
 
 @contextlib.asynccontextmanager
-async def used(database: str) -> AsyncIterator[Rig]:
-    """The house; what happened is counted by the time it is there."""
+async def unused(database: str) -> AsyncIterator[Rig]:
+    """The house, before anything happened in it."""
     async with FakeModel() as other:
         other.behave(_second)
         async with rig(database, flows=FLOWS.replace("OTHER", other.base_url)) as house:
             house.model.behave(_first)
-            await use(house)
             yield house
+
+
+@contextlib.asynccontextmanager
+async def used(database: str) -> AsyncIterator[Rig]:
+    """The same; what happened is counted by the time it is there."""
+    async with unused(database) as house:
+        await use(house)
+        yield house
 
 
 async def use(house: Rig) -> None:
