@@ -41,6 +41,7 @@ from service.operations.insights import Insights
 from service.operations.live import Live
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
+from service.operations.scrape import Scrape
 from service.operations.stats import Statistics
 from service.operations.watchdog import Watchdog
 from service.settings import Settings, environment
@@ -131,7 +132,7 @@ class Service:
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
-        hold = Hold(self.store, self.publisher, self.health, now=now)
+        hold = Hold(self.store, self.publisher, self.health, now=now, given_up=self.metrics.nobody)
         prices = prices_of(flows, providers)
         self.budgets = Budgets(
             self.store,
@@ -141,6 +142,15 @@ class Service:
             usd=settings.daily_usd,
             now=now,
         )
+        self.scrape = Scrape(
+            self.metrics,
+            flows,
+            self.store,
+            self.breakers,
+            self.controls,
+            self.budgets.spent,
+            now=now,
+        )
         life = Life(
             flows,
             self.store,
@@ -148,6 +158,7 @@ class Service:
                 self.gpt,
                 self.breakers,
                 on_call=self.metrics.called,
+                on_again=self.metrics.again,
                 policy=policy,
                 prices=prices,
                 budget=self.budgets,

@@ -213,6 +213,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Spent:
+    """How far a budget of today is used. `unit` is tokens or dollars; `flow` "" is all flows."""
+
+    unit: str
+    flow: str
+    used: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """`amount` of `key` in the window that starts at `window` (ms), within `limit`."""
 

@@ -215,7 +215,7 @@ async def message(client: Client, seconds: float = PATIENCE) -> tuple[str, bytes
         return await client.messages.get()
 
 
-def counter(text: str, name: str, **labels: str) -> float:
+def counter(text: str, name: str, /, **labels: str) -> float:
     """The sum of a metric's lines with these labels; 0 if there is none."""
     wanted = [f'{label}="{value}"' for label, value in labels.items()]
     lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " "))]

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
 
 from service.answering.job import stored
-from service.domain import Reservation, Usage
+from service.domain import Reservation, Spent, Usage
 from service.errors import BudgetError, StoreError
 from service.flows import Flow, Flows
 from service.inbox import Inbox
@@ -83,7 +83,6 @@ class Drawn:
 
     def __init__(self, store: Inbox, name: str, limit: int, say: str) -> None:
         self._store = store
-        self.name = name
         self.key = f"budget:{name}"
         self.limit = limit
         self._say = say
@@ -120,6 +119,10 @@ class Drawn:
         self._left -= amount
         return True
 
+    def left(self, window: int) -> int:
+        """What this process has drawn of it and not used."""
+        return self._left if window == self._window else 0
+
     def give_back(self, amount: int, window: int) -> None:
         """What was taken and not used; less than nothing: more was used."""
         if window == self._window and self.limit > 0:
@@ -148,17 +151,6 @@ class Held:
         if usage is None:
             return
         await self.budgets.settle(self, usage)
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """One of the day: of a flow, or (None) of the installation; `what` is "tokens" or "usd"
-    (US dollars). What is reserved counts as used."""
-
-    flow: str | None
-    what: str
-    used: float
-    limit: float
 
 
 class Budgets:
@@ -220,23 +212,6 @@ class Budgets:
             wanted.append((order, "daily_usd"))
         return wanted
 
-    async def today(self) -> list[Budget]:
-        """All that are set, the installation's first. Raises StoreError."""
-        limits: list[tuple[str, str | None, str, int]] = [
-            (drawn.key, None, drawn.name, drawn.limit) for drawn in (self._tokens, self._usd)
-        ]
-        for flow in self._flows.flows.values():
-            limits.append((f"{TOKENS}:{flow.name}", flow.name, TOKENS, flow.daily_tokens or 0))
-            limits.append((f"{USD}:{flow.name}", flow.name, USD, micro(flow.daily_usd)))
-        limits = [one for one in limits if one[3] > 0]
-        now = self._now()
-        used = await self._store.used([key for key, *_ in limits], now - now % DAY_MS)
-        return [
-            Budget(flow, what, used[key] / unit, limit / unit)
-            for key, flow, what, limit in limits
-            for unit in (MICRO if what == USD else 1,)
-        ]
-
     async def settle(self, held: Held, usage: Usage, *, drawn: bool = True) -> None:
         """Correct what was reserved by what was used."""
         tokens, usd = usage.total_tokens, micro(usage.cost)
@@ -247,6 +222,29 @@ class Budgets:
         if drawn:
             self._tokens.give_back(held.tokens - tokens, held.window)
             self._usd.give_back(held.micro_usd - usd, held.window)
+
+    async def spent(self) -> Sequence[Spent]:
+        """How far each budget of today is used. What other processes have drawn and not used,
+        about 1 % each, counts as used. Raises StoreError."""
+        now = self._now()
+        window = now - now % DAY_MS
+        wanted = [
+            (unit, "", one.key, one.limit, one.left(window))
+            for unit, one in ((TOKENS, self._tokens), (USD, self._usd))
+            if one.limit > 0
+        ]
+        for flow in self._flows.flows.values():
+            nothing = Held(self, window, 0, 0)
+            for order, _ in self._of_flow(flow, nothing):
+                unit = order.key.partition(":")[0]
+                wanted.append((unit, flow.name, order.key, order.limit, 0))
+        used = await self._store.amounts([key for _, _, key, _, _ in wanted], window)
+        return [
+            Spent("tokens", flow, used.get(key, 0) - left, limit)
+            if unit == TOKENS
+            else Spent("dollars", flow, (used.get(key, 0) - left) / MICRO, limit / MICRO)
+            for unit, flow, key, limit, left in wanted
+        ]
 
     async def close(self) -> None:
         """What this process had drawn and not used goes back."""

@@ -32,15 +32,23 @@ log = logging.getLogger("emqx-gpt.requests")
 
 
 class Hold:
-    """One process's share. `now` gives epoch ms."""
+    """One process's share. `now` gives epoch ms, `given_up` hears of a flow's reply that nobody
+    came for."""
 
     def __init__(
-        self, store: Inbox, publisher: Publisher, health: Health, *, now: Callable[[], int]
+        self,
+        store: Inbox,
+        publisher: Publisher,
+        health: Health,
+        *,
+        now: Callable[[], int],
+        given_up: Callable[[str], None] = lambda flow: None,
     ) -> None:
         self._store = store
         self._publisher = publisher
         self._health = health
         self._now = now
+        self._given_up = given_up
 
     def times(self, flow: Flow | None, outbox: Sequence[Publish]) -> tuple[int, int] | None:
         """For a reply that found nobody: when to publish it again, and until when (ms)."""
@@ -72,6 +80,8 @@ class Hold:
             at = self._now() + int(min(LONGEST, max(FIRST, elapsed / 2)) * 1000)
             again_at = at if at <= reply.until else None
         await self._store.note_held(reply, delivered, again_at)
+        if result is False and again_at is None:
+            self._given_up(reply.flow or "")
         if again_at is None:
             came = "delivered" if delivered else "given up, nobody came for it"
             fields = {"request": reply.id, "flow": reply.flow, "seconds": round(elapsed, 3)}

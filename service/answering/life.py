@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -64,7 +65,8 @@ class Life:
         self._keep_prompts = keep_prompts
         self._flows = flows
         self._store = store
-        self._tool_loop = ToolLoop(store, asker, publisher, now=now)
+        took = metrics.tools_stage.observe
+        self._tool_loop = ToolLoop(store, asker, publisher, now=now, took=took)
         self._policy = asker.policy
         self._publisher = publisher
         self._hub = hub
@@ -92,7 +94,9 @@ class Life:
 
             outcome, code = answer.outcome, answer.error_code
             if answer.outbox:
+                began = time.monotonic()
                 result = (await self._publisher.deliver(answer.outbox, after=claimed.id))[0]
+                self._metrics.publish_stage.observe(time.monotonic() - began)
                 if isinstance(result, BrokerError) and outcome is State.DONE:
                     # EMQX takes no such reply, whenever it is sent: its sender is told why.
                     outcome, code = State.FAILED, result.code
@@ -112,6 +116,8 @@ class Life:
                         flow = self._flows.flows.get(claimed.flow or "")
                         held = self._hold.times(flow, answer.outbox)
                     await fenced(self._store.finish, claimed, delivered=delivered, held=held)
+                    if result is False and held is None and outcome is not State.IGNORED:
+                        self._metrics.nobody(claimed.flow or "")
             self._ended(claimed, outcome, code, claimed.usage + answer.usage)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
@@ -136,6 +142,8 @@ class Life:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
         attempts = self._log(claimed)
+        if claimed.claims == 1 and not claimed.trace:  # what came later it waited for a retry
+            self._metrics.queue_stage.observe(max(0, self._now() - claimed.accepted_at) / 1000)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
         try:
             try:
@@ -173,6 +181,8 @@ class Life:
             answer = await self._internal(job, fault)
         if answer is None:
             return None
+        if (first := attempts.first_after()) is not None:
+            self._metrics.first_stage.observe(first / 1000)
         return replace(
             answer,
             attempts=tuple(attempts.attempts),
@@ -295,6 +305,8 @@ class Life:
     async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed
         at = self._now() + int(later.delay * 1000)
+        if later.counts:  # else nobody was asked
+            self._metrics.again("later", error.code)
         log.log(
             logging.WARNING if later.counts else logging.DEBUG,
             "request %s flow=%s: %s; again in %.1f s",
@@ -320,7 +332,7 @@ class Life:
         """One log line, and the counters."""
         seconds = max(0, self._now() - claimed.accepted_at) / 1000
         flow = claimed.flow or ""
-        self._metrics.ended_in(flow if flow in self._flows.flows else "", state, code, seconds)
+        self._metrics.ended_in(self._known(claimed), state, code, seconds)
         ends.log(
             logging.WARNING if state in (State.FAILED, State.EXPIRED) else logging.INFO,
             "request %s %s flow=%s took=%.3fs%s%s%s",
@@ -340,6 +352,10 @@ class Life:
                 cost=usage.cost,
             ),
         )
+
+    def _known(self, claimed: Claimed) -> str:
+        """Its flow, for figures: "" for a name that a stranger made up."""
+        return claimed.flow if claimed.flow and claimed.flow in self._flows.flows else ""
 
     def _log(self, claimed: Claimed) -> Log:
         return Log(f"{claimed.flow}/{claimed.conversation}", self._now, claimed.flow or "")

@@ -209,8 +209,8 @@ class Publisher:
         if all(failed) and isinstance(results[0], BrokerError):
             raise results[0]
         for item, result, again in zip(batch, results, failed, strict=True):
-            if again and item.progress_of is None:
-                self._later(item)  # the others went, so the broker is there
+            if again and item.progress_of is None and isinstance(result, BrokerError):
+                self._later(item, result.code)  # the others went, so the broker is there
             else:
                 self._settle(item, result)
         batch.clear()
@@ -227,14 +227,15 @@ class Publisher:
         """One of a batch in which something was at fault: it, or another."""
         try:
             await self._alone(item)
-        except BrokerError:
-            self._later(item)
+        except BrokerError as error:
+            self._later(item, error.code)
         except Exception:
             text = "an internal error; see the service's log"
             self._settle(item, BrokerError(text, code="internal", poison=True))
 
-    def _later(self, item: _Item) -> None:
+    def _later(self, item: _Item, code: str) -> None:
         item.tries += 1
+        self._metrics.again("publish", code)
         loop = asyncio.get_running_loop()
         loop.call_later(self._policy.pause(item.tries), self._replies.append, item)
 
@@ -261,3 +262,4 @@ class Publisher:
                 log.error("can't publish, replies wait in the inbox: %s", error.message)
             self._health.outage = error
             self._metrics.published(error.code)
+            self._metrics.again("publish", error.code)

@@ -23,15 +23,23 @@ Messages = list[Mapping[str, Any]]
 
 
 class ToolLoop:
-    """The conversation with the model about one request. `now` gives epoch ms."""
+    """The conversation with the model about one request. `now` gives epoch ms, `took` hears of
+    each round of tools (seconds)."""
 
     def __init__(
-        self, store: Inbox, asker: Asker, publisher: Publisher, *, now: Callable[[], int]
+        self,
+        store: Inbox,
+        asker: Asker,
+        publisher: Publisher,
+        *,
+        now: Callable[[], int],
+        took: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self._store = store
         self._asker = asker
         self._publisher = publisher
         self._now = now
+        self._took = took
 
     async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Completion:
         """The model's last word, which fits the flow's schema. Raises ModelError, LostLease."""
@@ -116,5 +124,6 @@ class ToolLoop:
         began = self._now()
         results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
         took = max(0, self._now() - began)
+        self._took(took / 1000)
         steps.append({**step, "results": results, "at": began, "took_ms": took})
         await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage)

@@ -54,6 +54,13 @@ def _amounts(pg: bool) -> Any:
     return select(_k.key, _k.starts_at, _k.amount).where(_k.key.in_(select(listed.c.value)))
 
 
+def amounts(tx: Tx, keys: Sequence[str], window: int) -> dict[str, int]:
+    """What of these is used in a window; nothing of those that were not asked for in it."""
+    names = {codec.key(key): key for key in keys}
+    rows = tx.run(_amounts(tx.pg), {"keys": texts(tx.pg, sorted(names))})
+    return {names[row.key]: row.amount for row in rows if row.starts_at == window}
+
+
 @cache
 def _set() -> Any:
     return (
@@ -102,10 +109,3 @@ def settle(tx: Tx, settled: Sequence[Settle]) -> list[None]:
     for one in sorted(settled, key=_slot):
         tx.run(_add(), _bound(_slot(one)) | {"b_delta": codec.number(one.delta)})
     return [None] * len(settled)
-
-
-def used(tx: Tx, keys: Sequence[str], window: int) -> dict[str, int]:
-    """What is reserved or used of each of these in a window (ms)."""
-    found = tx.run(_amounts(tx.pg), {"keys": texts(tx.pg, [codec.key(key) for key in keys])})
-    amounts = {r.key: r.amount for r in found if r.starts_at == window}
-    return {key: amounts.get(codec.key(key), 0) for key in keys}

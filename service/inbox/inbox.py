@@ -278,9 +278,9 @@ class Inbox:
         """Correct a reservation by what was really used."""
         await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
 
-    async def used(self, keys: Sequence[str], window: int) -> dict[str, int]:
-        """What is reserved or used of each in a window (ms)."""
-        return await self._view(lambda tx: counters.used(tx, keys, window))
+    async def amounts(self, keys: Sequence[str], window: int) -> Mapping[str, int]:
+        """How much of these is reserved or used in a window."""
+        return await self._view(lambda tx: counters.amounts(tx, keys, window)) if keys else {}
 
     # Looking, and clearing up
 

@@ -36,7 +36,8 @@ class Budget(Protocol):
         """Raises BudgetError."""
 
 
-OnCall = Callable[[str, str, float, Usage], None]
+OnCall = Callable[[ModelRef, str, float, Usage], None]
+OnAgain = Callable[[str, str], None]
 # An answer that was paid for and can't be used is not asked for again and again.
 _RANK = (
     *(ErrorKind.ANSWER, ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING),
@@ -60,7 +61,8 @@ class Asker:
     """Asks through the breakers and applies the inner ring of retries.
 
     The worker bounds how many requests are in hand, and each has one call at a time.
-    `on_call(model, result, seconds, usage)` hears of every call.
+    `on_call(model, result, seconds, usage)` hears of every call, `on_again(how, code)` of every
+    retry.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Asker:
         breakers: CircuitBreakers,
         *,
         on_call: OnCall,
+        on_again: OnAgain = lambda how, code: None,
         policy: RetryPolicy,
         prices: Prices | None = None,
         budget: Budget | None = None,
@@ -76,6 +79,7 @@ class Asker:
         self._gpt = gpt
         self._breakers = breakers
         self._on_call = on_call
+        self._on_again = on_again
         self.policy = policy
         self._prices = prices
         self._budget = budget
@@ -98,8 +102,11 @@ class Asker:
         Raises the ModelError that says most: what could pass with time beats what can't.
         """
         worst: ModelError | None = None
+        failure: ModelError | None = None
         ends = time.monotonic() + left
         for model in (question.model, *fallback):
+            if failure is not None:
+                self._on_again("fallback", failure.code)
             dropped = 0
             while True:
                 asked = _shortened(question, model, dropped)
@@ -116,6 +123,7 @@ class Asker:
                     break
                 # Once with the newer half of its memory, once without any.
                 dropped = question.turns if dropped else (question.turns + 1) // 2
+                self._on_again("shortened", failure.code)
             if worst is None or _RANK.index(failure.kind) < _RANK.index(worst.kind):
                 worst = failure
             if time.monotonic() >= ends:
@@ -134,8 +142,10 @@ class Asker:
             if start is not None:
                 self._breakers.left(model, start)
             raise turn.failure or self._paused(model)
-        if turn.failure is not None and turn.on_restart is not None:
-            turn.on_restart()
+        if turn.failure is not None:
+            self._on_again("at_once", turn.failure.code)
+            if turn.on_restart is not None:
+                turn.on_restart()
         if left < question.timeout:
             question = replace(question, timeout=left)
         hold = await self._hold(log, question, start)
@@ -149,7 +159,7 @@ class Asker:
             log.add(began, model, error.code, error.message)
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage
-            self._on_call(str(model), error.code, time.monotonic() - clock, usage)
+            self._on_call(model, error.code, time.monotonic() - clock, usage)
             if hold is not None:
                 known = bool(usage.total_tokens) or error.unasked
                 await hold.settle(usage if known else None)
@@ -163,7 +173,7 @@ class Asker:
         log.usage += usage
         if completion.reasoning:
             log.reasoning.append(completion.reasoning)
-        self._on_call(str(model), "ok", time.monotonic() - clock, usage)
+        self._on_call(model, "ok", time.monotonic() - clock, usage)
         if hold is not None:
             await hold.settle(usage if usage.total_tokens else _guess(question, completion))
         return completion

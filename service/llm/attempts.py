@@ -42,6 +42,13 @@ class Log:
         took = max(0, self.now() - began)
         self.attempts.append(Attempt(began, took, str(model), result, message))
 
+    def first_after(self) -> int | None:
+        """How long after the call that it answers the first piece came, ms."""
+        if self.first is None:
+            return None
+        began = [one.at for one in self.attempts if one.at <= self.first]
+        return self.first - began[-1] if began else None
+
     def waited(self, since: int, until: int) -> None:
         """It stood in line for its model, which grants so much at a time."""
         if until - since >= NOTICED:

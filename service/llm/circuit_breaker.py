@@ -204,6 +204,15 @@ class CircuitBreakers:
         breaker.error = error
         breaker.until = max(breaker.until, self._clock() + seconds)
 
+    def broken(self, model: ModelRef) -> bool:
+        """Whether it, or its provider, failed and has not answered since. One that only asked to
+        wait is well."""
+        return any(
+            breaker.error is not None and breaker.error.kind is not ErrorKind.RATE
+            for where in (model, model.provider)
+            if (breaker := self._breakers.get(where)) is not None
+        )
+
     def states(self) -> list[BreakerState]:
         """What is paused or broken, for /readyz.
 

@@ -29,6 +29,7 @@ from service.operations.health import Health
 from service.operations.insights import Insights
 from service.operations.live import Live
 from service.operations.metrics import Metrics
+from service.operations.scrape import Scrape
 from service.operations.stats import Statistics
 from service.settings import Settings
 from service.web.ask import Ask
@@ -70,6 +71,7 @@ class Parts(Protocol):
     breakers: CircuitBreakers
     budgets: Budgets
     metrics: Metrics
+    scrape: Scrape
     now: Callable[[], int]
 
     async def start(self) -> None: ...
@@ -131,7 +133,7 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
     sessions = Sessions(door.access, door.note)
-    probes = Probes(parts.health, parts.metrics, parts.store, now=parts.now, access=door.access)
+    probes = Probes(parts.health, parts.scrape, access=door.access)
     return {
         "ask": Ask(
             parts.flows,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from service.errors import ApiError
-from service.inbox import Inbox
 from service.operations.health import Health
-from service.operations.metrics import Metrics
+from service.operations.scrape import Scrape
 from service.web.auth import Access
 from service.web.http import JSON
 
@@ -21,22 +19,18 @@ def _briefly(part: dict[str, Any]) -> dict[str, Any]:
 
 
 class Probes:
-    """Alive, able to take and answer, and figures. `now` gives epoch ms."""
+    """Alive, able to take and answer, and figures."""
 
     def __init__(
         self,
         health: Health,
-        metrics: Metrics,
-        store: Inbox,
+        scrape: Scrape,
         *,
-        now: Callable[[], int],
         access: Access,
     ) -> None:
         self._access = access
         self._health = health
-        self._metrics = metrics
-        self._store = store
-        self._now = now
+        self._scrape = scrape
 
     async def healthz(self, request: Request) -> Response:
         """200 while the process's event loop runs."""
@@ -56,5 +50,4 @@ class Probes:
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format."""
-        text = await self._metrics.exposition(self._store, self._now())
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(await self._scrape(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.model import empty, ok
 from tests.fakes.model_steps import Completion
-from tests.rig import message, rig
+from tests.rig import counter, message, rig
 
 FLOWS = """
 [flows.chat]
@@ -34,7 +34,7 @@ async def test_cost_as_billed(any_database):
             "total_tokens": 1_100_000,
         }
         metrics = (await house.http.get("/metrics")).text
-        assert 'emqx_gpt_cost_dollars_total{model="m"} 2.0' in metrics
+        assert counter(metrics, "emqx_gpt_cost_dollars_total", provider="openai", model="m") == 2.0
 
 
 async def test_an_answer_that_can_not_be_used_is_paid_for(database, quick):

@@ -227,5 +227,5 @@ async def test_replicas_share_their_limits(shared_database):
         assert len(house.model.calls) == 5
         await house.ended(24)
         for service in (house.service, other):  # both had a share of the work
-            text = await service.metrics.exposition(service.store, service.now())
+            text = await service.scrape()
             assert b"emqx_gpt_ended_total{" in text

@@ -55,7 +55,7 @@ async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
         asker = Asker(
             gpt,
             breakers,
-            on_call=lambda model, result, seconds, usage: heard.append((model, result, usage)),
+            on_call=lambda model, result, seconds, usage: heard.append((str(model), result, usage)),
             policy=policy,
             prices=Prices({"first": Price(input=1.0, output=1.0)}, {}),
         )

@@ -16,6 +16,7 @@ def line(extra: dict[str, object]) -> dict[str, object]:
 
 def test_fields_stand_beside_the_text() -> None:
     fields = {"request": "r1", "flow": "chat", "state": "done", "code": None, "seconds": 0.5}
+    fields |= {"tokens": 120, "cost": 0.0003}
     found = line(fields)
     assert found.pop("time")
     assert found == {
@@ -26,6 +27,8 @@ def test_fields_stand_beside_the_text() -> None:
         "flow": "chat",
         "state": "done",
         "seconds": 0.5,
+        "tokens": 120,
+        "cost": 0.0003,
     }
 
 

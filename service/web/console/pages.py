@@ -264,7 +264,7 @@ class Console:
             "paused": paused,
             "since": {key: when(one.since) for key, one in paused.items()},
             "circuits": circuits,
-            "budgets": await self._parts.budgets.today(),
+            "budgets": await self._parts.budgets.spent(),
         }
         return await self._pages.page(request, "flows.html", values)
 
