@@ -113,7 +113,8 @@ async def _views(bench: Bench, url: str, name: str, many: int) -> Row:
     now = time.time_ns() // 1_000_000
     times: dict[str, float] = {}
     async with httpx.AsyncClient(base_url=url, headers=AUTH, timeout=60) as client:
-        await _counted(client)
+        if not bench.quick:
+            await _counted(client)
         for about, view in VIEWS.items():
             path = view.format(since=now - 3 * DAY, until=now - 2 * DAY)
             took = []
@@ -124,11 +125,12 @@ async def _views(bench: Bench, url: str, name: str, many: int) -> Row:
                 assert answer.status_code == 200, (path, answer.text)
             times[about] = max(took[0], median(took))  # the first look counts as well
     slowest = max(times, key=lambda about: times[about])
+    first, most = times["the first view"] * 1000, times[slowest] * 1000
     return Row(
         f"pages {name}",
         f"the console's views with {many:,} requests in {name}",
         "each within 300 ms",
-        f"{times[slowest] * 1000:.0f} ms ({slowest}), first {times['the first view'] * 1000:.0f} ms",
+        f"{most:.0f} ms ({slowest}), first {first:.0f} ms",
         times[slowest] < LIMIT,
         figures={about.replace(" ", "_"): seconds for about, seconds in times.items()},
     )
