@@ -83,7 +83,8 @@ class Life:
         this process; what was stored before it is not done again."""
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
-                answer = Answer(claimed.outcome or State.DONE, claimed.outbox)
+                outcome = claimed.outcome or State.DONE
+                answer = Answer(outcome, claimed.outbox, error_code=claimed.error_code)
             else:
                 asked = await self._answer(claimed)
                 if asked is None:
