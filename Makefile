@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants chaos bench audit dist clean
+.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants pictures chaos bench audit dist clean
 DIST ?= dist
 
 help: ## Show this list
@@ -46,6 +46,9 @@ fuzz: $(VENV)/.test ## What the tests try at random, fifty times as much of it (
 
 mutants: $(VENV)/.test ## Take each guard of docs/security.md out: does its test notice?
 	$(BIN)/python -m tests.attacks.mutants
+
+pictures: $(VENV)/.test ## The console's pictures in the READMEs, made anew
+	SCREENSHOTS=docs/images $(BIN)/pytest -q tests/console/test_shots.py
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long

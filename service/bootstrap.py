@@ -33,11 +33,12 @@ from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations import spans
 from service.operations.actions import Actions
+from service.operations.board import Board
 from service.operations.bulk import Bulk
 from service.operations.controls import Controls
 from service.operations.events import Hub
 from service.operations.health import Health
-from service.operations.insights import Insights, Totals
+from service.operations.insights import Insights
 from service.operations.live import Live
 from service.operations.losses import LossWatch
 from service.operations.metrics import Metrics
@@ -114,8 +115,9 @@ class Service:
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)
         self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
         self.insights = Insights(self.store, flows, now=now, stopped=self.controls.stopped)
-        self.live = Live(self.hub, Totals(self.store, self.losses), now=now)
         self.statistics = Statistics(self.store, now=now)
+        board = Board(self.store, self.health, self.controls, self.losses, self.statistics)
+        self.live = Live(self.hub, board, now=now)
         self.actions = Actions(self.store, flows, now=now)
         self.bulk = Bulk(self.store, self.actions, now=now)
 

@@ -234,6 +234,7 @@ def _welcome(screen: Screen, demo: Running) -> None:
     broker = demo.broker
     screen.raw("[bold]emqx-gpt demo[/]", markup=True)
     screen.line()
+    _row(screen, "page", _page(demo))
     _row(screen, "broker", f"mqtt://{shown}:{broker.mqtt_port}")
     _row(screen, "", f"ws://{shown}:{broker.ws_port}/mqtt")
     _row(screen, "service", f"http://{shown}:{demo.settings.port}")
@@ -264,6 +265,13 @@ def _welcome(screen: Screen, demo: Running) -> None:
 
 def _row(screen: Screen, name: str, text: str) -> None:
     screen.hanging(f"  {name:<9} ", text)
+
+
+def _page(demo: Running) -> str:
+    """Where the play can be watched; with the token of this run, where one is asked for."""
+    token = next(iter(demo.settings.operator_tokens), None)
+    to = f"login#{token}" if token else ""
+    return f"http://{_address(demo)}:{demo.settings.port}/{to}"
 
 
 def _address(demo: Running) -> str:

@@ -10,7 +10,6 @@ from service.domain import State
 from service.errors import NotFound
 from service.flows import Flow, Flows
 from service.inbox import Filter, Inbox, Row, epoch_ms
-from service.operations.losses import LossWatch
 from service.operations.timeline import timeline
 
 LINE = 400  # bytes or characters of question and reply in a list
@@ -171,36 +170,20 @@ class Insights:
         ]
         return {"conversations": talks, "next": page.next}
 
+    async def talk(
+        self, flow: str, conversation: str, *, limit: int, before: int | None
+    ) -> dict[str, Any]:
+        """A page of a conversation's requests, each whole, newest first."""
+        wanted = Filter(flow=flow, conversation=conversation)
+        page = await self._store.find(wanted, limit=limit, before=before, whole=True)
+        return {"requests": [shown(row, whole=True) for row in page.rows], "next": page.next}
+
     async def conversation(self, flow: str, conversation: str) -> dict[str, Any]:
         """A conversation's memory. Raises NotFound for an unknown flow."""
         known(self._flows, flow)
         memory = await self._store.memory(flow, conversation, limit=1000)
         turns = [{"user": t.user, "assistant": t.assistant, "at": when(t.at)} for t in memory.turns]
         return {"flow": flow, "conversation": conversation, "turns": turns}
-
-
-class Totals:
-    """What waits and what died, for the head of a page."""
-
-    def __init__(self, store: Inbox, losses: LossWatch) -> None:
-        self._store = store
-        self._losses = losses
-
-    async def __call__(self) -> dict[str, Any]:
-        stats = await self._store.stats()
-        states: dict[str, int] = {}
-        flows: dict[str, dict[str, int]] = {}
-        for (flow, state), count in stats.counts.items():
-            states[state] = states.get(state, 0) + count
-            flows.setdefault(flow or "", {})[state] = count
-        return {
-            "open": stats.open,
-            "oldest_at": when(stats.oldest_at),
-            "states": states,
-            "flows": flows,
-            "dead": {str(state): count for state, count in stats.dead.items()},
-            "given_up": self._losses.lost,
-        }
 
 
 async def found(store: Inbox, id: str) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import StoreError, Unavailable
+from service.errors import Unavailable
 from service.inbox import Change
 from service.operations.events import Hub
 from service.operations.insights import when
@@ -28,7 +28,7 @@ AFRESH = 10.0  # seconds after which totals are told although nothing changed
 
 log = logging.getLogger("emqx-gpt.web")
 
-Totals = Callable[[], Awaitable[dict[str, Any]]]
+Board = Callable[[], Awaitable[dict[str, Any]]]
 
 
 class Page:
@@ -54,11 +54,11 @@ class Page:
 
 
 class Live:
-    """The pages of one process. `totals` is what all of them show. Epoch ms from `now`."""
+    """The pages of one process. `board` is what all of them show. Epoch ms from `now`."""
 
-    def __init__(self, hub: Hub, totals: Totals, *, now: Callable[[], int]) -> None:
+    def __init__(self, hub: Hub, board: Board, *, now: Callable[[], int]) -> None:
         self._hub = hub
-        self._totals = totals
+        self.board = board
         self._now = now
         self._pages: set[Page] = set()
         self._task: asyncio.Task[None] | None = None
@@ -88,7 +88,7 @@ class Live:
 
     async def hello(self) -> bytes:
         """What a page shows first."""
-        return _event("hello", {"at": when(self._now()), "totals": await self._seen()})
+        return _event("hello", {"at": when(self._now()), **await self.board()})
 
     async def close(self) -> None:
         """End all pages: the service shuts down."""
@@ -100,12 +100,6 @@ class Live:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _seen(self) -> dict[str, Any] | None:
-        try:
-            return await self._totals()
-        except StoreError:
-            return None  # the page says so
-
     async def _tell(self) -> None:
         with self._hub.listen() as listener:
             while not listener.closed:
@@ -114,18 +108,18 @@ class Live:
                 await asyncio.sleep(min(SLOWEST, max(FASTEST, len(self._pages) / 100)))
                 changes = [] if news is None else [news]
                 changes += listener.rest()
-                self._send(changes, await self._seen())
+                self._send(changes, await self.board())
         for page in list(self._pages):
             page.put(None)
 
-    def _send(self, changes: list[Any], totals: dict[str, Any] | None) -> None:
+    def _send(self, changes: list[Any], board: dict[str, Any]) -> None:
         latest = {one.id: one for one in changes if isinstance(one, Change)}
         newest = list(latest.values())[-SHOWN:]
         text = _event(
             "changes",
             {
                 "at": when(self._now()),
-                "totals": totals,
+                **board,
                 "requests": [
                     {
                         "id": one.id,

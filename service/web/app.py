@@ -12,9 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.answering.budget import Budgets
 from service.answering.intake import Intake
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
@@ -33,6 +34,8 @@ from service.operations.stats import Statistics
 from service.settings import Settings
 from service.web.ask import Ask
 from service.web.auth import Access
+from service.web.console.pages import Console
+from service.web.console.render import Pages
 from service.web.controls import ControlsApi
 from service.web.door import Door, Handler
 from service.web.events import Events
@@ -66,6 +69,7 @@ class Parts(Protocol):
     controls: Controls
     health: Health
     breakers: CircuitBreakers
+    budgets: Budgets
     metrics: Metrics
     scrape: Scrape
     now: Callable[[], int]
@@ -90,11 +94,12 @@ def create_app(parts: Parts) -> Starlette:
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)
-    routes = [Route("/webhook", webhook)]
+    routes: list[BaseRoute] = [Route("/webhook", webhook)]
     for endpoint in ENDPOINTS:
         if endpoint.access is not Asks.WEBHOOK:
             handler = door.guarded(endpoint, handlers[endpoint.name])
             routes.append(Route(endpoint.path, handler, methods=[endpoint.method]))
+    routes += Console(parts, access, Pages()).routes()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

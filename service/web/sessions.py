@@ -38,7 +38,7 @@ class Sessions:
             answer: Response = JSON(_shown(who))
         else:
             fields = await auth.form(request)
-            to = _inside(fields.get("next", "/"))
+            to = inside(fields.get("next", "/"))
             try:
                 who, cookie = self._access.login(request, fields.get("token", ""))
             except ApiError as error:
@@ -65,7 +65,7 @@ def _shown(who: Who) -> dict[str, str | None]:
     return {"name": who.name, "role": who.role, "csrf": who.csrf}
 
 
-def _inside(to: str) -> str:
+def inside(to: str) -> str:
     """A path of this service, wherever the form says."""
     inside = to.startswith("/") and not to.startswith(("//", "/\\")) and to.isprintable()
     return to if inside and "\\" not in to else "/"

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import accept, answers, backlog, latency, replicas
+from tests.bench import accept, answers, backlog, console, latency, replicas
 from tests.bench.machine import facts
 from tests.bench.picture import svg
 from tests.bench.processes import TREE, ends_up
@@ -32,6 +32,8 @@ MEASURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "backlog": backlog.waiting,
     "replicas": replicas.three,
     "streaming": latency.streaming,
+    "pages": console.pages,
+    "open pages": console.open_pages,
 }
 
 

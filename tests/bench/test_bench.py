@@ -11,14 +11,14 @@ import pytest
 
 from tests.rig import ROOT
 
-SQLITE_ROWS = "accept,instant,slow,idle,backlog,streaming"
+ROWS = "accept,instant,slow,idle,backlog,streaming,pages,open pages"
 
 
 @pytest.mark.timeout(400)
 def test_a_quick_bench_gives_figures_for_every_row(tmp_path):
     result = subprocess.run(
         [
-            *(sys.executable, "-m", "tests.bench", "--quick", "--rows", SQLITE_ROWS),
+            *(sys.executable, "-m", "tests.bench", "--quick", "--rows", ROWS),
             *("--json", str(tmp_path / "bench.json"), "--svg", str(tmp_path / "bench.svg")),
         ],
         cwd=ROOT,
@@ -32,7 +32,7 @@ def test_a_quick_bench_gives_figures_for_every_row(tmp_path):
     names = [row["name"] for row in found["rows"]]
     assert names == [
         *("accept", "latency", "instant", "one publisher", "cpu", "slow", "plain", "memory"),
-        *("idle", "backlog", "streaming"),
+        *("idle", "backlog", "streaming", "pages SQLite", "pages PostgreSQL", "open pages"),
     ]
     for row in found["rows"]:
         assert all(value > 0 for value in row["figures"].values()), row

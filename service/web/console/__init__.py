@@ -1,0 +1,1 @@
+"""The operator's console: pages for people, made on the server."""
