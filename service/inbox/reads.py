@@ -46,6 +46,22 @@ def get(tx: Tx, id: str) -> Row | None:
 
 
 @cache
+def _part(end: bool) -> Any:
+    part = bindparam("b_part", type_=Text)
+    like = _r.id.endswith(part, autoescape=True) if end else _r.id.startswith(part, autoescape=True)
+    return select(_r.id).where(like).limit(bindparam("b_limit"))
+
+
+def ids(tx: Tx, part: str, limit: int) -> list[str]:
+    """Those that end with this, or else begin with it."""
+    values = {"b_part": part, "b_limit": limit}
+    for end in (True, False):
+        if found := [str(row.id) for row in tx.run(_part(end), values)]:
+            return found
+    return []
+
+
+@cache
 def _waiting(where: Any) -> Any:
     """From the index alone: it has the flow, and `state` is known by what it holds."""
     return select(_flow, func.count().label("n")).where(where).group_by(_flow)

@@ -25,7 +25,7 @@ from service.operations.stats import WINDOWS, Statistics
 from service.web.auth import Access
 from service.web.console.chat import exchanges
 from service.web.console.render import LANGUAGE, LANGUAGES, STATIC, THEME, THEMES, YEAR, Pages
-from service.web.console.waterfall import waterfall
+from service.operations.waterfall import waterfall
 from service.web.requests import filter_of
 from service.web.sessions import inside
 from service.web.table import FILTERS, PAGE, TEXT, Param, checked
