@@ -1,4 +1,4 @@
-"""The bill of materials (CycloneDX) of what `pip install emqx-gpt[prices]` brings.
+"""The bill of materials (CycloneDX) of what `pip install emqx-gpt[otel,prices]` brings.
 
     python .ci/bom.py dist/emqx-gpt.cdx.json
 
@@ -20,7 +20,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-NAME, EXTRAS = "emqx-gpt", frozenset({"prices"})
+NAME, EXTRAS = "emqx-gpt", frozenset({"otel", "prices"})
 VERSION = SchemaVersion.V1_6
 
 

@@ -31,6 +31,7 @@ from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
 from service.llm.prices import prices_of
 from service.llm.retry import USUAL, RetryPolicy
+from service.operations import spans
 from service.operations.actions import Actions
 from service.operations.board import Board
 from service.operations.bulk import Bulk
@@ -76,9 +77,10 @@ class Service:
         self.flows = flows
         self.now = now
         self._opened = False
-        providers, keys = model_servers(
-            settings, flows, environment() if environ is None else environ
-        )
+        environ = environment() if environ is None else environ
+        providers, keys = model_servers(settings, flows, environ)
+        endpoint = settings.otel_exporter_otlp_endpoint
+        self.tracing = spans.tracing(endpoint, providers, environ)
 
         self.metrics = Metrics()
         self.hub = Hub()
@@ -172,6 +174,7 @@ class Service:
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
+            tracing=self.tracing,
             poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
@@ -259,6 +262,7 @@ class Service:
         await self.drain()
         self.watchdog.stop()
         await self.budgets.close()
+        await self.tracing.close()
         await self.store.close()
         await self.gpt.close()
         await self.losses.stop()

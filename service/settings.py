@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], _text(str.lower)] = Field(
         "text", description="text or json lines"
     )
+    otel_exporter_otlp_endpoint: Url | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP) that traces go to"
+    )
 
     @property
     def webhook_tokens(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from service.domain import Entry, Message
 from service.errors import OverShare, StoreBusy, Unavailable
 from service.flows import Flow, Flows
 from service.inbox import Added, Inbox
+from service.mqtt import traceparent
 
 SETTLE_WRITE = 0.7  # seconds; with the 4 s of an add a webhook is still answered in time
 SETTLE_EVERY = 30.0  # seconds; or an endless overload would hold up ordered flows for good
@@ -90,8 +91,10 @@ class Intake:
         publish: bool,
         key: str | None,
         id: str | None = None,
+        trace: traceparent.Properties = (),
     ) -> Added:
-        """Store a question that came over HTTP. `key` (Idempotency-Key) makes it one request."""
+        """Store a question that came over HTTP. `key` (Idempotency-Key) makes it one request,
+        `trace` is where its trace came from."""
         self._check()
         now = self._now()
         id = id or new_id(now)
@@ -101,6 +104,7 @@ class Intake:
             payload=text.encode("utf-8", "surrogatepass"),
             received_at=now,
             flow=flow.name,
+            user_properties=trace,
         )
         captured = flow.match(topic) or {}
         dedupe = f"http:{id}"

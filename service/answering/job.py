@@ -14,7 +14,9 @@ from service.domain import Claimed, State
 from service.errors import StoreBusy
 from service.flows import Flow
 from service.llm.attempts import Log
+from service.mqtt import traceparent
 from service.mqtt.templates import Scope
+from service.operations.spans import NOBODY, Spans
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,13 +35,14 @@ class LostLease(Exception):
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed request of a known flow. `scope` is what templates read of its message,
-    `captured` the levels of its topic, `log` its calls to models."""
+    `captured` the levels of its topic, `log` its calls to models, `spans` tell who traces."""
 
     claimed: Claimed
     flow: Flow
     captured: Mapping[str, str]
     scope: Scope
     log: Log
+    spans: Spans = NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,4 +116,8 @@ async def fenced(write: Callable[P, Awaitable[bool]], /, *args: P.args, **kwargs
 
 def about(claimed: Claimed, **more: object) -> dict[str, object]:
     """The fields of a log line about this request (LOG_FORMAT=json)."""
-    return {"request": claimed.id, "flow": claimed.flow, **more}
+    found = {"request": claimed.id, "flow": claimed.flow, **more}
+    properties = claimed.message.user_properties
+    if properties and "trace_id" not in found and (up := traceparent.read(properties)) is not None:
+        found["trace_id"] = up.trace
+    return found

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -23,6 +22,7 @@ from service.answering.publisher import Publisher
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
+from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flow, Flows
 from service.inbox import Inbox
@@ -34,6 +34,7 @@ from service.llm.client import OFF_LOOP
 from service.mqtt.templates import Scope
 from service.operations.events import Hub
 from service.operations.metrics import Metrics
+from service.operations.spans import Spans, Untraced
 
 REASONING = 20_000  # characters that are kept of what a model thought
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
@@ -61,7 +62,9 @@ class Life:
         max_attempts: int,
         poison: frozenset[str] = frozenset(),
         keep_prompts: bool = False,
+        tracing: Untraced | None = None,
     ) -> None:
+        self._tracing = tracing or Untraced()
         self._keep_prompts = keep_prompts
         self._flows = flows
         self._store = store
@@ -81,11 +84,13 @@ class Life:
     async def run(self, claimed: Claimed) -> None:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
         this process; what was stored before it is not done again."""
+        spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
-                answer = Answer(claimed.outcome or State.DONE, claimed.outbox)
+                outcome = claimed.outcome or State.DONE
+                answer = Answer(outcome, claimed.outbox, error_code=claimed.error_code)
             else:
-                asked = await self._answer(claimed)
+                asked = await self._answer(claimed, spans)
                 if asked is None:
                     return  # back in the inbox, for later
                 answer = asked
@@ -94,13 +99,13 @@ class Life:
 
             outcome, code = answer.outcome, answer.error_code
             if answer.outbox:
-                began = time.monotonic()
+                began = self._now()
                 result = (await self._publisher.deliver(answer.outbox, after=claimed.id))[0]
-                self._metrics.publish_stage.observe(time.monotonic() - began)
+                self._published(answer, began, result, spans)
                 if isinstance(result, BrokerError) and outcome is State.DONE:
                     # EMQX takes no such reply, whenever it is sent: its sender is told why.
                     outcome, code = State.FAILED, result.code
-                    await self._publisher.deliver(self._refused(claimed, result))
+                    await self._publisher.deliver(self._refused(claimed, result, spans))
                     await fenced(
                         self._store.finish,
                         claimed,
@@ -118,7 +123,7 @@ class Life:
                     await fenced(self._store.finish, claimed, delivered=delivered, held=held)
                     if result is False and held is None and outcome is not State.IGNORED:
                         self._metrics.nobody(claimed.flow or "")
-            self._ended(claimed, outcome, code, claimed.usage + answer.usage)
+            self._ended(claimed, outcome, code, claimed.usage + answer.usage, spans)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -131,7 +136,7 @@ class Life:
 
     # How it is answered
 
-    async def _answer(self, claimed: Claimed) -> Answer | None:
+    async def _answer(self, claimed: Claimed, spans: Spans) -> Answer | None:
         """What to store; None: it went back to the inbox. Raises LostLease."""
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
@@ -141,10 +146,11 @@ class Life:
         if message is not claimed.message:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
-        attempts = self._log(claimed)
+        attempts = self._log(claimed, spans)
+        spans.begun(self._now())
         if claimed.claims == 1 and not claimed.trace:  # what came later it waited for a retry
             self._metrics.queue_stage.observe(max(0, self._now() - claimed.accepted_at) / 1000)
-        job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts)
+        job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts, spans)
         try:
             try:
                 answer = self._too_late(job)
@@ -252,7 +258,7 @@ class Life:
             return shape.said(flow, text)
         return text, False
 
-    def _refused(self, claimed: Claimed, error: BrokerError) -> tuple[Publish, ...]:
+    def _refused(self, claimed: Claimed, error: BrokerError, spans: Spans) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
@@ -260,7 +266,7 @@ class Life:
         claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         scope = Scope(claimed.message, captured)
-        job = Job(claimed, flow, captured, scope, self._log(claimed))
+        job = Job(claimed, flow, captured, scope, self._log(claimed, spans), spans)
         notice = replies.failure(job, error.code, error.message)
         return notice + replies.status(job, "failed", error.code)
 
@@ -328,8 +334,17 @@ class Life:
             trace=job.log.trace((at, error.code)),
         )
 
-    def _ended(self, claimed: Claimed, state: State, code: str | None, usage: Usage) -> None:
-        """One log line, and the counters."""
+    def _published(self, answer: Answer, began: int, result: Result, spans: Spans) -> None:
+        now = self._now()
+        self._metrics.publish_stage.observe(max(0, now - began) / 1000)
+        error = result.code if isinstance(result, BrokerError) else None
+        spans.published(answer.outbox, began, now, error)
+
+    def _ended(
+        self, claimed: Claimed, state: State, code: str | None, usage: Usage, spans: Spans
+    ) -> None:
+        """One log line, the counters, and its span."""
+        spans.ended(self._now(), state, code, usage)
         seconds = max(0, self._now() - claimed.accepted_at) / 1000
         flow = claimed.flow or ""
         self._metrics.ended_in(self._known(claimed), state, code, seconds)
@@ -350,6 +365,7 @@ class Life:
                 seconds=seconds,
                 tokens=usage.total_tokens,
                 cost=usage.cost,
+                trace_id=spans.trace,
             ),
         )
 
@@ -357,5 +373,6 @@ class Life:
         """Its flow, for figures: "" for a name that a stranger made up."""
         return claimed.flow if claimed.flow and claimed.flow in self._flows.flows else ""
 
-    def _log(self, claimed: Claimed) -> Log:
-        return Log(f"{claimed.flow}/{claimed.conversation}", self._now, claimed.flow or "")
+    def _log(self, claimed: Claimed, spans: Spans) -> Log:
+        who = f"{claimed.flow}/{claimed.conversation}"
+        return Log(who, self._now, claimed.flow or "", spans.heard)

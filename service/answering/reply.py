@@ -101,7 +101,7 @@ def _publishes(
     retain: bool,
 ) -> tuple[Publish, ...]:
     """One for each piece; those who speak MQTT 5 find its number beside it, too."""
-    flow, count = job.flow, len(payloads)
+    flow, count, given = job.flow, len(payloads), job.spans.given()
     return tuple(
         Publish(
             topic=topic,
@@ -114,6 +114,7 @@ def _publishes(
             user_properties=(
                 *properties,
                 *((("chunk", f"{at}/{count}"),) if flow.chunk is not None else ()),
+                *given,
             ),
         )
         for at, payload in enumerate(payloads, 1)

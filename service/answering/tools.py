@@ -70,8 +70,16 @@ async def carry_out(
 
     `resumed`: an earlier process may have begun it.
     """
-    calls = (_call(job, publisher, call, resumed) for call in step["calls"])
+    calls = (_traced(job, publisher, call, resumed) for call in step["calls"])
     return list(await asyncio.gather(*calls))
+
+
+async def _traced(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed: bool) -> str:
+    began = job.log.now()
+    result = await _call(job, publisher, call, resumed)
+    known = any(tool.name == call["name"] for tool in job.flow.tools)
+    job.spans.tool(call, known, began, job.log.now(), result.startswith("error:"))
+    return result
 
 
 async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed: bool) -> str:
@@ -117,7 +125,11 @@ async def _command(
             payload=payload,
             qos=tool.qos,
             retain=tool.retain,
-            user_properties=(("request_id", job.claimed.id), ("call_id", call_id)),
+            user_properties=(
+                ("request_id", job.claimed.id),
+                ("call_id", call_id),
+                *job.spans.of_tool(call_id),
+            ),
         ),
         once=tool.at_most_once,
     )

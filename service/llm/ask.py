@@ -14,7 +14,7 @@ from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm.answers import Completion, size_of
-from service.llm.attempts import Log
+from service.llm.attempts import Call, Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
 from service.llm.pace import Start
@@ -160,6 +160,8 @@ class Asker:
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage
             self._on_call(model, error.code, time.monotonic() - clock, usage)
+            if log.heard is not None:
+                log.heard(_call(turn, question, began, error.code, usage))
             if hold is not None:
                 known = bool(usage.total_tokens) or error.unasked
                 await hold.settle(usage if known else None)
@@ -174,6 +176,8 @@ class Asker:
         if completion.reasoning:
             log.reasoning.append(completion.reasoning)
         self._on_call(model, "ok", time.monotonic() - clock, usage)
+        if log.heard is not None:
+            log.heard(_call(turn, question, began, "ok", usage, completion.model))
         if hold is not None:
             await hold.settle(usage if usage.total_tokens else _guess(question, completion))
         return completion
@@ -213,6 +217,21 @@ class Asker:
         error = state.outcome.exception() if state.outcome else None
         after = error.retry_after if isinstance(error, ModelError) else None
         return self.policy.inner_delay(state.attempt_number, after, random.random())
+
+
+def _call(
+    turn: _Turn, question: Question, began: int, result: str, usage: Usage, by: str = ""
+) -> Call:
+    return Call(
+        question.model,
+        began,
+        turn.log.now(),
+        result,
+        usage,
+        question.max_tokens or question.cap,
+        turn.on_delta is not None,
+        by,
+    )
 
 
 def _guess(question: Question, completion: Completion) -> Usage:

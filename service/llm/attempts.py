@@ -17,6 +17,21 @@ KEPT = 100_000  # bytes of a prompt that are kept for people
 NOTICED = 5  # ms; a shorter wait is none
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to a model, for who traces. Times in epoch ms; `answered_by` is the model by its
+    server's own word."""
+
+    model: ModelRef
+    began: int
+    ended: int
+    result: str
+    usage: Usage
+    max_tokens: int | None = None
+    stream: bool = False
+    answered_by: str = ""
+
+
 @dataclass(slots=True)
 class Log:
     """The model calls of one request, as they happened, and what the models thought beside
@@ -27,6 +42,7 @@ class Log:
     who: str
     now: Callable[[], int]
     flow: str = ""
+    heard: Callable[[Call], None] | None = None
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     reasoning: list[str] = field(default_factory=list)

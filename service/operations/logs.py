@@ -11,7 +11,7 @@ import orjson
 
 from service import plain
 
-FIELDS = ("request", "flow", "state", "code", "seconds", "tokens", "cost")
+FIELDS = ("request", "flow", "state", "code", "seconds", "tokens", "cost", "trace_id")
 """What a line may carry beside its text (`extra`), for programs that read it."""
 LONGEST = 4000  # characters of a line
 LONGEST_TRACE = 20_000

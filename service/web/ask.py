@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -19,6 +19,8 @@ from service.answering.intake import Intake, new_id
 from service.domain import State
 from service.errors import BadRequest, Mismatch, NotFound
 from service.flows import Flow, Flows
+from service.mqtt import traceparent
+from service.mqtt.traceparent import Properties
 from service.operations.events import Delta, Hub, Listener
 from service.operations.insights import Insights
 from service.web.http import JSON, json_object
@@ -54,6 +56,7 @@ class _Ask:
     conversation: str | None
     publish: bool
     named: bool = False  # the caller chose the topic
+    trace: Properties = ()
 
 
 class Ask:
@@ -83,6 +86,7 @@ class Ask:
             raise NotFound(f"no flow {request.path_params['flow']!r}; there are: {known}")
         id = new_id(self._now())
         ask = _read(flow, await json_object(request, self._max_body), id)
+        ask = replace(ask, trace=_trace(request))
         key = request.headers.get("idempotency-key")
         if "text/event-stream" in request.headers.get("accept", ""):
             return await self._stream(ask, key, id)
@@ -105,6 +109,7 @@ class Ask:
             publish=ask.publish,
             key=key,
             id=id,
+            trace=ask.trace,
         )
         if key is not None and added.duplicate:
             await self._same(ask, added.id)
@@ -165,6 +170,13 @@ class Ask:
         body, status = await self._outcome(id)
         yield _event({"reply": body} if status == 200 else body)
         yield ServerSentEvent("[DONE]")
+
+
+def _trace(request: Request) -> Properties:
+    """Where its trace came from, as a message would carry it."""
+    named = (traceparent.PARENT, traceparent.STATE)
+    found = traceparent.read((name, request.headers.get(name, "")) for name in named)
+    return found.properties() if found is not None else ()
 
 
 def _event(document: Any) -> ServerSentEvent:

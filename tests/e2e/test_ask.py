@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.fakes.model import delay, hang, ok, status
-from tests.rig import eventually, message, rig
+from tests.rig import counter, eventually, message, rig
 
 WAIT = {"prefer": "wait=20"}
 
@@ -206,10 +206,8 @@ async def test_health_names_its_parts(database):
         assert parts["database"] == {"ok": True}
         assert parts["broker"] == {"ok": True}
         text = (await house.http.get("/metrics")).text
-        assert (
-            'emqx_gpt_model_calls_total{model="gpt-5.4-mini",result="model_unauthorized"} 1.0'
-            in text
-        )
+        labels = {"model": "gpt-5.4-mini", "result": "model_unauthorized"}
+        assert counter(text, "emqx_gpt_model_calls_total", **labels) == 1
         (waiting,) = await house.requests()
         assert waiting["state"] in ("queued", "answering")  # no dead letter
 

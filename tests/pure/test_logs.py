@@ -16,7 +16,7 @@ def line(extra: dict[str, object]) -> dict[str, object]:
 
 def test_fields_stand_beside_the_text() -> None:
     fields = {"request": "r1", "flow": "chat", "state": "done", "code": None, "seconds": 0.5}
-    fields |= {"tokens": 120, "cost": 0.0003}
+    fields |= {"tokens": 120, "cost": 0.0003, "trace_id": "0af7"}
     found = line(fields)
     assert found.pop("time")
     assert found == {
@@ -29,6 +29,7 @@ def test_fields_stand_beside_the_text() -> None:
         "seconds": 0.5,
         "tokens": 120,
         "cost": 0.0003,
+        "trace_id": "0af7",
     }
 
 

@@ -1,0 +1,100 @@
+"""What a request's life tells whoever traces it. Here nobody does: a trace that came along with a
+message is handed on as it came. `tracing` records spans, where OTEL_EXPORTER_OTLP_ENDPOINT is set.
+
+Times are epoch ms.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from service import plain
+from service.domain import Claimed, Publish, State, Usage
+from service.errors import ConfigError, Fault
+from service.flows import Flow, Provider
+from service.llm.attempts import Call
+from service.mqtt import traceparent
+from service.mqtt.traceparent import Properties
+
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
+
+
+class Spans:
+    """One request's, in this process."""
+
+    heard: Callable[[Call], None] | None = None
+    """Hears of each call to a model."""
+
+    def __init__(self, properties: Properties = ()) -> None:
+        self.upstream = traceparent.read(properties) if properties else None
+
+    @property
+    def trace(self) -> str | None:
+        """The id of its trace, for the log; None without one."""
+        return self.upstream.trace if self.upstream is not None else None
+
+    def given(self) -> Properties:
+        """What the reply carries, for who goes on with it."""
+        return self.upstream.properties() if self.upstream is not None else ()
+
+    def of_tool(self, call_id: str) -> Properties:
+        """What a tool's command carries."""
+        return self.given()
+
+    def begun(self, at: int) -> None:
+        """It waited until now, and is asked."""
+
+    def tool(
+        self, call: Mapping[str, str], known: bool, began: int, ended: int, failed: bool
+    ) -> None:
+        """A tool call was carried out; `known`: the flow has such a tool."""
+
+    def published(
+        self, outbox: Sequence[Publish], began: int, ended: int, error: str | None
+    ) -> None:
+        """EMQX has the reply, or refused it."""
+
+    def ended(self, at: int, state: State, code: str | None, usage: Usage) -> None:
+        """It has ended."""
+
+
+NOBODY = Spans()
+
+
+class Untraced:
+    """Nobody traces; `tracing.Tracing` is for where somebody does."""
+
+    def of(self, claimed: Claimed, flow: Flow | None) -> Spans:
+        properties = claimed.message.user_properties
+        return Spans(properties) if properties else NOBODY
+
+    async def close(self) -> None:
+        """Nothing is left to send."""
+
+
+def tracing(
+    endpoint: str | None, servers: Mapping[str, Provider], environ: Mapping[str, str]
+) -> Untraced:
+    """Where OTEL_EXPORTER_OTLP_ENDPOINT names a collector, spans go there. Raises ConfigError."""
+    if endpoint is None:
+        return Untraced()
+    for name, value in environ.items():
+        if name.startswith("OTEL_"):  # the SDK knows no .env
+            os.environ.setdefault(name, value)
+    plain.hide(secrets(environ.get(HEADERS, "")))
+    try:
+        from service.operations.tracing import Tracing
+    except ImportError as error:
+        fault = Fault(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            f"is set, and OpenTelemetry is not installed ({error})",
+            hint="pip install 'emqx-gpt[otel]', or leave it unset",
+        )
+        raise ConfigError("settings can't be used", (fault,)) from None
+    return Tracing(endpoint, servers)
+
+
+def secrets(headers: str) -> list[str]:
+    """The values of OTEL_EXPORTER_OTLP_HEADERS: name=value,name=value."""
+    return [pair.partition("=")[2].strip() for pair in headers.split(",")]
