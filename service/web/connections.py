@@ -44,7 +44,7 @@ class Bounds:
 
     @property
     def strangers_of_address(self) -> int:
-        return max(1, self.connections // 20)
+        return max(1, self.connections // 10)
 
 
 class Connection(Protocol):
