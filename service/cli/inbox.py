@@ -11,8 +11,9 @@ from service.domain import State
 from service.errors import BadRequest, StoreUnusable
 from service.inbox import Filter, Inbox, database, epoch_ms
 from service.operations.actions import Actions
-from service.operations.insights import Insights, moment
+from service.operations.insights import Insights
 from service.units import seconds
+from service.web.table import moment
 
 SHORT = 8  # characters of an id that are shown
 LEAST = 4  # of an id that are enough to look for it

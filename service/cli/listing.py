@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.cells import set_cell_size
-from rich.console import Console
 from rich.text import Text
 
 from service import plain
 from service.cli.common import console, say_json
 from service.cli.inbox import SHORT
 from service.inbox import Filter, epoch_ms
-from service.operations.insights import Insights, epoch
+from service.operations.insights import Insights
 
 COLOURS = {"done": "green", "failed": "red", "expired": "yellow", "ignored": "dim"}
 LOOK = 1.0  # seconds between two looks
@@ -70,6 +70,10 @@ def age(ms: float) -> str:
     return f"{max(0, int(ms // 1000))}s"
 
 
+def _epoch(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp() * 1000
+
+
 def _columns(width: int) -> tuple[int, int, int]:
     """Cells of topic, question and reply."""
     room = max(width - SHORT - 10 - 5 - 3, 24)
@@ -93,7 +97,7 @@ def _line(request: Mapping[str, Any], width: int) -> Text:
     line = Text(no_wrap=True)
     line.append(request["id"][-SHORT:] + " ", style="dim")
     line.append(state.ljust(10), style=COLOURS.get(state, "cyan"))
-    line.append(age(epoch_ms() - epoch(request["accepted_at"])).rjust(4) + " ", style="dim")
+    line.append(age(epoch_ms() - _epoch(request["accepted_at"])).rjust(4) + " ", style="dim")
     line.append(_cut(request["topic"], topic) + " ", style="dim")
     line.append(_cut(request["text"], question) + " ")
     line.append(_cut(said, reply).rstrip(), style="red" if error else "")
@@ -107,6 +111,3 @@ def _cut(text: str, cells: int) -> str:
     if sized.rstrip() == flat.rstrip() or cells < 2:
         return sized
     return set_cell_size(set_cell_size(flat, cells - 1).rstrip() + "…", cells)
-
-
-__all__ = ["Console", "age", "follow", "once"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from service.cli import inbox
@@ -71,7 +73,9 @@ async def _many(store: Inbox, actions: Actions, wanted: Filter) -> None:
             bar.update(task, total=job.looked_at, completed=job.looked_at)
     finally:
         await bulk.stop()
-    await store.desk.note(Act(who(), "retry many", str(wanted), job.error or "ok"))
+    given = {name: str(value) for name, value in asdict(wanted).items() if value is not None}
+    target = orjson.dumps({"filter": given}).decode()
+    await store.desk.note(Act(who(), "retry many", target, job.error or "ok"))
     if job.error:
         raise BadRequest(f"stopped after {job.done}: {job.error}; the same command goes on")
     say(f"{job.done} retried")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from service import plain
@@ -49,25 +48,24 @@ def draw(out: Console, request: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         out.print(Text.assemble((name.ljust(13), "dim"), plain.shown(str(value))))
     out.print()
-    out.print(_bars(waterfall(dict(request)), out.width))
+    for line in _lines(waterfall(dict(request)), out.width):
+        out.print(line)
     for name in ("payload", "reply"):
         text = request[name]
         out.print(Text.assemble("\n", ("question" if name == "payload" else name, "bold")))
         out.print(Text("-" if text is None else _clipped(text)))
 
 
-def _bars(bars: list[Bar], width: int) -> Table:
-    table = Table.grid(padding=(0, 1))
-    room = max(width - LABEL - 12, 10)
-    for cells in (LABEL, room, 9):
-        table.add_column(width=cells, no_wrap=cells != LABEL, justify="left" if cells != 9 else "right")
+def _lines(bars: list[Bar], width: int) -> Iterator[Text]:
+    room = max(width - LABEL - 11, 10)
     for bar in bars:
-        label = _label(bar.event, open=bar.open)
-        table.add_row(label, _drawn(bar, room), _took(bar))
-        if bar.event["what"] == "tool":
-            for line in _tool(bar.event):
-                table.add_row(Text("  " + line, style="dim"), "", "")
-    return table
+        label, more = _label(bar.event, open=bar.open)
+        drawn = _drawn(bar, room)
+        drawn.truncate(room, pad=True)
+        label.truncate(LABEL, overflow="ellipsis", pad=True)
+        yield Text.assemble(label, " ", drawn, " ", _took(bar))
+        for line in more:
+            yield Text("  " + plain.shown(line), style="dim")
 
 
 def _drawn(bar: Bar, room: int) -> Text:
@@ -79,8 +77,9 @@ def _drawn(bar: Bar, room: int) -> Text:
 
 def _took(bar: Bar) -> Text:
     if bar.took_ms is not None:
-        return Text(_length(bar.took_ms))
-    return Text("" if bar.offset_ms is None else f"+{_length(bar.offset_ms)}", style="dim")
+        return Text(_length(bar.took_ms).rjust(9))
+    at = "" if bar.offset_ms is None else f"+{_length(bar.offset_ms)}"
+    return Text(at.rjust(9), style="dim")
 
 
 def _length(ms: float) -> str:
@@ -89,44 +88,44 @@ def _length(ms: float) -> str:
     return f"{ms / 1000:.1f} s" if ms < 600_000 else f"{ms / 60_000:.0f} min"
 
 
-def _label(event: Mapping[str, Any], *, open: bool) -> Text:
-    what, rest = str(event["what"]), ""
+def _label(event: Mapping[str, Any], *, open: bool) -> tuple[Text, list[str]]:
+    """What stands before the bar, and the lines below it."""
+    what, rest, more = str(event["what"]), "", list[str]()
     if what == "received":
         rest = f"QoS {event['qos']}"
     elif what == "waited":
         what = "waits" if open else what
         rest = WAITED.get(event["reason"], str(event["reason"]))
         rest += f" ({event['code']})" if event.get("code") else ""
-        rest += f" {event['request'][-8:]}" if event.get("request") else ""
+        more = [f"request {event['request']}"] if event.get("request") else []
     elif what == "begun":
         rest = f"run {event['run']}"
     elif what == "attempt":
         what, rest = "model", str(event["model"])
         if event["result"] != "ok":
-            rest += f" {event['result']}: {event['message'] or ''}"
+            more = [f"{event['result']}: {event['message'] or ''}"]
     elif what == "first_token":
         what = "first token"
     elif what == "tool":
-        what, rest = str(event["name"]), "tool"
+        what, rest, more = str(event["name"]), "tool", _tool(event)
     elif what == "answered":
         rest = f"{event['tokens']} tokens"
     elif what in ("published", "publishing"):
-        came = {True: ", delivered", False: ", nobody subscribed"}.get(event.get("delivered"), "")
-        rest = f"{event['topic']} QoS {event['qos']}{came}"
+        delivered = event.get("delivered")
+        came = ", delivered" if delivered else ", nobody subscribed" if delivered is False else ""
+        more = [f"{event['topic']} QoS {event['qos']}{came}"]
     elif what == "ended":
         rest = str(event["state"])
-    return Text.assemble((plain.shown(what), "bold"), " ", (plain.shown(rest), "dim"))
+    return Text.assemble((plain.shown(what), "bold"), " ", (plain.shown(rest), "dim")), more
 
 
 def _tool(event: Mapping[str, Any]) -> list[str]:
     arguments = event["arguments"]
     if not isinstance(arguments, str):
         arguments = orjson.dumps(arguments).decode()
-    lines = [f"arguments {arguments}"]
-    if event["topic"]:
-        lines.append(f"topic {event['topic']}")
-    lines.append(f"result {event['result'] if event['result'] is not None else 'not known yet'}")
-    return [plain.shown(line) for line in lines]
+    topic = [f"topic {event['topic']}"] if event["topic"] else []
+    result = event["result"] if event["result"] is not None else "not known yet"
+    return [f"arguments {arguments}", *topic, f"result {result}"]
 
 
 def _clipped(text: str) -> str:

@@ -46,17 +46,18 @@ def get(tx: Tx, id: str) -> Row | None:
 
 
 @cache
-def _part(end: bool) -> Any:
-    part = bindparam("b_part", type_=Text)
-    like = _r.id.endswith(part, autoescape=True) if end else _r.id.startswith(part, autoescape=True)
-    return select(_r.id).where(like).limit(bindparam("b_limit"))
+def _like() -> Any:
+    pattern = bindparam("b_like", type_=Text)
+    return select(_r.id).where(_r.id.like(pattern)).limit(bindparam("b_limit"))
 
 
 def ids(tx: Tx, part: str, limit: int) -> list[str]:
-    """Those that end with this, or else begin with it."""
-    values = {"b_part": part, "b_limit": limit}
-    for end in (True, False):
-        if found := [str(row.id) for row in tx.run(_part(end), values)]:
+    """Those that end with this, or else begin with it. Ids are of letters, digits and -."""
+    if not part.replace("-", "").isalnum():
+        return []
+    for pattern in (f"%{part}", f"{part}%"):
+        values = {"b_like": pattern, "b_limit": limit}
+        if found := [str(row.id) for row in tx.run(_like(), values)]:
             return found
     return []
 
