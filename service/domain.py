@@ -162,7 +162,7 @@ class Claimed:
     attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
     `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers;
     `usage` is what the claims before this one took, `trace` when they were and what they waited
-    for.
+    for. `error_code` is that of the answer that waits to be published, or of the last failure.
     """
 
     seq: int
@@ -186,6 +186,7 @@ class Claimed:
     cooldown_until: int | None = None
     usage: Usage = NO_USAGE
     trace: Mapping[str, Any] = field(default_factory=dict)
+    error_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

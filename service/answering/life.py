@@ -87,7 +87,8 @@ class Life:
         spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
-                answer = Answer(claimed.outcome or State.DONE, claimed.outbox)
+                outcome = claimed.outcome or State.DONE
+                answer = Answer(outcome, claimed.outbox, error_code=claimed.error_code)
             else:
                 asked = await self._answer(claimed, spans)
                 if asked is None:

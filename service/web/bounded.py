@@ -6,6 +6,7 @@ What breaks them is answered in its turn, like any other request; nothing behind
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 from collections.abc import Callable
@@ -44,7 +45,16 @@ class _Transport:
 
     def write(self, data: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(data)
+            with contextlib.suppress(RuntimeError):  # closed, and not even `is_closing` knows it
+                self._transport.write(data)
+
+    def write_eof(self) -> None:
+        if self._transport.is_closing():
+            return
+        try:
+            self._transport.write_eof()
+        except (OSError, RuntimeError):  # reset by the other side, and nobody has told us yet
+            self._transport.abort()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -103,6 +113,10 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._among.remove(self)
+        if (running := self._running) is not None and not running.response_complete:
+            # uvicorn tells only the request that was read last.
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -259,8 +273,9 @@ class Bounded(HttpToolsProtocol):
 
     def _receive_buffer(self, size: int) -> None:
         sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+        if sock is not None and not self.transport.is_closing():
+            with contextlib.suppress(OSError):  # gone already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle

@@ -44,7 +44,7 @@ class Bounds:
 
     @property
     def strangers_of_address(self) -> int:
-        return max(1, self.connections // 20)
+        return max(1, self.connections // 10)
 
 
 class Connection(Protocol):
@@ -190,6 +190,11 @@ class Connections:
         self._sweeping = None
         now = asyncio.get_running_loop().time()
         for one in list(self._all):
-            one.check(now)
+            try:
+                one.check(now)
+            except Exception:  # one that can't be looked after must not end the looking
+                log.exception("a connection of %s is closed", one.address)
+                self.remove(one)
+                one.drop()
         if self._all:
             self._sweep_later()

@@ -21,8 +21,7 @@ from tests.process import Process
 from tests.rig import OPERATOR, WEBHOOK, load_flows
 
 EXAMPLES = 12  # of each operation, and as many that do not fit
-ENDLESS = {"/events"}
-LIMITED = {"/login"}  # after ten wrong tokens it answers nothing else: test_access
+ENDLESS = "/events"  # no more of it is read than its head
 
 
 def play(url: str) -> dict[tuple[str, str], int]:
@@ -49,7 +48,11 @@ def play(url: str) -> dict[tuple[str, str], int]:
                     case.path_parameters[name] = real
             headers = {"authorization": f"Bearer {token}"}
             try:
-                answer = case.call(base_url=url, headers=headers, timeout=60)
+                if operation.path == ENDLESS:
+                    answer = requests.get(url + ENDLESS, headers=headers, timeout=60, stream=True)
+                    answer.close()
+                else:
+                    answer = case.call(base_url=url, headers=headers, timeout=60)
             except requests.RequestException as error:
                 raise AssertionError(case.as_curl_command()) from error
             status = answer.status_code
@@ -66,10 +69,9 @@ def play(url: str) -> dict[tuple[str, str], int]:
 
     for found in schema.get_all_operations():
         operation = found.ok()
-        if operation.path not in ENDLESS | LIMITED:
-            run(operation, GenerationMode.POSITIVE)
-            if operation.path.count("{") or operation.definition.raw.get("requestBody"):
-                run(operation, GenerationMode.NEGATIVE)
+        run(operation, GenerationMode.POSITIVE)
+        if operation.path.count("{") or operation.definition.raw.get("requestBody"):
+            run(operation, GenerationMode.NEGATIVE)
     return called
 
 
@@ -82,6 +84,6 @@ async def test_no_call_breaks_the_service(tmp_path: Path) -> None:
             called = await asyncio.to_thread(play, process.url)
         finally:
             await process.end(signal.SIGTERM)
-    assert len(called) >= 24
+    assert len(called) >= 26
     assert min(called.values()) >= 1
     assert "Traceback" not in process.log.read_text()

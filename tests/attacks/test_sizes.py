@@ -17,7 +17,7 @@ from tests.process import house
 from tests.rig import OPERATOR, eventually
 
 GROWTH = 40 << 20  # bytes
-PATIENCE = 0.25  # seconds, p99 of the neighbour on two busy cores
+PATIENCE = 1.0  # seconds, p99 of the neighbour, on machines busy with other tests
 LIGHT = """
 [flows.light]
 request = "light/${user}"

@@ -182,7 +182,7 @@ async def open_pages(bench: Bench) -> list[Row]:
     number = bench.size(PAGES, 20)
     with_pages: list[float] = []
     without: list[float] = []
-    options = {"MAX_CONCURRENCY": str(CONCURRENCY), "MAX_CONNECTIONS": "2000"}
+    options = {"MAX_CONCURRENCY": str(CONCURRENCY)}
     async with (
         bench.service("/delay/0/v1", **options) as service,
         Load(service.port) as load,

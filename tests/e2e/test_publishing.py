@@ -10,7 +10,7 @@ import pytest
 
 from service.answering.publisher import PublishPolicy
 from tests.fakes.emqx import FaultyRest, Hold, answer, each, passed, unheard
-from tests.fakes.model import ok
+from tests.fakes.model import ok, status
 from tests.rig import HASTY, eventually, message, rig
 
 FLOW = """
@@ -327,6 +327,29 @@ async def test_stored_replies_are_published_after_a_crash_without_asking_again(a
             assert heard == {"say/a", "say/b", "say/c"}
             await house.ended(3)
         assert len(house.model.calls) == 3
+
+
+async def test_a_failure_that_is_told_after_a_crash_is_named_in_the_log(database, caplog):
+    async with (
+        FaultyRest() as rest,
+        rig(database, rest=rest, flows=FLOW % "") as house,
+        house.mqtt("say/+") as client,
+    ):
+        rest.behave(lambda call: answer(503))
+        house.model.behave(lambda body: status(400))
+        await asked(house, client, "a")
+
+        async def kept():
+            return {one["state"] for one in await house.requests()} == {"answered"}
+
+        await eventually(kept)
+        await house.crash()
+        rest.behave(None)
+        async with house.replica():
+            await message(client)
+            await house.ended(1)
+        assert " failed " in caplog.text
+        assert "error=model_refused" in caplog.text
 
 
 async def test_the_order_of_a_conversation_holds_over_an_outage(any_database):
