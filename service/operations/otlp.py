@@ -54,8 +54,8 @@ class Otlp:
         self._provider = TracerProvider(
             id_generator=self._ids, resource=_resource(), shutdown_on_exit=False
         )
-        self._exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
-        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("emqx-gpt", __version__)
 
     def new_span(self) -> int:
@@ -97,15 +97,10 @@ class Otlp:
         if self._closed:
             return
         self._closed = True
-        thread = threading.Thread(target=self._finish, name="spans", daemon=True)
+        thread = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)
         thread.start()
         # A collector that is away is tried again for longer than a process that ends may wait.
         await asyncio.to_thread(thread.join, LAST)
-
-    def _finish(self) -> None:
-        self._provider.force_flush(int(LAST * 1000 / 2))
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]
-        self._provider.shutdown()
 
 
 def _within(parent: SpanContext | None) -> Context:

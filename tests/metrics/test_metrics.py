@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from service.operations.metrics import Metrics
 from tests.metrics.used import used
-from tests.rig import WEBHOOK_AUTH, counter, rig
+from tests.rig import WEBHOOK_AUTH, counter, eventually, load_flows, message, rig
 
 PROMTOOL = shutil.which("promtool")
 
@@ -84,6 +85,43 @@ async def test_replicas_show_the_same_inbox(shared_database: str, quick: None) -
         assert counter(text, "emqx_gpt_paused", kind="flow", name="idle") == 1
         assert counter(text, "emqx_gpt_budget_tokens_used", flow="chat") > 0
         assert counter(text, "emqx_gpt_ended_total") == 0  # each counts its own
+
+
+HELD = """
+[flows.held]
+request = "held/${user}/ask"
+reply = "held/${user}/say"
+hold = "2s"
+"""
+
+
+async def test_a_held_reply_counts_when_it_is_given_up(database: str) -> None:
+    async with rig(database, flows=HELD) as house:
+
+        async def undelivered() -> float:
+            return counter((await house.http.get("/metrics")).text, "emqx_gpt_undelivered_total")
+
+        body = {"topic": "held/ada/ask", "payload": "hi", "flow": "held"}
+        await house.webhook(body | {"id": "1"})
+        await house.ended(1)
+        assert await undelivered() == 0
+        async with house.mqtt("held/ada/say") as ada:  # it wakes up in time
+            await message(ada)
+        await house.webhook(body | {"id": "2"})
+        await house.ended(2)
+        await eventually(undelivered)
+        assert await undelivered() == 1
+
+
+def test_a_flow_that_is_gone_is_no_label() -> None:
+    metrics = Metrics()
+    metrics.expect(load_flows(HELD))
+    metrics.nobody("held")
+    metrics.nobody("gone")
+    text = metrics.text().decode()
+    assert counter(text, "emqx_gpt_undelivered_total", flow="held") == 1
+    assert 'emqx_gpt_undelivered_total{flow=""} 1.0' in text
+    assert "gone" not in text
 
 
 def series(text: str) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from service import plain
 from tests.fakes.collector import Collector, Span
 from tests.fakes.model import delay, ok, status, tool_calls
 from tests.rig import ROOT, Rig, environment, eventually, message, rig
@@ -252,6 +253,21 @@ async def test_a_question_over_http_goes_on_with_its_trace(database: str) -> Non
             assert answer.status_code == 200
             spans = await arrived(collector, 3)
     assert {span.trace for span in spans} == {TRACE}
+
+
+async def test_the_sdk_is_told_what_stands_in_env(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_HEADERS")
+    said = {"OTEL_EXPORTER_OTLP_HEADERS": "x-key=secret-of-the-collector"}
+    with Collector() as collector:
+        endpoint = {"otel_exporter_otlp_endpoint": collector.url}
+        async with rig(database, flows=FLOWS, environ=said, **endpoint) as house:
+            await sent(house)
+            await house.ended(1)
+            await arrived(collector, 4)
+        assert collector.headers[0]["x-key"] == "secret-of-the-collector"
+    assert "secret-of" not in plain.line("it said x-key=secret-of-the-collector")
 
 
 async def test_nobody_waits_for_a_collector_that_is_away(database: str) -> None:

@@ -48,6 +48,28 @@ def test_an_unknown_provider_is_open(clock: Clock) -> None:
     assert made.closed([P, Q]) == 0
 
 
+def test_what_only_asked_to_wait_is_not_broken(clock: Clock) -> None:
+    made = CircuitBreakers(clock, POLICY)
+    made.failed(P, error(ErrorKind.RATE, 10))
+    assert not made.broken(P)
+    made.failed(Q, error(ErrorKind.ACCOUNT))
+    assert made.broken(Q)
+    assert not made.broken(P)
+    clock.now += 3600  # nobody asked meanwhile, so nobody knows better
+    assert made.broken(Q)
+    made.succeeded(Q, made.enter(Q))
+    assert not made.broken(Q)
+
+
+def test_a_model_that_failed_again_and_again_is_broken(clock: Clock) -> None:
+    made = CircuitBreakers(clock, POLICY)
+    fail(made, POLICY.break_after - 1)
+    assert not made.broken(P)
+    fail(made, 1, first=POLICY.break_after)
+    assert made.broken(P)
+    assert not made.broken(BESIDE_P)
+
+
 def test_a_rate_limit_holds_every_call_until_its_time(clock: Clock) -> None:
     made = CircuitBreakers(clock, POLICY)
     made.failed(P, error(ErrorKind.RATE, 10))
