@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,8 @@ from service.cli.requests import requests_app
 from service.errors import ConfigError, Fault
 
 # Imported late: whoever only asks for help waits for no library that answers need.
+
+COMPLETE = "_EMQX_GPT_COMPLETE"
 
 app = typer.Typer(
     name="emqx-gpt",
@@ -32,6 +35,10 @@ app.add_typer(emqx_app, name="emqx")
 
 def main() -> None:
     """Entry point of the command."""
+    if COMPLETE in os.environ:  # a shell asks what may come next
+        from typer._completion_classes import completion_init
+
+        completion_init()
     app(prog_name="emqx-gpt")
 
 
@@ -209,9 +216,7 @@ def completion(
     if shell not in ("bash", "zsh", "fish"):
         with fail_clearly():
             raise ConfigError(f"no completion for {shell!r}: bash, zsh or fish")
-    typer.echo(
-        get_completion_script(prog_name="emqx-gpt", complete_var="_EMQX_GPT_COMPLETE", shell=shell)
-    )
+    typer.echo(get_completion_script(prog_name="emqx-gpt", complete_var=COMPLETE, shell=shell))
 
 
 @app.command()
