@@ -55,8 +55,7 @@ async def ask(
         what = f"{base} does not answer ({type(error).__name__})"
         raise ApiError(
             f"{what}: start the service (emqx-gpt serve), or name it with --url; for a running"
-            " demo: emqx-gpt --env demo.env ask …",
-            code="unreachable",
+            " demo: emqx-gpt --env demo.env ask …"
         ) from None
 
 
@@ -68,7 +67,7 @@ def _refused(answer: httpx.Response) -> ApiError:
         text = f"the service answered {answer.status_code}"
     if answer.status_code == 401:
         text += "; OPERATOR_TOKEN stands in the .env of the service"
-    return ApiError(text, code="refused")
+    return ApiError(text)
 
 
 async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
@@ -84,7 +83,7 @@ async def _show(events: AsyncIterator[dict[str, Any]], *, as_json: bool) -> None
         if "error" in event:
             if written:
                 print()
-            raise ApiError(f"{event['error']['message']} ({event['error']['code']})", code="failed")
+            raise ApiError(f"{event['error']['message']} ({event['error']['code']})")
         if "reply" in event:
             reply = event["reply"]
             if as_json:

@@ -55,7 +55,7 @@ async def whole_id(store: Inbox, part: str) -> str:
     found = await store.ids(part)
     if len(found) > 1:
         listed = ", ".join(found[:4])
-        raise BadRequest(f"{part!r} may be any of {listed}: give more of it", code="ambiguous")
+        raise BadRequest(f"{part!r} may be any of {listed}: give more of it")
     return found[0] if found else part
 
 
