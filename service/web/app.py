@@ -91,6 +91,7 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
+        address=settings.client_identity == "address",
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)

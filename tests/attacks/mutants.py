@@ -76,12 +76,6 @@ MUTANTS = (
         f"{SIZES}::test_an_answer_without_end_ends[stream_line]",
     ),
     Mutant(
-        "service/llm/transport.py",
-        "unpacked(self._stream, self._encoding, self._most)",
-        "unpacked(self._stream, self._encoding, 1 << 40)",
-        f"{SIZES}::test_an_answer_without_end_ends",
-    ),
-    Mutant(
         "service/llm/tool_calls.py",
         "        if len(self._calls) > MOST_CALLS:\n",
         "        if False:\n",
