@@ -13,7 +13,17 @@ import typer
 from service import __version__
 from service.cli.common import HELP, console, fail_clearly, run_async
 from service.cli.emqx import emqx_app
-from service.cli.requests import requests_app
+from service.cli.requests import (
+    AsJson,
+    InConversation,
+    InState,
+    OfFlow,
+    Since,
+    Until,
+    WithError,
+    WithText,
+    requests_app,
+)
 from service.errors import ConfigError, Fault
 
 # Imported late: whoever only asks for help waits for no library that answers need.
@@ -204,6 +214,56 @@ def ask(
             as_json=as_json,
         )
     )
+
+
+@app.command()
+def replay(
+    state: InState = None,
+    flow: OfFlow = None,
+    conversation: InConversation = None,
+    error: WithError = None,
+    text: WithText = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    file: Annotated[
+        Path | None, typer.Option("--flows", help="By this flows file, in place of FLOWS.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model, in place of the flow's.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page that shows them side by side.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask stored requests again, without publishing anything, and compare the answers."""
+    from service.cli import replaying
+
+    filters = (state, flow, conversation, error, text, since, until)
+    run_async(
+        replaying.replay(
+            filters, limit=limit, file=file, model=model, as_json=as_json, html=html, yes=yes
+        )
+    )
+
+
+@app.command("test")
+def play_examples(
+    file: Annotated[Path, typer.Argument(help="The examples.")] = Path("tests.toml"),
+    flows: Annotated[
+        Path | None, typer.Option("--flows", help="Of this flows file, in place of FLOWS.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model, in place of the flows'.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examples with expectations: exit 1 if an answer is not as expected. Nothing is published."""
+    from service.cli import examples
+
+    run_async(examples.test(file, flows=flows, model=model, as_json=as_json))
 
 
 @app.command()
