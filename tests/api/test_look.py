@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from service.operations import live
+from tests.fakes.model import status
 from tests.rig import Rig, eventually, rig
 
 
@@ -156,3 +157,26 @@ async def test_a_closed_page_costs_nothing_more(database: str) -> None:
             await anext(stream)
             assert house.service.live.pages == 1
         await eventually(lambda: house.service.live.pages == 0)
+
+
+async def test_who_waits_for_a_model_that_is_not_called_sees_why(
+    database: str, quick: None
+) -> None:
+    async with rig(database, max_attempts=8) as house:
+        house.model.behave(lambda body: status(401, message="no such key"))
+        async with house.mqtt() as client:
+            await client.publish("chatgpt/request/ada", b"first")
+            await eventually(lambda: house.service.breakers.states())
+            await client.publish("chatgpt/request/bob", b"second")
+
+            async def waits() -> Any:
+                found = await house.requests(conversation="bob")
+                if not found:
+                    return None
+                timeline = (await house.request(found[0]["id"]))["timeline"]
+                return [one for one in timeline if one["what"] == "waited" and one["until"] is None]
+
+            (wait,) = await eventually(waits)
+            assert (wait["reason"], wait["code"]) == ("circuit", "model_unauthorized")
+        house.model.behave(None)
+        await house.ended(2)

@@ -142,6 +142,7 @@ CHINESE = {
     "waited": "等待",
     "for the one before it": "等前一条",
     "for a place among the model calls": "等模型调用的空位",
+    "for the model, which is not called now": "等模型恢复调用",
     "paused by a person": "被人暂停",
     "for the provider's rate limit": "等提供方的速率限制",
     "to try again": "等待重试",
