@@ -313,7 +313,7 @@ MUTANTS = (
         "service/plain.py",
         "        if secret in text:\n",
         "        if False:\n",
-        "tests/attacks/test_canaries.py::test_no_canary_is_shown_when_the_broker_refuses",
+        "tests/attacks/test_canaries.py::test_no_canary_is_shown",
     ),
     Mutant(
         "service/web/health.py",
@@ -323,8 +323,8 @@ MUTANTS = (
     ),
     Mutant(
         "service/cli/env_file.py",
-        "            os.fchmod(handle, 0o600)\n",
-        "            os.fchmod(handle, 0o644)\n",
+        "handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)",
+        "handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)",
         "tests/pure/test_env_file.py::test_tokens_are_made_once_and_are_for_the_owner_only",
     ),
     Mutant(
