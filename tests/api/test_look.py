@@ -11,7 +11,7 @@ import httpx
 import orjson
 
 from service.operations import live
-from tests.fakes.model import status
+from tests.fakes.model import hang, status
 from tests.rig import Rig, eventually, rig
 
 
@@ -119,6 +119,30 @@ async def test_events_tell_of_a_request_until_its_end(database: str) -> None:
                 if told.get(id) == "done":
                     break
         assert data["totals"]["open"] == 0
+
+
+async def test_events_tell_what_waits_how_the_parts_are_and_what_came_last(database: str) -> None:
+    async with rig(database) as house:
+        house.model.behave(lambda body: hang())
+        async with house.mqtt() as client:
+            await client.publish("chatgpt/request/ada", b"x" * 1000)
+        await house.model.wait_for_calls(1)
+        async with events(house) as stream:
+            name, data = await anext(stream)
+            assert name == "hello"
+            assert data["totals"]["states"] == {"answering": 1}
+            assert data["totals"]["flows"] == {"chat": {"answering": 1}}
+            assert {part: one["ok"] for part, one in data["links"].items()} == {
+                "database": True,
+                "broker": True,
+                "model": True,
+            }
+            (latest,) = data["latest"]
+            assert (latest["conversation"], latest["state"]) == ("ada", "answering")
+            assert latest["text"] == "x" * 120
+            assert data["paused"] == []
+        house.model.release()
+        await house.ended(1)
 
 
 async def test_events_end_with_the_service(database: str) -> None:
