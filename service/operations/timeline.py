@@ -29,6 +29,7 @@ def timeline(
         _event("received", row.message.received_at, topic=row.message.topic, qos=row.message.qos),
         _event("stored", row.accepted_at),
         *_waits(row, before, now, stopped),
+        *_runs(row),  # a run begins before what it does in the same millisecond
         *(
             _event(
                 "attempt",
@@ -41,7 +42,6 @@ def timeline(
             )
             for attempt in row.attempts
         ),
-        *_runs(row),
         *_tools(row, flow),
     ]
     if row.answered_at is not None:
