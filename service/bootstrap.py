@@ -18,6 +18,7 @@ from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
+from service.answering.replay import Replayer
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -153,18 +154,20 @@ class Service:
             self.budgets.spent,
             now=now,
         )
+        asker = Asker(
+            self.gpt,
+            self.breakers,
+            on_call=self.metrics.called,
+            on_again=self.metrics.again,
+            policy=policy,
+            prices=prices,
+            budget=self.budgets,
+        )
+        self.replayer = Replayer(flows, asker, now=now)
         life = Life(
             flows,
             self.store,
-            Asker(
-                self.gpt,
-                self.breakers,
-                on_call=self.metrics.called,
-                on_again=self.metrics.again,
-                policy=policy,
-                prices=prices,
-                budget=self.budgets,
-            ),
+            asker,
             self.publisher,
             self.hub,
             self.metrics,

@@ -44,7 +44,8 @@ class Message:
     """One published MQTT message as EMQX's rule reported it.
 
     `payload` is the bytes as far as EMQX kept them. `expiry` is MQTT 5's
-    Message-Expiry-Interval in seconds. `received_at` is EMQX's clock.
+    Message-Expiry-Interval in seconds. `received_at` is EMQX's clock. `peerhost` is kept only
+    where CLIENT_IDENTITY asks for it: the client's address, of IPv6 its network.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Message:
     flow: str | None = None
     clientid: str | None = None
     username: str | None = None
+    peerhost: str | None = None
     qos: int = 0
     retained: bool = False
     response_topic: str | None = None

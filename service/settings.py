@@ -127,8 +127,8 @@ class Settings(BaseSettings):
     daily_usd: float = Field(
         100.0, ge=0, le=1e9, description="US dollars of all flows in a day (UTC); 0: no limit"
     )
-    client_identity: Literal["clientid", "username"] = Field(
-        "clientid", description="Whom client_limit counts: clientid or username"
+    client_identity: Literal["clientid", "username", "address"] = Field(
+        "clientid", description="Whom client_limit counts: clientid, username or address"
     )
     max_attempts: int = Field(8, ge=1, description="Durable attempts for one request")
     retention: Seconds = Field(7 * 86400.0, description="Ended requests are kept this long")

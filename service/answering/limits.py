@@ -45,17 +45,28 @@ class Tally:
 
 
 class Limits:
-    """`identity`: which of a client's names counts, clientid or username."""
+    """`identity`: what of a client counts: clientid, username or address."""
 
     def __init__(self, store: Inbox, *, identity: str = "clientid") -> None:
         self._store = store
         self._identity = identity
         self._tally = Tally()
+        self._told = False
 
     def client(self, message: Message) -> str:
         """Who sent it, as EMQX knows it."""
-        name = message.username if self._identity == "username" else message.clientid
-        return name or ""
+        if self._identity == "username":
+            return message.username or ""
+        if self._identity == "address":
+            if message.peerhost is not None:
+                return message.peerhost
+            if message.clientid is not None and not self._told:
+                self._told = True
+                log.warning(
+                    "CLIENT_IDENTITY is address, and the rules in EMQX do not send it: run"
+                    " emqx-gpt emqx apply; client ids count until then"
+                )
+        return message.clientid or ""
 
     @contextlib.asynccontextmanager
     async def allowed(self, job: Job, now: int) -> AsyncIterator[None]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from service.answering import budget, prompt, tools
 from service.answering.job import Job, fenced
-from service.answering.publisher import Publisher
 from service.answering.stream import Stream
+from service.domain import Claimed, Usage
 from service.errors import ErrorKind, ModelError
-from service.inbox import Inbox
 from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.client import OFF_LOOP, Question
@@ -22,15 +21,24 @@ ROUNDS = 6  # of tool calls; then the model has to say something
 Messages = list[Mapping[str, Any]]
 
 
+class Checkpoints(Protocol):
+    """Where rounds are stored: the inbox, or nowhere, in a replay."""
+
+    async def checkpoint(
+        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
+    ) -> bool:
+        """False: another process has the request now."""
+
+
 class ToolLoop:
     """The conversation with the model about one request. `now` gives epoch ms, `took` hears of
     each round of tools (seconds)."""
 
     def __init__(
         self,
-        store: Inbox,
+        store: Checkpoints,
         asker: Asker,
-        publisher: Publisher,
+        publisher: tools.Sender,
         *,
         now: Callable[[], int],
         took: Callable[[float], None] = lambda seconds: None,

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from service.answering.job import Job
-from service.answering.publisher import Publisher
 from service.bodies import parsed
 from service.domain import Publish
+from service.emqx.publish_api import Result
 from service.errors import BrokerError, MessageError
 from service.flows import Tool
 from service.flows.schemas import fault_in
 from service.llm.answers import Completion
 from service.mqtt.templates import Scope
+
+
+class Sender(Protocol):
+    """What carries out calls: the publisher, or what stands in for it in a replay."""
+
+    async def send(self, message: Publish, *, once: bool = False) -> Result:
+        """Publish a command."""
+
+    async def retained(self, topic: str) -> bytes | None:
+        """The retained message of a topic. Raises BrokerError."""
+
 
 RESULT = 4000  # characters of a retained message the model gets to see
 
@@ -64,7 +75,7 @@ def as_messages(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 async def carry_out(
-    job: Job, publisher: Publisher, step: Mapping[str, Any], *, resumed: bool
+    job: Job, publisher: Sender, step: Mapping[str, Any], *, resumed: bool
 ) -> list[str]:
     """The calls of a stored round, side by side; each result is a sentence for the model.
 
@@ -74,7 +85,7 @@ async def carry_out(
     return list(await asyncio.gather(*calls))
 
 
-async def _traced(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed: bool) -> str:
+async def _traced(job: Job, publisher: Sender, call: Mapping[str, Any], resumed: bool) -> str:
     began = job.log.now()
     result = await _call(job, publisher, call, resumed)
     known = any(tool.name == call["name"] for tool in job.flow.tools)
@@ -82,7 +93,7 @@ async def _traced(job: Job, publisher: Publisher, call: Mapping[str, Any], resum
     return result
 
 
-async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed: bool) -> str:
+async def _call(job: Job, publisher: Sender, call: Mapping[str, Any], resumed: bool) -> str:
     tool = next((one for one in job.flow.tools if one.name == call["name"]), None)
     if tool is None:
         return f"error: there is no tool {call['name']!r}"
@@ -107,7 +118,7 @@ async def _call(job: Job, publisher: Publisher, call: Mapping[str, Any], resumed
 
 async def _command(
     job: Job,
-    publisher: Publisher,
+    publisher: Sender,
     tool: Tool,
     scope: Scope,
     arguments: Mapping[str, Any],
@@ -138,7 +149,7 @@ async def _command(
     return "done" if result or result is None else "sent, but no device is listening"
 
 
-async def _read(publisher: Publisher, tool: Tool, scope: Scope) -> str:
+async def _read(publisher: Sender, tool: Tool, scope: Scope) -> str:
     if tool.read is None:
         return "error: the tool does nothing"
     try:

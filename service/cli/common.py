@@ -19,6 +19,7 @@ from service import plain
 from service.errors import ConfigError, EmqxGptError
 
 T = TypeVar("T")
+HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class _Shown:

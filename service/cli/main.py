@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service import __version__, flows, settings
-from service.cli.common import console, fail_clearly, run_async
+from service import __version__
+from service.cli.common import HELP, console, fail_clearly, run_async
 from service.cli.emqx import emqx_app
-from service.cli.requests import requests_app
-from service.emqx.names import check_prefix
+from service.cli.requests import (
+    AsJson,
+    InConversation,
+    InState,
+    OfFlow,
+    Since,
+    Until,
+    WithError,
+    WithText,
+    requests_app,
+)
 from service.errors import ConfigError, Fault
-from service.llm.addresses import doubt
+
+# Imported late: whoever only asks for help waits for no library that answers need.
+
+COMPLETE = "_EMQX_GPT_COMPLETE"
 
 app = typer.Typer(
     name="emqx-gpt",
@@ -24,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings=HELP,
 )
 app.add_typer(requests_app, name="requests")
 app.add_typer(emqx_app, name="emqx")
@@ -31,6 +45,10 @@ app.add_typer(emqx_app, name="emqx")
 
 def main() -> None:
     """Entry point of the command."""
+    if COMPLETE in os.environ:  # a shell asks what may come next
+        from typer._completion_classes import completion_init
+
+        completion_init()
     app(prog_name="emqx-gpt")
 
 
@@ -51,6 +69,8 @@ def _root(
     ] = None,
 ) -> None:
     if env is not None:
+        from service import settings
+
         with fail_clearly():
             settings.use_file(env)
 
@@ -65,6 +85,7 @@ def serve(
     ] = 1,
 ) -> None:
     """Run the service: webhook in, replies out. Settings come from the environment."""
+    from service import settings
     from service.cli.serving import run_service
 
     with fail_clearly():
@@ -89,6 +110,7 @@ def demo(
     ] = None,
 ) -> None:
     """Show your flows on this machine: broker stand-in, service, model, and a play."""
+    from service import settings
     from service.operations import logs
 
     with fail_clearly():
@@ -137,6 +159,7 @@ def init(
     demo: Annotated[bool, typer.Option(help="Play the flow at once, on this machine.")] = True,
 ) -> None:
     """Write a first flows.toml and .env by a few questions, and play them."""
+    from service import settings
     from service.cli.init import Answers, initialise, initialise_env
 
     answers = Answers(name, does, request, reply, memory, model, base_url, key_file)
@@ -158,6 +181,105 @@ def init(
 
 
 @app.command()
+def ask(
+    flow: Annotated[str, typer.Argument(help="The flow to ask.")],
+    text: Annotated[str, typer.Argument(help="The question, as a device would publish it.")],
+    topic: Annotated[
+        str | None, typer.Option(help="The request topic; default: one of the flow's.")
+    ] = None,
+    conversation: Annotated[
+        str | None, typer.Option(help="The conversation to go on with.")
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Publish the reply to the device as well.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="The running service; default: HOST and PORT of here.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="For scripts: the reply as JSON.")
+    ] = False,
+) -> None:
+    """Ask a flow of the running service; the reply is shown as it comes."""
+    from service.cli import asking
+
+    run_async(
+        asking.ask(
+            flow,
+            text,
+            topic=topic,
+            conversation=conversation,
+            publish=publish,
+            url=url,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def replay(
+    state: InState = None,
+    flow: OfFlow = None,
+    conversation: InConversation = None,
+    error: WithError = None,
+    text: WithText = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 50,
+    file: Annotated[
+        Path | None, typer.Option("--flows", help="By this flows file, in place of FLOWS.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model, in place of the flow's.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page that shows them side by side.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask stored requests again, without publishing anything, and compare the answers."""
+    from service.cli import replaying
+
+    filters = (state, flow, conversation, error, text, since, until)
+    run_async(
+        replaying.replay(
+            filters, limit=limit, file=file, model=model, as_json=as_json, html=html, yes=yes
+        )
+    )
+
+
+@app.command("test")
+def play_examples(
+    file: Annotated[Path, typer.Argument(help="The examples.")] = Path("tests.toml"),
+    flows: Annotated[
+        Path | None, typer.Option("--flows", help="Of this flows file, in place of FLOWS.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Ask this model, in place of the flows'.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examples with expectations: exit 1 if an answer is not as expected. Nothing is published."""
+    from service.cli import examples
+
+    run_async(examples.test(file, flows=flows, model=model, as_json=as_json))
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh or fish.")],
+) -> None:
+    """Print what completes this command in a shell: source it, or keep it where yours looks."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    if shell not in ("bash", "zsh", "fish"):
+        with fail_clearly():
+            raise ConfigError(f"no completion for {shell!r}: bash, zsh or fish")
+    typer.echo(get_completion_script(prog_name="emqx-gpt", complete_var=COMPLETE, shell=shell))
+
+
+@app.command()
 def check(
     file: Annotated[Path | None, typer.Argument(help="The flows file; default: FLOWS")] = None,
     schema: Annotated[
@@ -170,6 +292,10 @@ def check(
 
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
+    from service import flows, settings
+    from service.emqx.names import check_prefix
+    from service.llm.addresses import doubt
+
     faults: list[Fault] = []
     path, model, addresses = file or Path("flows.toml"), None, {}
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 from typing import Any
 
@@ -24,8 +25,9 @@ _MISSING = "undefined"
 _INT64 = 2**63 - 1
 
 
-def parse(body: bytes, *, now: int) -> Message:
+def parse(body: bytes, *, now: int, address: bool = False) -> Message:
     """One rule output → Message. `now` (ms) stands in for a missing publish_received_at.
+    `address`: whether the client's is kept.
 
     Raises BadRequest for what can never become a request.
     """
@@ -49,6 +51,7 @@ def parse(body: bytes, *, now: int) -> Message:
         flow=_text(fields.get("flow")),
         clientid=_client(fields.get("clientid")),
         username=_text(fields.get("username")),
+        peerhost=_network(fields.get("peerhost")) if address else None,
         qos=_integer(fields.get("qos")) or 0,
         retained=fields.get("retain") is True,
         response_topic=_text(props.get("Response-Topic")),
@@ -103,6 +106,22 @@ def _correlation(fields: dict[str, Any], props: dict[str, Any]) -> bytes | None:
     if isinstance(text, str) and text:
         return text.encode("utf-8", "surrogatepass")
     return None
+
+
+def _network(value: Any) -> str | None:
+    """Whose an address is: who has one of IPv6 has 2^64 of them. A last will has none and is
+    sent as "undefined"; None: the rule does not send it."""
+    if not isinstance(value, str):
+        return None
+    try:
+        address = ipaddress.ip_address(value.partition("%")[0])
+    except ValueError:
+        return _MISSING
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 def _user_properties(props: dict[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -215,7 +215,7 @@ def flow_sql(flow: Flow) -> str:
     if flow.input == "image" or flow.charset is not None:
         payload = "base64_encode(payload) AS payload_base64"
     lines = [
-        f"SELECT {_literal(flow.name)} AS flow, id, clientid, username, topic,",
+        f"SELECT {_literal(flow.name)} AS flow, id, clientid, username, peerhost, topic,",
         f"  {payload}, qos, pub_props, publish_received_at,",
         "  CASE WHEN is_null(pub_props.'Correlation-Data') THEN ''",
         "    ELSE base64_encode(pub_props.'Correlation-Data') END AS correlation_base64",

@@ -32,6 +32,7 @@ async def test_sql(admin: EmqxAdmin, desired: Desired, ident: str) -> None:
         "payload": _envelope(desired) if is_reply else "{}",
         "clientid": "emqx-gpt-test",
         "username": "emqx-gpt-test",
+        "peerhost": "127.0.0.1",
         "qos": 1,
     }
     try:

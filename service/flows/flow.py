@@ -56,6 +56,16 @@ class Flow(FlowKeys):
         pattern = self.pattern(topic)
         return pattern.match(topic) if pattern else None
 
+    def topic_for(self, conversation: str) -> str:
+        """A topic of the flow for who names none: its levels from the conversation."""
+        pattern = self.request[0]
+        levels = conversation.split("/")
+        if len(levels) != len(pattern.names) or not all(levels):
+            levels = [re.sub(r"[/+#\0]", "-", conversation)] * len(pattern.names)
+        names = dict(zip(pattern.names, levels, strict=True))
+        made = re.sub(r"\$\{([^}]+)\}", lambda found: names[found[1]], pattern.text)
+        return "/".join("http" if level in ("+", "#") else level for level in made.split("/"))
+
     def readable(self, message: Message) -> Message:
         """The message with its payload as plain UTF-8, where it is text of a known charset."""
         payload = message.payload

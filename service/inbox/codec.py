@@ -83,7 +83,7 @@ def entry_out(entry: Entry) -> bytes:
     }
     if message.expiry is not None:
         fields["expiry"] = number(message.expiry)
-    for name in ("flow", "clientid", "username", "response_topic", "content_type"):
+    for name in ("flow", "clientid", "username", "peerhost", "response_topic", "content_type"):
         value = getattr(message, name)
         if value is not None:
             fields[name] = value

@@ -308,6 +308,10 @@ class Inbox:
     async def request(self, id: str) -> Row | None:
         return await self._view(lambda tx: reads.get(tx, id))
 
+    async def ids(self, part: str, limit: int = 5) -> list[str]:
+        """Ids that end with this, or else begin with it; it looks at all of them."""
+        return await self._view(lambda tx: reads.ids(tx, part, limit))
+
     async def stats(self) -> Stats:
         """What waits, by flow and state; a while old where counting takes long."""
         return await self._stats()

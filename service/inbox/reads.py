@@ -46,6 +46,23 @@ def get(tx: Tx, id: str) -> Row | None:
 
 
 @cache
+def _like() -> Any:
+    pattern = bindparam("b_like", type_=Text)
+    return select(_r.id).where(_r.id.like(pattern)).limit(bindparam("b_limit"))
+
+
+def ids(tx: Tx, part: str, limit: int) -> list[str]:
+    """Those that end with this, or else begin with it. Ids are of letters, digits and -."""
+    if not part.replace("-", "").isalnum():
+        return []
+    for pattern in (f"%{part}", f"{part}%"):
+        values = {"b_like": pattern, "b_limit": limit}
+        if found := [str(row.id) for row in tx.run(_like(), values)]:
+            return found
+    return []
+
+
+@cache
 def _waiting(where: Any) -> Any:
     """From the index alone: it has the flow, and `state` is known by what it holds."""
     return select(_flow, func.count().label("n")).where(where).group_by(_flow)

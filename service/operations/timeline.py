@@ -103,7 +103,10 @@ def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Itera
 
 def _runs(row: Row) -> Iterator[Event]:
     for number, run in enumerate(row.trace.get("runs", []), 1):
-        yield _event("begun", run["begun"], run=number)
+        begun = run["begun"]
+        if number == 1:  # the time of a call is reckoned back from its end: it may be off by ms
+            begun = min([begun, *(attempt.at for attempt in row.attempts)])
+        yield _event("begun", begun, run=number)
         for since, until in run.get("waits", ()):
             yield _event("waited", since, until=until, reason="rate_limit")
         if (first := run.get("first")) is not None:

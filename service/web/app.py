@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.budget import Budgets
 from service.answering.intake import Intake
+from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
 from service.inbox import Inbox
@@ -44,6 +45,7 @@ from service.web.http import Tokens, error_response
 from service.web.many import Many
 from service.web.openapi import Described
 from service.web.origin import Names, refusal
+from service.web.replay import Replay
 from service.web.requests import Acts, Requests, Stats
 from service.web.routes import ENDPOINTS
 from service.web.sessions import Sessions
@@ -70,6 +72,7 @@ class Parts(Protocol):
     health: Health
     breakers: CircuitBreakers
     budgets: Budgets
+    replayer: Replayer
     metrics: Metrics
     scrape: Scrape
     now: Callable[[], int]
@@ -91,6 +94,7 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
+        address=settings.client_identity == "address",
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)
@@ -147,6 +151,7 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.show": requests.show,
         "requests.retry": requests.retry,
         "requests.forget": requests.remove,
+        "requests.replay": Replay(parts.store, parts.replayer),
         "requests.retry_many": many.retry,
         "requests.export": many.export,
         "jobs.show": many.job,

@@ -217,19 +217,8 @@ def _read(flow: Flow, body: Any, id: str) -> _Ask:
         raise BadRequest('"publish" is true or false', code="bad_field")
     named = topic is not None
     if topic is None:
-        topic = _topic(flow, conversation or id)
+        topic = flow.topic_for(conversation or id)
     return _Ask(flow, text, topic, conversation, publish, named)
-
-
-def _topic(flow: Flow, conversation: str) -> str:
-    """A topic of the flow for who named none: its levels from the conversation."""
-    pattern = flow.request[0]
-    levels = conversation.split("/")
-    if len(levels) != len(pattern.names) or not all(levels):
-        levels = [re.sub(r"[/+#\0]", "-", conversation)] * len(pattern.names)
-    names = dict(zip(pattern.names, levels, strict=True))
-    made = re.sub(r"\$\{([^}]+)\}", lambda found: names[found[1]], pattern.text)
-    return "/".join("http" if level in ("+", "#") else level for level in made.split("/"))
 
 
 def _wait(prefer: str) -> float:

@@ -142,6 +142,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         act="retry",
     ),
     Endpoint(
+        "POST",
+        "/requests/{id}/replay",
+        "requests.replay",
+        "Ask a request again and compare, without publishing, storing or remembering anything: what"
+        " it said `before`, and what it says now, `after`. Commands count as done and are not"
+        " carried out; a look-up is told what it was told then. With `model`, that one is asked.",
+        Access.ACT,
+        params=(ID,),
+        body=_object(model=_TEXT),
+        answer=_object("before", "after", "same_text", "same_calls", "memory"),
+        errors=(404, 409, 413, 415),
+        act="replay",
+    ),
+    Endpoint(
         "DELETE",
         "/requests/{id}",
         "requests.forget",

@@ -46,7 +46,9 @@ class Webhook:
         names: Names = None,
         own_token: bool = False,
         known: Container[str] = frozenset(),
+        address: bool = False,
     ) -> None:
+        self._address = address  # whether the client's is kept
         self._known = known  # flows; figures are kept for no others
         self._names = names
         self._own_token = own_token
@@ -94,7 +96,7 @@ class Webhook:
         try:
             if len(body) > self._max_body:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
-            message = webhook.parse(body, now=self._now())
+            message = webhook.parse(body, now=self._now(), address=self._address)
             added = await self._intake.accept(message)
         except OverShare as error:
             self._refused(error, headers)  # told and counted

@@ -4,6 +4,7 @@
 ends it with 1. The last line of a guard's row is what the test sees when the guard is gone.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import shutil
@@ -58,8 +59,8 @@ MUTANTS = (
     ),
     Mutant(
         "service/answering/limits.py",
-        'if self._identity == "username" else message.clientid',
-        "if False else message.clientid",
+        '        if self._identity == "username":\n',
+        "        if False:\n",
         "tests/e2e/test_budgets.py::test_a_client_s_limit_counts_the_name_that_is_trusted",
     ),
     # Sizes
@@ -74,12 +75,6 @@ MUTANTS = (
         "            if unended > self._line:\n",
         "            if False:\n",
         f"{SIZES}::test_an_answer_without_end_ends[stream_line]",
-    ),
-    Mutant(
-        "service/llm/answers.py",
-        "        if self._size > self._most:\n",
-        "        if False:\n",
-        f"{SIZES}::test_an_answer_without_end_ends[stream_reasoning]",
     ),
     Mutant(
         "service/llm/tool_calls.py",
@@ -188,8 +183,8 @@ MUTANTS = (
     ),
     Mutant(
         "service/answering/life.py",
-        'Log(f"{claimed.flow}/{claimed.conversation}", ',
-        "Log(claimed.id, ",
+        'who = f"{claimed.flow}/{claimed.conversation}"',
+        "who = claimed.id",
         "tests/e2e/test_fallback.py::test_a_conversation_that_gets_no_answer_closes_the_model_for_no_other",
     ),
     Mutant(
@@ -247,6 +242,163 @@ MUTANTS = (
         "            pass\n",
         f"{PORT}::test_who_goes_away_leaves_no_open_page_behind",
     ),
+    # What devices and models may not do, what is shown, what holds the process
+    Mutant(
+        "service/answering/tools.py",
+        "    if found := fault_in(arguments, tool.parameters):\n",
+        "    if found := None:\n",
+        "tests/e2e/test_home.py::test_bad_arguments_are_told_and_nothing_is_published",
+    ),
+    Mutant(
+        "service/mqtt/templates.py",
+        '    if any(char in value for char in "/+#\\0") or not _encodes(value):\n',
+        "    if False:\n",
+        "tests/e2e/test_home.py::test_a_topic_level_is_one_harmless_level",
+    ),
+    Mutant(
+        "service/mqtt/templates.py",
+        "        if not path and root in self._captured:\n            return self._captured[root]\n",
+        "        if not path and root in self._extras:\n            return self._extras[root]\n        if not path and root in self._captured:\n            return self._captured[root]\n",
+        "tests/e2e/test_home.py::test_a_model_can_not_pretend_to_be_another_sender",
+    ),
+    Mutant(
+        "service/answering/tool_loop.py",
+        "ROUNDS = 6 ",
+        "ROUNDS = 60 ",
+        "tests/e2e/test_home.py::test_rounds_are_bounded",
+    ),
+    Mutant(
+        "service/flows/flow.py",
+        "        return any(matches(allowed, topic) for allowed in self.allow_response_topics)\n",
+        "        return True\n",
+        "tests/e2e/test_rpc.py::test_a_device_does_not_choose_just_any_topic",
+    ),
+    Mutant(
+        "service/emqx/reply_rule.py",
+        'f"WHERE ({signed}) and p.until > now_timestamp()"',
+        '"WHERE true"',
+        "tests/contract/test_publishing.py::test_a_last_will_is_no_way_past_the_reply_rule",
+    ),
+    Mutant(
+        "service/answering/budget.py",
+        "        if usage is None:\n            return\n        await self.budgets.settle(self, usage)\n",
+        "        await self.budgets.settle(self, usage or Usage())\n",
+        "tests/e2e/test_budgets.py::test_a_process_that_dies_with_a_call_has_spent_it",
+    ),
+    Mutant(
+        "service/supervisor.py",
+        "            if child.still >= bound or late:\n",
+        "            if late:\n",
+        "tests/e2e/test_supervisor.py::test_a_message_that_holds_a_process_up_does_it_twice_and_hurts_no_other",
+    ),
+    Mutant(
+        "service/supervisor.py",
+        "            os.kill(child.pid, signal.SIGKILL)\n",
+        "            pass\n",
+        "tests/e2e/test_supervisor.py::test_sigterm_ends_all_though_the_loop_is_stuck",
+    ),
+    Mutant(
+        "service/bodies.py",
+        "    if too_deep(text):\n        raise ValueError",
+        "    if False:\n        raise ValueError",
+        "tests/pure/test_nesting.py::test_too_deep_is_no_json",
+    ),
+    Mutant(
+        "service/answering/prompt.py",
+        '    messages.append({"role": "user", "content": content})\n    return tuple(messages)',
+        '    messages.append({"role": "system", "content": content})\n    return tuple(messages)',
+        "tests/e2e/test_chat.py::test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo",
+    ),
+    Mutant(
+        "service/plain.py",
+        "        if secret in text:\n",
+        "        if False:\n",
+        "tests/attacks/test_canaries.py::test_no_canary_is_shown_when_the_broker_refuses",
+    ),
+    Mutant(
+        "service/web/health.py",
+        "            parts = {name: _briefly(part) for name, part in parts.items()}\n",
+        "            pass\n",
+        "tests/attacks/test_canaries.py::test_what_is_told_without_a_token_is_nobody_s_words",
+    ),
+    Mutant(
+        "service/cli/env_file.py",
+        "            os.fchmod(handle, 0o600)\n",
+        "            os.fchmod(handle, 0o644)\n",
+        "tests/pure/test_env_file.py::test_tokens_are_made_once_and_are_for_the_owner_only",
+    ),
+    Mutant(
+        "service/plain.py",
+        "char if char.isprintable() else escape(char)",
+        "char",
+        "tests/pure/test_plain.py::test_what_is_not_shown_stands_as_an_escape",
+    ),
+    Mutant(
+        "service/web/webhook.py",
+        'message.flow if message.flow in self._known else ""',
+        'message.flow or ""',
+        "tests/attacks/test_canaries.py::test_a_flow_that_nobody_knows_is_no_label",
+    ),
+    Mutant(
+        "service/inbox/memory.py",
+        "        results.append(tx.run(_forget(), bound).rowcount)\n",
+        "        results.append(1)\n",
+        "tests/inbox/test_memory.py::test_forget",
+    ),
+    Mutant(
+        "service/emqx/reply_rule.py",
+        "contains(sha256(",
+        "not contains(sha256(",
+        "tests/contract/test_publishing.py::test_the_reply_rule_publishes_what_the_service_signed",
+    ),
+    Mutant(
+        "service/web/door.py",
+        '        await self.note(who, act, detail, "ok")\n',
+        "",
+        "tests/api/test_access.py::test_acts_are_written_down_by_name",
+    ),
+    Mutant(
+        "service/operations/controls.py",
+        "        if flow.name in self.flows or",
+        "        if",
+        "tests/api/test_acts.py::test_a_paused_flow_waits_and_goes_on",
+    ),
+    Mutant(
+        "service/settings.py",
+        '        return Fault(name, "holds no token, only commas or spaces", hint=HOW_TO_SET)\n',
+        "        return None\n",
+        "tests/pure/test_settings.py::test_a_token_of_commas_is_refused",
+    ),
+    Mutant(
+        "docker-compose.yml",
+        "  read_only: true\n",
+        "  read_only: false\n",
+        "tests/packaging/test_docker.py::test_containers_may_do_little_and_take_a_bounded_part",
+    ),
+    Mutant(
+        "emqx-gpt.service",
+        "NoNewPrivileges=yes\n",
+        "",
+        "tests/packaging/test_unit.py::test_the_unit_is_hardened",
+    ),
+    Mutant(
+        "service/web/connections.py",
+        "            victim.drop()\n",
+        "            pass\n",
+        "tests/attacks/test_port.py::test_strangers_cost_little_and_stop_nobody",
+    ),
+    Mutant(
+        "service/web/webhook.py",
+        '            error = Unavailable("an internal error; see the service\'s log", code="internal")\n',
+        '            error = ApiError("an internal error")\n',
+        "tests/fuzz/test_storm.py::test_bad_webhooks_do_no_harm",
+    ),
+    Mutant(
+        "service/answering/life.py",
+        '            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))\n            answer = await self._internal(job, fault)\n',
+        "            raise\n",
+        "tests/fuzz/test_answers.py::test_bad_answers_do_no_harm",
+    ),
 )
 
 
@@ -282,4 +434,6 @@ def main(mutants: Sequence[Mutant] = MUTANTS) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    wanted = sys.argv[1:]  # parts of the names of files or tests; none: all
+    chosen = [one for one in MUTANTS if any(part in one.file + one.test for part in wanted)]
+    sys.exit(main(chosen if wanted else MUTANTS))

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 from playwright.async_api import Page, expect
 
 from tests.console.conftest import browsing
-from tests.demo.test_demo import demo
+from tests.demo.test_demo import Demo, demo
 from tests.rig import ROOT, eventually
+
+
+async def on_screen(running: Demo, text: str) -> None:
+    """Wait until it has been shown."""
+    assert running.process.stdout is not None
+    async with asyncio.timeout(90):
+        while text not in running.screen:
+            running.screen += (await running.process.stdout.read(4096)).decode(errors="replace")
 
 
 async def listed(page: Page, query: str) -> bool:
@@ -20,10 +29,9 @@ async def listed(page: Page, query: str) -> bool:
 
 async def test_the_play_is_watched_and_the_demo_is_run_from_the_page(tmp_path: Path) -> None:
     async with demo(tmp_path, (ROOT / "flows.toml").read_text()) as running, browsing() as made:
-        await running.until("/login#")
+        await on_screen(running, "broker ")
         lines = [line.split() for line in running.screen.splitlines() if "://" in line]
         assert lines[0][0] == "page"  # the address comes first
-        await running.until("broker")
         address = re.search(r"http://\S+/login#\S+", running.screen)
         assert address is not None
         url, _, token = address[0].partition("/login")
@@ -32,7 +40,7 @@ async def test_the_play_is_watched_and_the_demo_is_run_from_the_page(tmp_path: P
         await page.wait_for_selector(".pulse.on")
         assert token[1:] not in page.url
         await expect(page.locator("#newest .state").first).to_be_visible(timeout=60_000)
-        await running.until("Ctrl-C ends", 120)
+        await on_screen(running, "Ctrl-C ends")
         await expect(page.locator("#newest li .state.done").first).to_be_visible()
         await expect(page.locator("#alarms")).to_be_empty()
 

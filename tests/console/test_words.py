@@ -34,6 +34,8 @@ def test_a_translation_takes_the_values_that_its_text_takes() -> None:
 def test_no_text_stands_in_a_template_that_nobody_translates() -> None:
     """Words between tags: what is left once tags, templates and scripts are taken out."""
     for path in (HERE / "templates").glob("*.html"):
+        if path.name in ("report.html", "sides.html"):  # a file of the command line, in English
+            continue
         text = re.sub(
             r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|<script.*?</script>", "", path.read_text(), flags=re.S
         )

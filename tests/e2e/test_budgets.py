@@ -141,14 +141,55 @@ async def test_an_answer_that_no_flow_bounds_is_bounded_and_a_small_server_is_be
         assert asked == [16_000, 4_000, 4_000]
 
 
-async def test_a_client_s_limit_counts_the_name_that_is_trusted(database):
+@pytest.mark.parametrize(
+    ("identity", "field", "ones", "others"),
+    [
+        ("username", "username", ["ada"] * 4, "bob"),
+        ("address", "peerhost", ["192.0.2.1", "::ffff:192.0.2.1"] * 2, "192.0.2.2"),
+        ("address", "peerhost", [f"2001:db8:1:2::{n}" for n in range(4)], "2001:db8:1:3::1"),
+        ("address", "peerhost", ["undefined"] * 4, "192.0.2.1"),  # last wills have none
+    ],
+)
+async def test_a_client_s_limit_counts_the_name_that_is_trusted(
+    database, identity, field, ones, others
+):
     flows = PRICES % 'client_limit = "2/h"'
-    async with rig(database, flows=flows, client_identity="username") as house:
+    async with rig(database, flows=flows, client_identity=identity) as house:
         for number in range(6):
             fields = {"id": str(number), "topic": f"chat/u{number}/ask", "payload": "x"}
-            names = {"clientid": f"invented{number}", "username": "ada" if number < 4 else "bob"}
+            names = {"clientid": f"invented{number}", "username": f"invented{number}"}
+            names[field] = ones[number] if number < 4 else others
             assert (await house.webhook(fields | names)).status_code == 202
         ends = await house.ended(6)
         states = sorted((one["conversation"], one["state"]) for one in ends)
         assert [state for _, state in states].count("done") == 4
         assert len(house.model.calls) == 4
+
+
+async def test_a_client_s_address_comes_from_the_broker_and_is_stored_only_if_it_counts(database):
+    flows = PRICES % 'client_limit = "2/h"'
+    async with rig(database, flows=flows, client_identity="address") as house:
+        for number in range(4):
+            async with house.mqtt(clientid=f"invented{number}") as client:
+                await client.publish(f"chat/u{number}/ask", b"x")
+                await house.ended(number + 1)
+        assert len(house.model.calls) == 2
+        row = await house.service.store.request((await house.requests())[0]["id"])
+        assert row.message.peerhost == "127.0.0.1"
+    async with rig(database, flows=flows) as house, house.mqtt() as client:
+        await client.publish("chat/later/ask", b"x")
+        await house.ended(5)
+        row = await house.service.store.request((await house.requests())[0]["id"])
+        assert row.message.peerhost is None
+
+
+async def test_rules_that_send_no_address_are_named_and_client_ids_count(database, caplog):
+    flows = PRICES % 'client_limit = "2/h"'
+    async with rig(database, flows=flows, client_identity="address") as house:
+        for number in range(6):
+            fields = {"id": str(number), "topic": f"chat/u{number}/ask", "payload": "x"}
+            fields["clientid"] = "ada" if number < 4 else "bob"
+            assert (await house.webhook(fields)).status_code == 202
+        await house.ended(6)
+        assert len(house.model.calls) == 4
+        assert caplog.text.count("emqx-gpt emqx apply") == 1

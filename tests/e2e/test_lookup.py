@@ -172,7 +172,7 @@ async def test_the_command_line_looks_beside_the_service(database, tmp_path):
         dead = await dead_letter(house, ada)
         listed, shown, missing, refused = await asyncio.gather(
             cli(database, "list", "--state", "failed", "--json", folder=tmp_path),
-            cli(database, "show", dead["id"], folder=tmp_path),
+            cli(database, "show", dead["id"], "--json", folder=tmp_path),
             cli(database, "show", "nobody", folder=tmp_path),
             cli(database, "list", "--state", "dead", folder=tmp_path),
         )
@@ -180,7 +180,7 @@ async def test_the_command_line_looks_beside_the_service(database, tmp_path):
         assert json.loads(shown.stdout) == await house.request(dead["id"])
         assert (missing.returncode, missing.stdout) == (1, "")
         assert "no request 'nobody'" in missing.stderr
-        assert refused.returncode == 1
+        assert refused.returncode == 2
         assert "queued" in refused.stderr
 
 

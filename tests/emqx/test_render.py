@@ -95,6 +95,7 @@ def test_sql_of_each_flow(flows: Flows) -> None:
         "id": "1",
         "clientid": "c",
         "username": "u",
+        "peerhost": "192.0.2.1",
         "topic": "lab/a/ask",
         "payload": "hi",
         "qos": 1,

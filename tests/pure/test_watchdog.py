@@ -33,10 +33,10 @@ async def test_a_loop_that_stands_still_ends_the_process() -> None:
 
 async def test_it_can_be_stopped() -> None:
     ended = threading.Event()
-    dog = Watchdog(looks=2, every=0.01, end=ended.set)
+    dog = Watchdog(looks=5, every=0.1, end=ended.set)
     dog.start()
     dog.stop()
-    assert not ended.wait(0.2)  # this blocks the loop, and nobody looks any more
+    assert not ended.wait(1.2)  # this blocks the loop, and nobody looks any more
 
 
 def test_it_says_where_the_loop_hangs_and_exits_with_its_code() -> None:

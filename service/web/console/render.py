@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -193,29 +193,41 @@ def _version() -> str:
     return digest.hexdigest()[:12]
 
 
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters.update(
+        markdown=markdown,
+        took=took,
+        ago=ago,
+        number=number,
+        money=money,
+        share=share,
+        pretty=pretty,
+    )
+    made.tests["binary"] = binary
+    made.globals.update(span=span, languages=LANGUAGES, themes=THEMES, static=_version())
+    return made
+
+
+def report(compared: Sequence[Mapping[str, Any]], totals: Mapping[str, Sequence[str]]) -> str:
+    """A replay as one page that needs nothing beside it."""
+    style = (STATIC / "console.css").read_text("utf-8")
+    template = _environment().get_template("report.html")
+    return template.render(compared=compared, totals=totals, style=Markup(style))  # noqa: S704
+
+
 class Pages:
     """Makes pages of templates."""
 
     def __init__(self) -> None:
-        self._jinja = Environment(
-            loader=FileSystemLoader(HERE / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._jinja.filters.update(
-            markdown=markdown,
-            took=took,
-            ago=ago,
-            number=number,
-            money=money,
-            share=share,
-            pretty=pretty,
-        )
-        self._jinja.tests["binary"] = binary
-        self._jinja.globals.update(span=span, languages=LANGUAGES, themes=THEMES, static=_version())
+        self._jinja = _environment()
 
     async def page(
         self, request: Request, template: str, values: Mapping[str, Any], status: int = 200

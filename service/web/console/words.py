@@ -181,6 +181,17 @@ CHINESE = {
         "没有保存。STORE_PROMPTS=true 会保存此后每条请求实际发送的提示词。"
     ),
     "Hash": "哈希",
+    "Ask again and compare": "重新提问并比较",
+    "Nothing is published, stored or remembered; tools are not carried out.": (
+        "不发布、不存储、不记忆；不执行工具。"
+    ),
+    "Model, in place of the flow's": "模型（替代流程的模型）",
+    "Ask again": "重新提问",
+    "then": "当时",
+    "the same as then": "与当时相同",
+    "differs from then": "与当时不同",
+    "fits the schema": "符合 schema",
+    "does not fit the schema": "不符合 schema",
     # conversations
     "Nobody has asked anything yet.": "还没有人提问。",
     "The first {n} of {all} characters.": "前 {n} 个字符，共 {all} 个。",

@@ -186,8 +186,36 @@ document.addEventListener("submit", (event) => {
   } else if (form.dataset.ask) {
     event.preventDefault();
     ask(form);
+  } else if (form.dataset.replay) {
+    event.preventDefault();
+    replay(form);
   }
 });
+async function replay(form) {
+  const button = $("button", form), box = $("#replay"), model = form.elements.model.value.trim();
+  button.disabled = true;
+  box.textContent = words.asking;
+  try {
+    const found = await call(`POST /requests/${form.dataset.replay}/replay`, model ? { model } : {});
+    const same = found.same_text && found.same_calls;
+    box.replaceChildren(side(words.then, found.before), side(words.now, found.after, words[same ? "same" : "differs"]));
+  } catch (error) {
+    box.textContent = "";
+    failed(error);
+  } finally {
+    button.disabled = false;
+  }
+}
+function side(name, said, verdict) {
+  const made = document.createElement("div");
+  const line = (text, kind, tag = "p") => { const one = document.createElement(tag); one.className = kind; one.textContent = text; made.append(one); };
+  const fits = said.valid == null ? null : words[said.valid ? "fits" : "misfits"];
+  line([name, said.model || "–", `${number(said.tokens)} ${words.tokens}`, took(said.seconds * 1000), said.cost == null ? null : money(said.cost), fits, verdict].filter(Boolean).join(" · "), "meta");
+  for (const one of said.calls) line(`${one.name} ${JSON.stringify(one.arguments)}`, "call mono");
+  if (said.error) line(`${said.error.code}: ${said.error.message}`, "fault");
+  else line(said.text ?? "", "text", "pre");
+  return made;
+}
 
 // ── Fields ───────────────────────────────────────────────────────────────────────────────
 function fields() {
