@@ -30,7 +30,7 @@ def timeline(
         _event("received", row.message.received_at, topic=row.message.topic, qos=row.message.qos),
         _event("stored", row.accepted_at),
         *_waits(row, before, now, stopped),
-        *_runs(row),
+        *_runs(row),  # a run begins before what it does in the same millisecond
         *(
             _event(
                 "attempt",

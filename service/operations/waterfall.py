@@ -25,6 +25,8 @@ class Bar:
 def waterfall(request: dict[str, Any]) -> list[Bar]:
     """The bars, in the order of time."""
     events = request["timeline"]
+    if request["state"] == "ignored":  # it has an end, and nobody was answered
+        events = [event for event in events if event["what"] != "answered"]
     times = [_ms(event[name]) for event in events for name in ("at", "until") if event.get(name)]
     if not times:
         return []

@@ -49,6 +49,8 @@ async def test_no_page_runs_or_loads_what_is_not_ours(database: str, path: str) 
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
         assert "frame-ancestors 'none'" in policy
+        assert "data:" not in policy
+        assert answer.headers["x-frame-options"] == "DENY"
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"
         assert "style=" not in answer.text

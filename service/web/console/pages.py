@@ -30,6 +30,7 @@ from service.web.requests import filter_of
 from service.web.sessions import inside
 from service.web.table import FILTERS, PAGE, TEXT, Param, checked
 
+WHOLE = 200_000  # characters of a payload that are shown
 TALK = 30  # exchanges of a conversation on one page
 DEAD = (State.FAILED, State.EXPIRED)
 _LIST = (*FILTERS, *PAGE)
@@ -193,6 +194,8 @@ class Console:
             "bars": waterfall(found),
             "ended": found["state"] in ENDS,
             "dead": found["state"] in DEAD,
+            "known": found["flow"] in self._parts.flows.flows,
+            "shown": WHOLE,
         }
         return await self._pages.page(request, "request.html", values)
 
@@ -280,7 +283,7 @@ class Console:
             "flow": flow,
             "models": _models(flow),
             "topics": [pattern.text for pattern in flow.request],
-            "levels": list(flow.request[0].names),
+            "levels": list(dict.fromkeys(name for one in flow.request for name in one.names)),
             "latest": latest.rows[0].message.payload[:400].decode("utf-8", "replace")
             if latest.rows and flow.input != "image"
             else "",

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.web.console.chat import binary
 from service.web.console.words import CHINESE
 
 HERE = Path(__file__).parent
@@ -28,13 +29,15 @@ THEMES = ("auto", "light", "dark")
 LANGUAGE, THEME = "emqx_gpt_lang", "emqx_gpt_theme"
 YEAR = 365 * 86400  # seconds that a browser keeps a choice
 MARKDOWN = 20_000  # characters of a text that are laid out; a longer one is shown as it is
+CELLS = 20_000  # of its tables, likewise
 
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
         " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
@@ -48,23 +51,47 @@ def _link(
     return self.renderToken(tokens, at, options, env)
 
 
+def _table(
+    self: RendererHTML, tokens: list[Token], at: int, options: OptionsDict, env: EnvType
+) -> str:
+    """A wide one is scrolled by itself."""
+    if tokens[at].nesting > 0:
+        return '<div class="scroll" tabindex="0"><table>\n'
+    return "</table></div>\n"
+
+
+class _Markdown(MarkdownIt):
+    """Links lead to other sites only: a reply must not speak for the console."""
+
+    def validateLink(self, url: str) -> bool:
+        return url.lower().startswith(("http://", "https://", "mailto:"))
+
+
 # No HTML of the text's own, and no pictures: looking at a reply must not call a stranger's host.
-_markdown = MarkdownIt("commonmark", {"html": False, "breaks": True})
+_markdown = _Markdown("commonmark", {"html": False, "breaks": True})
 _markdown.enable("table").enable("strikethrough").disable("image")
 _markdown.add_render_rule("link_open", _link)
+_markdown.add_render_rule("table_open", _table)
+_markdown.add_render_rule("table_close", _table)
 
 
 def markdown(text: str | None) -> Markup:
     """A reply as HTML; nothing of its own gets through."""
     if not text:
         return Markup("")
-    if len(text) <= MARKDOWN:
+    if len(text) <= MARKDOWN and _cells(text) <= CELLS:
         tokens = _markdown.parse(text)
         if all(token.level < _markdown.options.maxNesting - 2 for token in tokens):
             # markdown-it escapes what it renders; raw HTML is off
             html = _markdown.renderer.render(tokens, _markdown.options, {})
             return Markup(html)  # noqa: S704
     return Markup("<pre>{}</pre>").format(text)
+
+
+def _cells(text: str) -> int:
+    """The most that tables of the text can have: a short row is filled up to the header's width."""
+    lines = text.splitlines()
+    return len(lines) * (1 + max((line.count("|") for line in lines), default=0))
 
 
 def took(ms: float | None) -> str:
@@ -184,6 +211,7 @@ def _environment() -> Environment:
         share=share,
         pretty=pretty,
     )
+    made.tests["binary"] = binary
     made.globals.update(span=span, languages=LANGUAGES, themes=THEMES, static=_version())
     return made
 

@@ -1,4 +1,4 @@
-// What makes the pages live. All texts of devices and models go in as text, never as HTML.
+// Shared by all pages, and acts. All texts of devices and models go in as text, never as HTML.
 "use strict";
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -46,47 +46,87 @@ function tell(text, bad = false) {
   $("#told").append(line);
   setTimeout(() => line.remove(), bad ? 8000 : 4000);
 }
+// The session ended while the page was open: what is on it stays, and says where to log in.
+const here = () => encodeURIComponent(location.pathname + location.search);
+function over() {
+  if ($("#over")) return;
+  const line = document.createElement("p"), link = document.createElement("a");
+  line.id = "over"; line.className = "bad"; line.textContent = `${words.over} `;
+  link.href = `/login?next=${here()}`; link.textContent = words.login;
+  line.append(link);
+  $("#told").append(line);
+}
+// Throws an Error that a person can read; one that was told already has `told`.
+async function reach(path, options) {
+  const headers = { ...options.headers, ...(csrf && { "x-csrf-token": csrf }) };
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch {
+    throw Object.assign(new Error(words.away), { away: true });
+  }
+  if (answer.ok) return answer;
+  if (answer.status === 401) { over(); throw Object.assign(new Error(words.over), { told: true }); }
+  const said = await answer.json().catch(() => ({}));
+  throw Object.assign(new Error(said.error?.message || `${answer.status}`), { away: answer.status === 503 });
+}
 async function call(line, body) {
   const [method, path] = [line.slice(0, line.indexOf(" ")), line.slice(line.indexOf(" ") + 1)];
-  const headers = {};
-  if (csrf) headers["x-csrf-token"] = csrf;
-  if (body !== undefined) headers["content-type"] = "application/json";
-  const answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const document = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(document.error?.message || `${answer.status}`);
-  return document;
+  const answer = await reach(path, body === undefined ? { method }
+    : { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  return answer.json();
 }
+const failed = (error) => { if (!error.told) tell(`${words.failed}: ${error.message}`, true); };
 async function act(button, line, body) {
   button.disabled = true;
   try {
     await call(line, body);
     tell(words[button.dataset.said] || words.done);
     if (button.dataset.to) location.assign(button.dataset.to);
-    else await again();
+    else await again(button);
   } catch (error) {
-    tell(`${words.failed}: ${error.message}`, true);
+    failed(error);
   } finally {
     button.disabled = false;
+    if (button.isConnected && document.activeElement === document.body) button.focus();
   }
 }
-// What stands in <main> is made anew by the server; the place and the focus stay.
-async function again() {
-  const focused = document.activeElement;
-  const mark = focused && focused !== document.body && [focused.tagName, focused.getAttribute("aria-label") || focused.textContent.trim()];
+// What stands in <main> is made anew by the server; the place, the draft and the focus stay:
+// on the same control, else on the one that took its place among those of its name.
+const nameOf = (one) => one.dataset.label || one.getAttribute("aria-label") || one.textContent.trim();
+const alike = (one, name) => all(one.tagName, $("#main")).filter((other) => nameOf(other) === name);
+async function again(from = document.activeElement) {
+  const held = $("#main").contains(from) && from !== $("#main");
+  const name = held && nameOf(from), at = held && alike(from, name).indexOf(from);
+  const draft = $(".ask textarea")?.value;
   await htmx.ajax("GET", location.pathname + location.search, { target: "#main", select: "#main", swap: "outerHTML" });
-  const main = $("#main");
-  const same = mark && all(mark[0], main).find((one) => (one.getAttribute("aria-label") || one.textContent.trim()) === mark[1]);
-  (same || main).focus({ preventScroll: true });
+  if (draft && $(".ask textarea")) $(".ask textarea").value = draft;
+  if (!held || from.isConnected) return;
+  const left = alike(from, name);
+  ((from.id && document.getElementById(from.id)) || left[Math.min(at, left.length - 1)] || $("#main")).focus({ preventScroll: true });
 }
+// An answer that is no page of ours must not take the place of what is shown.
+document.addEventListener("htmx:before:response", (event) => {
+  const { raw, status } = event.detail.ctx.response;
+  const door = raw.redirected && new URL(raw.url).pathname === "/login";
+  if (!door && status < 500) return;
+  event.preventDefault();
+  if (door) over(); else tell(words.away, true);
+});
+document.addEventListener("htmx:error", (event) => { if (event.detail.error?.name !== "AbortError") tell(words.away, true); });
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-act], button[data-bulk], button[data-forget], #fresh");
   if (!button) return;
-  if ("sure" in button.dataset && !button.classList.contains("sure")) {
-    const said = button.textContent;
-    button.classList.add("sure");
-    button.textContent = words.sure;
-    setTimeout(() => { button.classList.remove("sure"); button.textContent = said; }, 4000);
-    return;
+  if ("sure" in button.dataset) {
+    const calm = () => { button.classList.remove("sure"); button.textContent = button.dataset.label; };
+    if (!button.classList.contains("sure")) {
+      button.dataset.label = button.textContent;
+      button.classList.add("sure");
+      button.textContent = words.sure;
+      setTimeout(calm, 4000);
+      return;
+    }
+    calm();
   }
   if (button.id === "fresh") again();
   else if (button.dataset.bulk) bulk(button);
@@ -96,25 +136,44 @@ document.addEventListener("click", (event) => {
   } else act(button, button.dataset.act);
 });
 async function bulk(button) {
-  const box = $(".job"), bar = $("progress", box), said = $("span", box);
   button.disabled = true;
-  box.hidden = false;
   try {
-    let job = await call("POST /requests/retry", { filter: JSON.parse(button.dataset.bulk) });
-    while (job.state === "running") {
-      said.textContent = filled(words.job, { done: number(job.done), looked: number(job.looked_at) });
-      bar.max = Math.max(Number(button.dataset.most), job.looked_at, 1);
-      bar.value = job.looked_at;
-      await new Promise((next) => setTimeout(next, 300));
-      job = await call(`GET /jobs/${job.id}`);
-    }
-    bar.max = 1; bar.value = 1;
-    if (job.state !== "done") throw new Error(job.error || job.state);
-    tell(filled(words.jobdone, { done: number(job.done) }));
-    await again();
+    const job = await call("POST /requests/retry", { filter: JSON.parse(button.dataset.bulk) });
+    sessionStorage.setItem("job", job.id);
+    await follow(job, button);
   } catch (error) {
-    tell(`${words.failed}: ${error.message}`, true);
+    failed(error);
     button.disabled = false;
+  }
+}
+// Until the job ends; a page that is loaded meanwhile goes on with it.
+async function follow(job, button) {
+  for (let tries = 0; job.state === "running"; tries++) {
+    const box = $(".job"), bar = $("progress", box);
+    if (!box) return;
+    box.hidden = false;
+    $("span", box).textContent = filled(words.job, { done: number(job.done), looked: number(job.looked_at) });
+    if (job.looked_at) { bar.max = Math.max(Number(bar.dataset.total), job.looked_at); bar.value = job.looked_at; }
+    await new Promise((next) => setTimeout(next, 300));
+    try {
+      job = await call(`GET /jobs/${job.id}`);
+    } catch (error) {
+      if (!error.away || tries > 600) throw error;  // it goes on without us
+    }
+  }
+  sessionStorage.removeItem("job");
+  if (job.state !== "done") throw new Error(job.error || job.state);
+  tell(filled(words.jobdone, { done: number(job.done) }));
+  await again(button);
+}
+async function resumeJob() {
+  const id = $(".job") && sessionStorage.getItem("job");
+  if (!id) return;
+  try {
+    await follow(await call(`GET /jobs/${id}`));
+  } catch (error) {
+    if (!error.away) sessionStorage.removeItem("job");
+    failed(error);
   }
 }
 document.addEventListener("submit", (event) => {
@@ -142,7 +201,7 @@ async function replay(form) {
     box.replaceChildren(side(words.then, found.before), side(words.now, found.after, words[same ? "same" : "differs"]));
   } catch (error) {
     box.textContent = "";
-    tell(`${words.failed}: ${error.message}`, true);
+    failed(error);
   } finally {
     button.disabled = false;
   }
@@ -158,93 +217,23 @@ function side(name, said, verdict) {
   return made;
 }
 
-// ── Asking ───────────────────────────────────────────────────────────────────────────────
-function bubble(who, text) {
-  const box = document.createElement("div"), inner = document.createElement("pre");
-  box.className = `bubble ${who}`;
-  inner.className = "plain";
-  inner.textContent = text;
-  box.append(inner);
-  return [box, inner];
-}
-async function ask(form) {
-  const text = form.elements.text.value;
-  if (!text.trim()) return;
-  const body = { text, publish: form.elements.publish.checked };
-  if (form.dataset.conversation) body.conversation = form.dataset.conversation;
-  if (form.elements.topic) body.topic = form.elements.topic.value;
-  if (form.dataset.pattern) {
-    let topic = form.dataset.pattern;
-    for (const level of all("[data-level]", form)) topic = topic.replaceAll(`\${${level.dataset.level}}`, () => level.value);
-    if (!/[+#]/.test(topic)) body.topic = topic;
-  }
-  const turn = document.createElement("div"), button = $("button", form);
-  turn.className = "turn";
-  const [asked] = bubble("user", text), [answer, said] = bubble("model wait", words.asking);
-  const meta = document.createElement("p");
-  meta.className = "meta";
-  turn.append(asked, answer, meta);
-  turn.setAttribute("aria-live", "polite");
-  $("#chat").append(turn);
-  turn.scrollIntoView({ block: "nearest" });
-  button.disabled = true;
-  if (form.classList.contains("ask")) form.elements.text.value = "";
-  try {
-    await stream(form.dataset.ask, body, (event) => {
-      if (event.restart) said.textContent = "";
-      if (event.delta) {
-        if (answer.classList.contains("wait")) said.textContent = "";
-        answer.classList.remove("wait");
-        said.textContent += event.delta;
-      }
-      if (event.reply) {
-        answer.classList.remove("wait");
-        said.textContent = event.reply.text ?? "";
-        if (event.reply.text == null) said.textContent = event.reply.state;
-      }
-      if (event.error) throw new Error(event.error.message);
-    }, (place) => {
-      const link = document.createElement("a");
-      link.href = `/console${place}`;
-      link.textContent = place.split("/").pop().slice(0, 12);
-      meta.replaceChildren(link);
-    });
-    turn.dataset.ended = "yes";
-  } catch (error) {
-    answer.classList.remove("wait");
-    answer.classList.add("fault");
-    said.textContent = error.message;
-  } finally {
-    button.disabled = false;
-    if (form.classList.contains("ask")) form.elements.text.focus();
-  }
-}
-async function stream(flow, body, each, placed) {
-  const headers = { "content-type": "application/json", accept: "text/event-stream" };
-  if (csrf) headers["x-csrf-token"] = csrf;
-  const answer = await fetch(`/ask/${encodeURIComponent(flow)}`, { method: "POST", headers, body: JSON.stringify(body) });
-  if (!answer.ok) {
-    const document = await answer.json().catch(() => ({}));
-    throw new Error(document.error?.message || `${answer.status}`);
-  }
-  placed(answer.headers.get("location"));
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    held += value;
-    let end;
-    while ((end = /\r?\n\r?\n/.exec(held))) {
-      const data = held.slice(0, end.index).split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5).trim()).join("\n");
-      held = held.slice(end.index + end[0].length);
-      if (data && data !== "[DONE]") each(JSON.parse(data));
+// ── Fields ───────────────────────────────────────────────────────────────────────────────
+function fields() {
+  for (const visible of all("input[data-ms]")) {
+    const hidden = visible.form.elements[visible.dataset.ms];
+    const ms = /^\d+$/.test(hidden.value) ? Number(hidden.value) : Date.parse(hidden.value);
+    if (hidden.value && !Number.isNaN(ms)) {
+      const text = new Date(ms - new Date(ms).getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+      if (visible.value.slice(0, 16) !== text) visible.value = text;  // else what is half typed is lost
     }
+    if (visible.dataset.wired) continue;
+    visible.dataset.wired = "yes";
+    visible.addEventListener("input", () => { const at = new Date(visible.value).getTime(); hidden.value = at > 0 ? String(at) : ""; }, true);
   }
 }
 document.addEventListener("keydown", (event) => {
   const field = event.target.closest("textarea, input, select");
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey || (field?.closest(".ask") && !event.shiftKey)) && field?.tagName === "TEXTAREA" && !event.isComposing) {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey || (field?.closest(".ask") && !event.shiftKey)) && field?.tagName === "TEXTAREA" && !event.isComposing && event.keyCode !== 229) {
     event.preventDefault();
     field.form.requestSubmit();
   } else if (event.key === "/" && !field && !event.ctrlKey && !event.metaKey) {
@@ -252,174 +241,3 @@ document.addEventListener("keydown", (event) => {
     if (search) { event.preventDefault(); search.focus(); }
   }
 });
-
-// ── Live ─────────────────────────────────────────────────────────────────────────────────
-let live = null, missed = 0;
-function show(board, changes = []) {
-  const totals = board.totals;
-  if (totals) {
-    const dead = Object.values(totals.dead).reduce((sum, one) => sum + one, 0);
-    for (const one of all("[data-count=dead]")) { one.textContent = number(dead); one.hidden = !dead; }
-  }
-  if ($("#chain")) chain(board, changes);
-  if (board.latest && $("#newest")) newest(board.latest);
-}
-function put(name, text) {
-  const one = $(`[data-show="${name}"]`);
-  if (one && one.textContent !== text) one.textContent = text;
-}
-function chain(board, changes) {
-  const said = read("live-words"), { links, totals, hour, paused } = board;
-  const state = (selector, name, how) => { const one = $(`[data-${selector}="${name}"]`); one.classList.remove("ok", "warn", "bad"); if (how) one.classList.add(how); };
-  const database = links.database?.ok ? "ok" : "bad", broker = links.broker?.ok ? "ok" : "bad";
-  const model = links.model?.ok ? "ok" : "bad";
-  const lost = totals?.given_up || 0;
-  put("device.big", number(hour?.requests)); put("device.small", filled(said.ended, { n: "" }).trim());
-  put("rule.big", lost ? number(lost) : "✓"); put("rule.small", lost ? filled(said.given_up, { n: number(lost) }) : said.none_lost);
-  const queued = totals?.states.queued || 0, answering = totals?.states.answering || 0, answered = totals?.states.answered || 0;
-  const age = totals?.oldest_at ? Date.now() - new Date(totals.oldest_at) : null;
-  put("inbox.big", totals ? number(queued) : "–"); put("inbox.small", queued && age != null ? filled(said.oldest, { t: took(Math.max(age, 0)) }) : said.nothing);
-  put("model.big", totals ? number(answering) : "–"); put("model.small", links.model?.ok ? said.answering : said.stopped);
-  put("publish.big", totals ? number(answered) : "–"); put("publish.small", links.broker?.ok ? said.publishing : said.away);
-  state("station", "rule", lost ? "warn" : ""); state("station", "inbox", database === "bad" ? "bad" : age > 60000 ? "warn" : "");
-  state("station", "model", model === "bad" ? "bad" : ""); state("station", "publish", broker === "bad" ? "bad" : "");
-  state("link", "in", "ok"); state("link", "webhook", database === "bad" ? "bad" : lost ? "warn" : "ok");
-  state("link", "ask", database === "bad" ? "bad" : model); state("link", "reply", broker);
-  if (hour) {
-    put("hour.requests", number(hour.requests)); put("hour.success", share(hour.success)); put("hour.p50", took(hour.p50_ms));
-    put("hour.p95", took(hour.p95_ms)); put("hour.tokens", number(hour.tokens)); put("hour.cost", money(hour.cost || null));
-  }
-  const alarms = [];
-  if (links.database && !links.database.ok) alarms.push([`${said.no_database} ${links.database.message || ""}`, "bad"]);
-  if (links.broker && !links.broker.ok) alarms.push([`${said.no_broker} ${links.broker.message || ""}`, "bad"]);
-  if (links.model && !links.model.ok) alarms.push([`${said.no_model} ${(links.model.providers || []).join(", ")} ${links.model.message || ""}`, "bad"]);
-  if (links.service && !links.service.ok) alarms.push([said.shutting_down, ""]);
-  if (lost) alarms.push([filled(said.lost, { n: number(lost) }), ""]);
-  if (links.broker?.warning) alarms.push([links.broker.warning, ""]);
-  for (const one of paused) alarms.push([filled(one.kind === "flow" ? said.paused_flow : said.paused_provider, one), ""]);
-  const box = $("#alarms"), text = alarms.map(([line]) => line).join("\n");
-  if (box.dataset.text !== text) {
-    box.dataset.text = text;
-    box.replaceChildren(...alarms.map(([line, kind]) => { const p = document.createElement("p"); p.textContent = line; p.className = kind; return p; }));
-  }
-  const passing = { queued: ["in", "webhook"], answering: ["ask"], answered: ["reply"], done: ["in", "webhook", "ask", "reply"] };
-  for (const name of new Set(changes.flatMap((one) => passing[one.state] || []))) {
-    const link = $(`[data-link="${name}"]`);
-    link.classList.remove("flow");
-    requestAnimationFrame(() => requestAnimationFrame(() => link.classList.add("flow")));
-  }
-}
-function newest(latest) {
-  const list = $("#newest"), states = read("states"), shown = new Map(all("li[data-id]", list).map((one) => [one.dataset.id, one]));
-  const first = shown.size === 0;
-  if (!latest.length) return;
-  const rows = latest.map((request) => {
-    const before = shown.get(request.id), key = `${request.state}${request.said}`;
-    if (before?.dataset.key === key) return before;
-    const row = before || $("#one").content.firstElementChild.cloneNode(true);
-    row.dataset.id = request.id; row.dataset.key = key;
-    $("a", row).href = `/console/requests/${encodeURIComponent(request.id)}`;
-    const state = $(".state", row);
-    state.className = `state ${request.state}`; state.textContent = states[request.state];
-    $(".where", row).textContent = [request.flow, request.conversation].filter(Boolean).join(" · ") || request.topic;
-    $(".q", row).textContent = request.text || "…";
-    const said = $(".a", row), fault = request.error && request.state !== "done";
-    said.textContent = fault ? `${request.error.code}: ${request.error.message}` : request.said;
-    said.classList.toggle("fault", !!fault);
-    const time = $("time", row);
-    time.dateTime = request.accepted_at; time.className = "ago";
-    if (!before && !first) row.classList.add("new");
-    return row;
-  });
-  const focused = document.activeElement?.closest("#newest li");
-  list.replaceChildren(...rows);
-  if (focused && list.contains(focused)) $("a", focused).focus();
-  times(list);
-}
-function listen() {
-  const pulse = $("#pulse");
-  if (!pulse || !document.querySelector(".who")) return;
-  const beat = (on) => { pulse.className = `pulse ${on ? "on" : "off"}`; $("span", pulse).textContent = pulse.dataset[on ? "on" : "off"]; };
-  live = new EventSource("/events");
-  live.addEventListener("open", () => beat(true));
-  live.addEventListener("error", () => {
-    beat(false);
-    if (live.readyState === EventSource.CLOSED) setTimeout(listen, 3000);  // refused: 503 or a new session
-  });
-  live.addEventListener("hello", (event) => show(JSON.parse(event.data)));
-  live.addEventListener("changes", (event) => {
-    const news = JSON.parse(event.data);
-    show(news, news.requests);
-    changed(news.requests, news.more);
-  });
-}
-let refreshing = null;
-function changed(requests, more) {
-  const open = $("#request");
-  if (open && !open.dataset.ended && requests.some((one) => one.id === open.dataset.request)) refresh();
-  const fresh = $("#fresh");
-  if (fresh && requests.length) {
-    missed += requests.length + more;
-    fresh.hidden = false;
-    fresh.textContent = filled(words.new, { n: number(missed) });
-  }
-}
-function refresh() {
-  refreshing ??= again().finally(() => { refreshing = null; });
-}
-addEventListener("pagehide", () => live?.close());
-addEventListener("pageshow", (event) => { if (event.persisted) listen(); });
-
-// ── Charts and fields ────────────────────────────────────────────────────────────────────
-function chart() {
-  const box = $("#chart"), series = read("series");
-  if (!box || !series || typeof uPlot === "undefined") return;
-  const colour = (name) => { const probe = document.createElement("i"); probe.className = name; box.append(probe); const style = getComputedStyle(probe).color; probe.remove(); return style; };
-  const [ink, line, good, bad, violet] = ["c-dim", "c-line", "c-accent", "c-bad", "c-violet"].map(colour);
-  const at = series.map((one) => Date.parse(one.at) / 1000);
-  const failed = (one) => (one.states.failed || 0) + (one.states.expired || 0);
-  const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line }, font: "12px system-ui" };
-  const size = () => ({ width: box.clientWidth, height: 200 });
-  const plot = new uPlot({
-    ...size(),
-    series: [
-      { label: words.moment }, { label: words.requests, stroke: good, width: 2, fill: good.replace(")", " / 0.12)").replace("rgb(", "rgb("), points: { show: false } },
-      { label: words.failedn, stroke: bad, width: 2, points: { show: false } },
-      { label: words.p95, stroke: violet, width: 1.5, dash: [5, 4], scale: "s", points: { show: false }, value: (_, value) => value == null ? "–" : value.toFixed(1) },
-    ],
-    axes: [axis, { ...axis, size: 46 }, { ...axis, side: 1, scale: "s", grid: { show: false }, size: 46 }],
-    scales: { y: { range: (_, low, high) => [0, Math.max(high, 4)] }, s: { range: (_, low, high) => [0, Math.max(high || 0, 1)] } },
-  }, [at, series.map((one) => one.requests), series.map(failed), series.map((one) => one.p95_ms == null ? null : one.p95_ms / 1000)], box);
-  new ResizeObserver(() => plot.setSize(size())).observe(box);
-}
-function fields() {
-  for (const visible of all("input[data-ms]")) {
-    const hidden = visible.form.elements[visible.dataset.ms];
-    const ms = /^\d+$/.test(hidden.value) ? Number(hidden.value) : Date.parse(hidden.value);
-    if (hidden.value && !Number.isNaN(ms)) visible.value = new Date(ms - new Date(ms).getTimezoneOffset() * 60000).toISOString().slice(0, 16);
-    if (visible.dataset.wired) continue;
-    visible.dataset.wired = "yes";
-    visible.addEventListener("input", () => { hidden.value = visible.value ? String(new Date(visible.value).getTime()) : ""; }, true);
-  }
-}
-function fresh() {
-  missed = 0;
-  times();
-  fields();
-  if ($("#chart") && !$("#chart .uplot")) chart();
-}
-const board = read("board");
-if (board) show(board);
-fresh();
-document.addEventListener("htmx:after:swap", () => { if (board && $("#board")) show(read("board")); fresh(); });
-setInterval(times, 5000);
-listen();
-// The demo's address carries its token behind a #, which no server is ever sent.
-const token = $(".door input[name=token]");
-if (token && location.hash.length > 1) {
-  token.value = decodeURIComponent(location.hash.slice(1));
-  history.replaceState(null, "", location.pathname + location.search);
-  token.form.requestSubmit();
-}
-const chat = $("#chat .turn:last-child");
-if (chat) chat.scrollIntoView({ block: "end" });
