@@ -382,10 +382,10 @@ MUTANTS = (
         "tests/packaging/test_unit.py::test_the_unit_is_hardened",
     ),
     Mutant(
-        "service/web/bounded.py",
-        "            if self._head > self._bounds.head:\n",
-        "            if False:\n",
-        "tests/attacks/test_port.py::test_strangers_cost_little_and_stop_nobody",
+        BOUNDED,
+        "        super().pause_writing()\n        self.flow.pause_reading()\n",
+        "        super().pause_writing()\n",
+        f"{PORT}::test_strangers_cost_little_and_stop_nobody",
     ),
     Mutant(
         "service/emqx/message.py",

@@ -12,7 +12,7 @@ from service.web.console.render import markdown
 from tests.console.conftest import PHONE, browsing, fresh
 from tests.console.test_browser import ask
 from tests.console.test_pages import logged_in
-from tests.fakes.model import ok
+from tests.fakes.model import ok, tool_calls
 from tests.rig import ROOT, rig
 
 PRICES = '\n[prices]\n"gpt-5.4-mini" = { input = 0.75, output = 4.5 }\n'
@@ -186,3 +186,53 @@ async def test_a_run_begins_before_its_model_is_asked(database: str) -> None:
         row = replace(row, attempts=(replace(attempt, at=row.trace["runs"][0]["begun"]),))
         events = [one["what"] for one in timeline(row, None, None, now=0, stopped=None)]
         assert events.index("begun") < events.index("attempt")
+
+
+async def test_many_tool_calls_are_folded(database: str) -> None:
+    async with rig(database) as house, browsing() as made:
+        for calls, shown in ((2, 2), (9, 0)):
+            call = ("set_light", {"room": "kitchen", "on": True})
+            house.model.script(tool_calls([call] * calls), ok("Done."))
+            async with house.mqtt() as client:
+                await client.publish("home/ada/ask", b"Light!")
+            found = await house.ended(1 if shown else 2)
+            page = await fresh(house, made, f"/console/requests/{found[0]['id']}")
+            await expect(page.locator(".fall > li.tool")).to_have_count(calls)
+            await expect(page.locator(".fall details[open]")).to_have_count(shown)
+
+
+async def test_a_wait_that_is_over_claims_no_cause_that_nobody_noted(database: str) -> None:
+    """It was a pause, and might have been a full house."""
+    async with rig(database) as house, browsing() as made:
+        await house.http.post("/flows/chat/pause")
+        async with house.mqtt() as client:
+            await client.publish("chatgpt/request/ada", b"hi")
+        await house.stored(1)
+        await house.move(60_000)
+        await house.http.post("/flows/chat/resume")
+        (request,) = await house.ended(1)
+        page = await fresh(house, made, f"/console/requests/{request['id']}")
+        await expect(page.locator(".fall > li.waited").first).to_contain_text("for its turn")
+
+
+async def test_a_long_act_stays_inside(database: str) -> None:
+    async with rig(database) as house, browsing() as made:
+        await house.http.post("/requests/retry", json={"filter": {"text": "q" * 190}})
+        for size in (PHONE, {"width": 1360, "height": 860}):
+            page = await fresh(house, made, "/console/acts", size=size)
+            await expect(page.locator("tbody")).to_contain_text("q" * 190)
+            wide = "(one) => one.scrollWidth - one.clientWidth"
+            if size is not PHONE:
+                assert await page.locator(".card.scroll").evaluate(wide) == 0
+            lines = "(one) => one.getBoundingClientRect().height"
+            assert await page.locator("tbody time").first.evaluate(lines) < 30
+
+
+async def test_a_mistyped_address_is_a_page_too(database: str) -> None:
+    async with rig(database) as house, logged_in(house.url) as client:
+        answer = await client.get("/console/request")
+        assert answer.status_code == 404
+        assert "no page at /console/request" in answer.text
+        assert answer.headers["content-type"].startswith("text/html")
+        assert (await client.get("/console/static/console.css")).status_code == 200
+        assert (await client.get("/console/static/nope.css")).status_code == 404

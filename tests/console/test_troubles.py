@@ -62,11 +62,14 @@ async def test_pages_come_back_with_the_database(shared_database: str, postgres:
             await page.get_by_label("Text").fill("second")
             await expect(page.locator("#told")).to_contain_text("does not answer now")
             await expect(page.locator("tbody tr")).to_have_count(2)
+            pulse = other.locator("#pulse")
+            await expect(pulse).to_have_text("no database", timeout=40_000)
         finally:
             await sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         await expect(other.get_by_role("heading", level=1)).to_have_text(
             "Flows and models", timeout=40_000
         )
+        await expect(pulse).to_have_text("live")
         await page.get_by_label("Text").fill("second ")
         await page.get_by_label("Text").fill("second")
         await expect(page.locator("tbody tr")).to_have_count(1)
@@ -267,3 +270,11 @@ async def test_a_flow_is_tried_at_each_of_its_topics(database: str) -> None:
         await expect(page.locator('.turn[data-ended="yes"]')).to_have_count(2)
         found = await house.ended(2)
         assert [one["topic"] for one in found] == ["other/kitchen/in", "any/console/thing/console"]
+
+
+async def test_what_is_paused_elsewhere_is_seen_without_loading_anew(database: str) -> None:
+    async with rig(database) as house, browsing() as made:
+        page = await fresh(house, made, "/console/flows")
+        assert (await house.http.post("/flows/story/pause")).status_code == 200
+        await expect(page.get_by_role("button", name="Resume story")).to_be_visible(timeout=25_000)
+        await expect(page.locator("#chart canvas")).to_have_count(1)

@@ -78,6 +78,7 @@ class Console:
             Route("/login", self._seen(self.login), methods=["GET"], include_in_schema=False),
             Route("/console/set", self._seen(self.set), methods=["GET"], include_in_schema=False),
             Mount("/console/static", _Static(directory=STATIC)),
+            Route("/console/{rest:path}", self._guarded(self.nowhere), include_in_schema=False),
         ]
 
     # The way in
@@ -289,6 +290,10 @@ class Console:
             else "",
         }
         return await self._pages.page(request, "flow.html", values)
+
+    async def nowhere(self, request: Request) -> Response:
+        """An address that somebody mistyped."""
+        raise NotFound(f"no page at {request.url.path}")
 
     async def acts(self, request: Request) -> Response:
         """Who did what."""

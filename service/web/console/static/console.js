@@ -19,7 +19,8 @@ function took(ms) {
 const number = (value) => value == null ? "–" : value >= 1e6 ? `${(value / 1e6).toFixed(1)} M` : Math.round(value).toLocaleString("en");
 const money = (usd) => usd == null ? "–" : usd === 0 || usd >= 0.1 ? `$${usd.toFixed(2)}` : `$${Number(usd.toPrecision(2))}`;
 const share = (value) => value == null ? "–" : `${Math.floor(value * 1000) / 10} %`;
-const language = document.documentElement.lang;
+// The page's language, in the variety that the browser asks for: British dates for a Briton.
+const language = navigator.languages.find((one) => one.startsWith(document.documentElement.lang.slice(0, 2))) || document.documentElement.lang;
 const relative = new Intl.RelativeTimeFormat(language, { style: "short", numeric: "always" });
 function ago(date) {
   const seconds = (Date.now() - date) / 1000;

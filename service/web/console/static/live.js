@@ -1,11 +1,16 @@
 // What comes by server-sent events, the chart, and what is done once a page is there.
 "use strict";
 // ── Live ─────────────────────────────────────────────────────────────────────────────────
-let live = null, missed = 0, met = false, away = false;
+let live = null, missed = 0, met = false, away = false, stopped = null;
 function show(board, changes = []) {
   const totals = board.totals;
   if (away && totals) recovered();
+  if (away !== !totals) beat(totals ? "on" : "away");
   away = !totals;
+  // Paused or resumed on another page, or a circuit: the figures of flows show it.
+  const now = JSON.stringify([board.paused, board.links.model?.ok, board.links.model?.providers]);
+  if ($("#chart") && stopped !== null && stopped !== now) refresh();
+  stopped = now;
   if (totals) {
     const dead = Object.values(totals.dead).reduce((sum, one) => sum + one, 0);
     for (const one of all("[data-count=dead]")) { one.textContent = number(dead); one.hidden = !dead; }
@@ -86,19 +91,22 @@ function newest(latest) {
   while (list.children.length > rows.length) list.lastElementChild.remove();
   times(list);
 }
+function beat(how) {
+  const pulse = $("#pulse");
+  pulse.className = `pulse ${how === "on" ? "on" : "off"}`;
+  $("span", pulse).textContent = pulse.dataset[how];
+}
 // A browser has six connections for all pages of a host: one that nobody sees keeps none.
 function hush() {
   live?.close();
   live = null;
 }
 function listen() {
-  const pulse = $("#pulse");
   if (live || document.hidden || !$(".who")) return;
-  const beat = (on) => { pulse.className = `pulse ${on ? "on" : "off"}`; $("span", pulse).textContent = pulse.dataset[on ? "on" : "off"]; };
   live = new EventSource("/events");
-  live.addEventListener("open", () => beat(true));
+  live.addEventListener("open", () => beat(away ? "away" : "on"));
   live.addEventListener("error", () => {
-    beat(false);
+    beat("off");
     if (live?.readyState === EventSource.CLOSED) refused();
   });
   live.addEventListener("hello", (event) => {
