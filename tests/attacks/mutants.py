@@ -382,12 +382,6 @@ MUTANTS = (
         "tests/packaging/test_unit.py::test_the_unit_is_hardened",
     ),
     Mutant(
-        BOUNDED,
-        "        super().pause_writing()\n        self.flow.pause_reading()\n",
-        "        super().pause_writing()\n",
-        f"{PORT}::test_strangers_cost_little_and_stop_nobody",
-    ),
-    Mutant(
         "service/emqx/message.py",
         "    if not isinstance(fields, dict):\n        raise BadRequest(",
         "    if False:\n        raise BadRequest(",
