@@ -25,7 +25,7 @@ from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
-from service.flows import DEFAULT_PROVIDER, Flows, Provider
+from service.flows import DEFAULT_PROVIDER, Flow, Flows, Provider
 from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
@@ -115,7 +115,7 @@ class Service:
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(self.store, self.emqx, self.breakers, self.losses)
         self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
-        self.insights = Insights(self.store, flows, now=now, stopped=self.controls.stopped)
+        self.insights = Insights(self.store, flows, now=now, stopped=self._stopped)
         self.statistics = Statistics(self.store, now=now)
         board = Board(self.store, self.health, self.controls, self.losses, self.statistics)
         self.live = Live(self.hub, board, now=now)
@@ -196,6 +196,15 @@ class Service:
             lease=lease,
             link=link,
         )
+
+    def _stopped(self, flow: Flow) -> tuple[str, str | None] | None:
+        """Why this flow asks nobody now, and for which error; None: it does."""
+        if (reason := self.controls.stopped(flow)) is not None:
+            return reason, None
+        if self.breakers.closed(flow.models) <= 0:
+            return None
+        error = self.breakers.last_error(flow.model)
+        return ("rate_limit", None) if error is None else ("circuit", error.code)
 
     def _controlled(self, providers: frozenset[str]) -> None:
         """Something was paused or resumed."""

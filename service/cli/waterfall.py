@@ -18,6 +18,7 @@ LONGEST = 4000  # characters of question and reply
 WAITED = {
     "conversation": "for the one before it",
     "queue": "for a place among the model calls",
+    "circuit": "the model is not called now",
     "paused": "paused by a person",
     "rate_limit": "for the provider's rate limit",
     "retry": "to try again",

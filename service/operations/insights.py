@@ -10,7 +10,7 @@ from service.domain import State
 from service.errors import NotFound
 from service.flows import Flow, Flows
 from service.inbox import Filter, Inbox, Row, epoch_ms
-from service.operations.timeline import timeline
+from service.operations.timeline import Stopped, timeline
 
 LINE = 400  # bytes or characters of question and reply in a list
 
@@ -91,7 +91,8 @@ def _clean(text: str) -> str:
 
 
 class Insights:
-    """Reads for people; changes nothing. `stopped` says why a flow asks nobody now."""
+    """Reads for people; changes nothing. `stopped` says why a flow asks nobody now: a reason, and
+    the code of the error behind it."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Insights:
         flows: Flows,
         *,
         now: Callable[[], int] = epoch_ms,
-        stopped: Callable[[Flow], str | None] = lambda flow: None,
+        stopped: Callable[[Flow], Stopped] = lambda flow: None,
     ) -> None:
         self._store = store
         self._flows = flows
@@ -135,7 +136,7 @@ class Insights:
             page = await self._store.find(wanted, limit=1, before=row.seq)
             before = page.rows[0] if page.rows else None
         flow = self._flows.flows.get(row.flow or "")
-        stopped = self._stopped(flow) if flow is not None else "flow_unknown"
+        stopped = self._stopped(flow) if flow is not None else ("flow_unknown", None)
         events = timeline(row, flow, before, now=self._now(), stopped=stopped)
         for event in events:
             event["at"] = when(event["at"])

@@ -15,10 +15,11 @@ from service.mqtt.templates import Scope
 
 NOTICED = 20  # ms; a shorter wait is none
 Event = dict[str, Any]
+Stopped = tuple[str, str | None] | None
 
 
 def timeline(
-    row: Row, flow: Flow | None, before: Row | None, *, now: int, stopped: str | None
+    row: Row, flow: Flow | None, before: Row | None, *, now: int, stopped: Stopped
 ) -> list[Event]:
     """In the order of time; `at` and `until` are epoch ms, None where it is not known.
 
@@ -68,7 +69,7 @@ def _event(what: str, at: int | None, **more: Any) -> Event:
     return {"what": what, "at": at, **more}
 
 
-def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Iterator[Event]:
+def _waits(row: Row, before: Row | None, now: int, stopped: Stopped) -> Iterator[Event]:
     """From when it could have gone on until it did, and for what."""
     runs = row.trace.get("runs", [])
     begun = [run["begun"] for run in runs]
@@ -89,7 +90,9 @@ def _waits(row: Row, before: Row | None, now: int, stopped: str | None) -> Itera
         if row.not_before > now:
             yield _event("waited", since, until=row.not_before, reason="retry", code=code)
         else:
-            yield _event("waited", since, until=None, reason=stopped or "queue")
+            reason, code = stopped or ("queue", None)
+            named = {} if code is None else {"code": code}
+            yield _event("waited", since, until=None, reason=reason, **named)
         return
     if end - since >= NOTICED:
         yield _event("waited", since, until=end, reason="queue")

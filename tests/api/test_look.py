@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from service.operations import live
+from tests.fakes.model import hang, status
 from tests.rig import Rig, eventually, rig
 
 
@@ -120,6 +121,30 @@ async def test_events_tell_of_a_request_until_its_end(database: str) -> None:
         assert data["totals"]["open"] == 0
 
 
+async def test_events_tell_what_waits_how_the_parts_are_and_what_came_last(database: str) -> None:
+    async with rig(database) as house:
+        house.model.behave(lambda body: hang())
+        async with house.mqtt() as client:
+            await client.publish("chatgpt/request/ada", b"x" * 1000)
+        await house.model.wait_for_calls(1)
+        async with events(house) as stream:
+            name, data = await anext(stream)
+            assert name == "hello"
+            assert data["totals"]["states"] == {"answering": 1}
+            assert data["totals"]["flows"] == {"chat": {"answering": 1}}
+            assert {part: one["ok"] for part, one in data["links"].items()} == {
+                "database": True,
+                "broker": True,
+                "model": True,
+            }
+            (latest,) = data["latest"]
+            assert (latest["conversation"], latest["state"]) == ("ada", "answering")
+            assert latest["text"] == "x" * 120
+            assert data["paused"] == []
+        house.model.release()
+        await house.ended(1)
+
+
 async def test_events_end_with_the_service(database: str) -> None:
     async with rig(database) as house, events(house) as stream:
         await anext(stream)
@@ -156,3 +181,26 @@ async def test_a_closed_page_costs_nothing_more(database: str) -> None:
             await anext(stream)
             assert house.service.live.pages == 1
         await eventually(lambda: house.service.live.pages == 0)
+
+
+async def test_who_waits_for_a_model_that_is_not_called_sees_why(
+    database: str, quick: None
+) -> None:
+    async with rig(database, max_attempts=8) as house:
+        house.model.behave(lambda body: status(401, message="no such key"))
+        async with house.mqtt() as client:
+            await client.publish("chatgpt/request/ada", b"first")
+            await eventually(lambda: house.service.breakers.states())
+            await client.publish("chatgpt/request/bob", b"second")
+
+            async def waits() -> Any:
+                found = await house.requests(conversation="bob")
+                if not found:
+                    return None
+                timeline = (await house.request(found[0]["id"]))["timeline"]
+                return [one for one in timeline if one["what"] == "waited" and one["until"] is None]
+
+            (wait,) = await eventually(waits)
+            assert (wait["reason"], wait["code"]) == ("circuit", "model_unauthorized")
+        house.model.behave(None)
+        await house.ended(2)

@@ -313,7 +313,7 @@ MUTANTS = (
         "service/plain.py",
         "        if secret in text:\n",
         "        if False:\n",
-        "tests/attacks/test_canaries.py::test_no_canary_is_shown_when_the_broker_refuses",
+        "tests/attacks/test_canaries.py::test_no_canary_is_shown",
     ),
     Mutant(
         "service/web/health.py",
@@ -323,8 +323,8 @@ MUTANTS = (
     ),
     Mutant(
         "service/cli/env_file.py",
-        "            os.fchmod(handle, 0o600)\n",
-        "            os.fchmod(handle, 0o644)\n",
+        "handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)",
+        "handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)",
         "tests/pure/test_env_file.py::test_tokens_are_made_once_and_are_for_the_owner_only",
     ),
     Mutant(
@@ -382,21 +382,21 @@ MUTANTS = (
         "tests/packaging/test_unit.py::test_the_unit_is_hardened",
     ),
     Mutant(
-        "service/web/connections.py",
-        "            victim.drop()\n",
-        "            pass\n",
-        "tests/attacks/test_port.py::test_strangers_cost_little_and_stop_nobody",
+        BOUNDED,
+        "        super().pause_writing()\n        self.flow.pause_reading()\n",
+        "        super().pause_writing()\n",
+        f"{PORT}::test_strangers_cost_little_and_stop_nobody",
     ),
     Mutant(
-        "service/web/webhook.py",
-        '            error = Unavailable("an internal error; see the service\'s log", code="internal")\n',
-        '            error = ApiError("an internal error")\n',
+        "service/emqx/message.py",
+        "    if not isinstance(fields, dict):\n        raise BadRequest(",
+        "    if False:\n        raise BadRequest(",
         "tests/fuzz/test_storm.py::test_bad_webhooks_do_no_harm",
     ),
     Mutant(
-        "service/answering/life.py",
-        '            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))\n            answer = await self._internal(job, fault)\n',
-        "            raise\n",
+        "service/llm/chat.py",
+        'only_text(choice.get("finish_reason")) or gathered.finish',
+        'choice.get("finish_reason") or gathered.finish',
         "tests/fuzz/test_answers.py::test_bad_answers_do_no_harm",
     ),
 )

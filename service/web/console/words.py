@@ -148,6 +148,7 @@ CHINESE = {
     "waited": "等待",
     "for the one before it": "等待前一条请求",
     "for a place among the model calls": "等待模型调用的空位",
+    "for the model, which is not called now": "等待模型恢复调用",
     "for its turn": "等待轮到它",
     "paused by a person": "已被人工暂停",
     "for the provider's rate limit": "等待提供方的速率限制",
