@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from playwright.async_api import expect
 
@@ -12,7 +14,7 @@ from service.web.console.render import markdown
 from tests.console.conftest import PHONE, browsing, fresh
 from tests.console.test_browser import ask
 from tests.console.test_pages import logged_in
-from tests.fakes.model import ok, tool_calls
+from tests.fakes.model import ok, status, tool_calls
 from tests.rig import ROOT, rig
 
 PRICES = '\n[prices]\n"gpt-5.4-mini" = { input = 0.75, output = 4.5 }\n'
@@ -236,3 +238,23 @@ async def test_a_mistyped_address_is_a_page_too(database: str) -> None:
         assert answer.headers["content-type"].startswith("text/html")
         assert (await client.get("/console/static/console.css")).status_code == 200
         assert (await client.get("/console/static/nope.css")).status_code == 404
+
+
+async def test_dates_are_written_as_the_browser_writes_them(database: str) -> None:
+    async with rig(database) as house, browsing() as made:
+        (request,) = await ask(house, "hi")
+        came = datetime.fromisoformat(request["accepted_at"]).astimezone(ZoneInfo("Europe/Berlin"))
+        dates = {"en-GB": f"{came:%d/%m/%Y}", "en-US": f"{came.month}/{came.day}/{came:%y}"}
+        for language, date in dates.items():
+            path = f"/console/requests/{request['id']}"
+            page = await fresh(house, made, path, language=language)
+            await expect(page.locator(".facts time")).to_contain_text(date)
+
+
+async def test_who_was_told_of_a_failure_was_told_no_tokens(database: str) -> None:
+    async with rig(database, max_attempts=1) as house, browsing() as made:
+        house.model.behave(lambda body: status(400))
+        (request,) = await ask(house, "hi")
+        page = await fresh(house, made, f"/console/requests/{request['id']}")
+        told = page.locator(".fall > li", has_text="told the sender")
+        await expect(told).not_to_contain_text("tokens")
