@@ -393,6 +393,24 @@ MUTANTS = (
         'choice.get("finish_reason") or gathered.finish',
         "tests/fuzz/test_answers.py::test_bad_answers_do_no_harm",
     ),
+    Mutant(
+        ".ci/audit",
+        "  exit 2\n",
+        "  exit 0\n",
+        "tests/packaging/test_dist.py::test_an_audit_that_could_not_ask_says_so",
+    ),
+    Mutant(
+        "service/flows/regex.py",
+        "            self._compiled = re2.compile(text, options)\n",
+        "            self._compiled = re.compile(pattern, re.S | re.I)  # type: ignore\n",
+        "tests/pure/test_growth.py::test_twice_the_text_takes_twice_the_time",
+    ),
+    Mutant(
+        "service/inbox/codec.py",
+        "        return orjson.dumps(value)\n    except TypeError:\n        return json.dumps",
+        "        return orjson.dumps(value)\n    except KeyError:\n        return json.dumps",
+        "tests/attacks/test_canaries.py::test_names_that_no_database_takes_are_stored_and_answered",
+    ),
 )
 
 
