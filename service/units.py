@@ -49,7 +49,8 @@ def duration(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f'a number needs a unit: write "{value}s"')
     if not isinstance(value, str) or not re.fullmatch(DURATION, value):
-        raise ValueError('a duration is text such as "90s", "5m", "24h" or "1h30m"')
+        said = 'a duration is text such as "90s", "5m", "24h" or "1h30m"'
+        raise ValueError(said + _meant_duration(value))
     lasts = seconds(value)
     if not 0 < lasts <= _TEN_YEARS:
         raise ValueError("a duration lies between 1ms and ten years")
@@ -67,13 +68,42 @@ def whole_seconds(value: Any) -> int:
 def limit(value: Any) -> Limit:
     """A Limit of "10/min", "100/h", "5/10s"; raises ValueError with what to write."""
     if not isinstance(value, str) or not re.fullmatch(LIMIT, value):
-        raise ValueError('a limit is text such as "10/min", "100/h", "5/10s" or "1000/day"')
+        said = 'a limit is text such as "10/min", "100/h", "5/10s" or "1000/day"'
+        raise ValueError(said + _meant_limit(value))
     count, _, window = value.replace(" ", "").partition("/")
     number, unit = re.fullmatch(r"([0-9]*)([a-z]+)", window).groups()  # type: ignore[union-attr]
     per = duration(f"{number or 1}{_UNITS.get(unit, unit)}")
     if not 0 < int(count) <= 1_000_000_000:
         raise ValueError("a limit allows at least one request")
     return Limit(int(count), per)
+
+
+def _meant_duration(value: Any) -> str:
+    """What to write for "30", "5 minutes" and the like; nothing if that can't be told."""
+    found = (
+        re.fullmatch(r"([0-9]+) *([a-zA-Z]*)", value.strip()) if isinstance(value, str) else None
+    )
+    unit = _unit(found[2] or "s") if found else ""
+    return f'; write "{found[1]}{unit}"' if found and unit else ""
+
+
+def _meant_limit(value: Any) -> str:
+    """What to write for 10, "10 per minute" and the like; nothing if that can't be told."""
+    text = "" if isinstance(value, bool) else str(value).strip()
+    if re.fullmatch(r"[0-9]+", text):
+        return f'; write "{text}/min", or what time it is for'
+    found = re.fullmatch(r"([0-9]+) *(?:/|per|a|an|in) *(?:each |a )?([0-9]*) *([a-zA-Z]+)", text)
+    unit = _unit(found[3]) if found else ""
+    unit = "min" if unit == "m" else unit
+    return f'; write "{found[1]}/{found[2]}{unit}"' if found and unit else ""
+
+
+def _unit(word: str) -> str:
+    """The unit that a word such as "minutes" means, or nothing."""
+    bare = word.lower()
+    bare = bare[:-1] if len(bare) > 2 and bare.endswith("s") else bare
+    known = {**_UNITS, "hr": "h", "week": "w", "wk": "w", "msec": "ms", "millisecond": "ms"}
+    return bare if bare in _SECONDS and bare else known.get(bare, "")
 
 
 def show_seconds(lasts: float) -> str:

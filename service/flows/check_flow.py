@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from service.flows.check_schema import check_json, check_schema
 from service.flows.flow import Flow, Provider
-from service.flows.keys import Place, walk
+from service.flows.keys import Place, keys_of, walk
 from service.flows.kinds import Mark
 from service.flows.lines import Path
 from service.flows.models import DEFAULT_PROVIDER, INSTEAD, ModelRef, end_of_life
-from service.flows.names import Names
-from service.flows.report import Report, suggest
-from service.flows.tables import Tool
-from service.flows.where import check_where
+from service.flows.names import Names, misnamed_levels
+from service.flows.report import Report, show, suggest
+from service.flows.tables import FlowKeys, Tool
+from service.flows.where import check_where, levels_in_sql
 
 _RESERVED = {
     "model": "the key model says it",
@@ -89,17 +90,47 @@ def _check_value(flow: Flow, place: Place, names: Names | None, report: Report) 
     match place.mark:
         case Mark.TEMPLATE if names:
             names.check(place.path, place.value, report)
+            key = place.key.name in ("conversation", "dedupe")
+            names.check_words(place.path, place.value, report, key=key)
             _check_picture(flow, place, report)
         case Mark.TOPIC | Mark.LOOKUP if names:
             names.check_topic(place.path, place.value, report)
+        case Mark.REQUEST:
+            _check_request(flow, place, report)
         case Mark.REGEX:
             _check_regex(flow, place, report)
         case Mark.CONDITION:
-            check_where(place.path, place.value, report)
+            check_where(place.path, place.value, report, levels_in_sql(flow.request))
         case Mark.JSON:
             check_json(place.path, place.value, report)
         case Mark.SCHEMA:
             check_schema(place.path, place.value, report)
+
+
+def _check_request(flow: Flow, place: Place, report: Report) -> None:
+    for written, name in misnamed_levels(place.value.text):
+        said = f'a level "{written}" matches nothing but that very word'
+        hint = f"did you mean ${{{name}}}?"
+        if written[0] in ":<":
+            report.warn(place.path, said, hint)
+        elif re.match(r"\$\w", written):
+            # Homie's topics have levels such as $state; it is a name where it is read as one.
+            if _reads(flow, name):
+                report.add(place.path, said, hint)
+        else:
+            report.add(place.path, said, hint)
+    if "*" in place.value.text.split("/"):
+        said = 'a level "*" matches nothing but an asterisk'
+        report.warn(place.path, said, "+ is any one level, # at the end all that follow")
+
+
+def _reads(flow: Flow, name: str) -> bool:
+    texts = [
+        place.value.text
+        for place in walk(flow, ())
+        if place.mark in (Mark.TEMPLATE, Mark.TOPIC, Mark.LOOKUP)
+    ]
+    return any(f"${{{name}}}" in text or f"${name}" in text for text in texts)
 
 
 def _check_picture(flow: Flow, place: Place, report: Report) -> None:
@@ -116,6 +147,9 @@ def _check_regex(flow: Flow, place: Place, report: Report) -> None:
     if flow.input == "image":
         hint = f"leave {place.key.name} out"
         report.add(place.path, "looks for text, but the payload is a picture", hint)
+    elif "\b" in place.value.pattern:
+        hint = r"write it in single quotes, as in '\bhey\b'"
+        report.add(place.path, r'has a backspace: that is what "\b" is in double quotes', hint)
     elif place.value.search(""):
         report.warn(place.path, "finds something even in an empty text", "ask for a word")
 
@@ -134,7 +168,8 @@ def _check_topics(flow: Flow, base: Path, report: Report) -> None:
             )
         said[text] = name
     acts = any(tool.topic for tool in flow.tools)
-    if flow.reply is None and not acts and not flow.allow_response_topics:
+    missing = flow.reply is None and not report.written((*base, "reply"))
+    if missing and not acts and not flow.allow_response_topics:
         hint = f'reply = "{flow.request[0].text}/reply" would publish it'
         report.warn(base, "has no reply topic: what the model says stays in the inbox", hint)
 
@@ -170,6 +205,7 @@ def _check_conversation(flow: Flow, base: Path, report: Report) -> None:
 
 def _check_output(flow: Flow, base: Path, report: Report) -> None:
     _check_pieces(flow, base, report)
+    _check_strays(flow, base, report)
     if flow.schema is None:
         return
     if flow.speak or flow.max_length is not None:
@@ -196,6 +232,19 @@ def _check_output(flow: Flow, base: Path, report: Report) -> None:
             'puts the reply of schema, which is JSON already, as text into "text"',
             "leave format out to publish the fields themselves",
         )
+
+
+def _check_strays(flow: Flow, base: Path, report: Report) -> None:
+    """Keys of the flow below [flows.NAME.schema] or the like, which takes all that follows."""
+    below: dict[str, Mapping[str, object]] = {"params": flow.params, "schema": flow.schema or {}}
+    theirs = {
+        "params": {"temperature", "max_tokens", "verbosity", "timeout", "prompt", *_RESERVED},
+        "schema": {"format"},
+    }
+    for table, values in below.items():
+        for key in sorted(values.keys() & keys_of(FlowKeys).keys() - theirs[table]):
+            hint = f"a key of the flow stands above [{show((*base, table))}]"
+            report.warn((*base, table, key), f"is a key of the flow, but stands in {table}", hint)
 
 
 def _check_pieces(flow: Flow, base: Path, report: Report) -> None:

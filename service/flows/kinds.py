@@ -100,7 +100,8 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     if isinstance(value, list) and not value:
         raise PydanticKnownError("too_short", _SHORT)
     if not isinstance(value, str | list):
-        raise fault("must be text in quotes, or a list of such")
+        hint = f'write "{value}"' if type(value) in (int, float) else ""
+        raise fault("must be text in quotes, or a list of such", hint)
     return (value,) if isinstance(value, str) else tuple(value)
 
 

@@ -16,11 +16,13 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import ConfigError, Fault
 from service.flows.check import check
 from service.flows.check_flow import check_models
+from service.flows.cures import belongs
 from service.flows.flow import Flow, Flows, Provider
 from service.flows.keys import keys_of
-from service.flows.lines import Path, scan, syntax_line
+from service.flows.lines import Path, scan
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
-from service.flows.report import Report, suggest
+from service.flows.report import Report
+from service.flows.syntax import mended
 from service.flows.tables import FLOW_NAME, File, FlowKeys, Price, ProviderKeys
 
 T = TypeVar("T")
@@ -56,26 +58,30 @@ def parse(
     text: str, source: str = "flows.toml", model: str | None = None
 ) -> tuple[Flows | None, list[Fault]]:
     """Flows and all faults, warnings included; no Flows if one of them is more than that."""
+    text = text.removeprefix("\ufeff")
+    broken: list[Fault] = []
     try:
-        data = tomllib.loads(text)
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError:
+            readable, broken = mended(text, source)
+            if readable is None:
+                return None, broken
+            data, text = tomllib.loads(readable), readable
         lines = scan(text)
-    except tomllib.TOMLDecodeError as error:
-        line = syntax_line(error, text)
-        reason = re.sub(r" \(at .*\)$", "", str(error)).lower()
-        hint = "quote text, close brackets, write each key once"
-        return None, [Fault(source, f"no valid TOML: {reason}", line, hint)]
     except RecursionError:
         return None, [Fault(source, "no valid TOML: nested too deeply")]
     report = Report(source, lines)
     flows = _flows(data, report, source, model)
-    faults = report.faults
+    faults = sorted(broken + report.faults, key=lambda fault: fault.line or 0)
     return (None if any(not fault.warning for fault in faults) else flows), faults
 
 
 def _flows(data: dict[str, Any], report: Report, source: str, model: str | None) -> Flows:
     known = keys_of(File)
-    for name in sorted(data.keys() - known.keys()):
-        report.add((name,), "unknown key", _belongs(name))
+    stray = sorted(data.keys() - known.keys())
+    for name in stray:
+        report.add((name,), "unknown key", belongs(name, data))
     tables = {name: _table(data, name, report) for name, key in known.items() if key.table}
     providers = _providers(tables["providers"], report)
     prices = {
@@ -96,7 +102,7 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
         flows[name] = flow
     if override is not None:
         check_models(Flow(model=override), providers, report, ("OPENAI_MODEL",))
-    if not data.get("flows"):
+    if not data.get("flows") and not stray:  # else that is told: a flow in a wrong table
         report.add((), "there is no flow in it", 'start with [flows.chat] and its "request"')
     made = Flows(
         MappingProxyType(flows),
@@ -121,18 +127,12 @@ def _price_list(data: dict[str, Any], report: Report) -> str | None:
     return found.price_list
 
 
-def _belongs(name: str) -> str:
-    if name in keys_of(FlowKeys):
-        return "a flow's key stands under its [flows.NAME], or under [defaults]"
-    known = keys_of(File)
-    return suggest(name, known) or f"known here: {', '.join(known)}"
-
-
 def _table(data: dict[str, Any], name: str, report: Report) -> dict[str, Any]:
     table = data.get(name, {})
     if isinstance(table, dict):
         return table
-    report.add((name,), "must be a table", f"[{name}]")
+    hint = f"write [{name}.NAME] for each" if keys_of(File)[name].many else f"write [{name}]"
+    report.add((name,), "must be a table", hint)
     return {}
 
 

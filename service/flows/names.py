@@ -1,8 +1,10 @@
-"""Which `${names}` a template may use, and what is wrong with the others."""
+"""Which `${names}` a template may use, and what is wrong with the others; and names that are
+written as other programs write them, such as `{user}` or `%u`, and so stand for themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +13,29 @@ from service.flows.lines import Path
 from service.flows.report import Report, suggest
 from service.mqtt.templates import Template
 from service.mqtt.topics import FIELDS, fault_in_name
+
+_NAME = r"[A-Za-z][\w.-]*"
+# What is a name here, or means to be none, comes first.
+_ALIKE = re.compile(
+    r"\$\{\$\}(?:\{[^{}]*\})?|\$\{[^}]*\}"
+    rf"|\{{\{{\s*({_NAME})\s*\}}\}}|\{{({_NAME})\}}|\$\(({_NAME})\)|\$([A-Za-z]\w*(?:\.\w+)*)"
+)
+_BROKERS = re.compile(r"(?<![\w%])%(?:([uc])(?!\w)|([A-Za-z]\w*)%)")
+_PAGES = re.compile(rf"<({_NAME})>|(?<![^/]):({_NAME})(?![^/])")  # never in a text: it may be a tag
+_LEVEL = re.compile(
+    rf"\{{\{{\s*({_NAME})\s*\}}\}}|\{{({_NAME})\}}|\$\(({_NAME})\)|\$({_NAME})|%([uc])|<({_NAME})>|:({_NAME})"
+)
+_SHORT = {"u": "username", "c": "clientid"}
+
+
+def misnamed_levels(text: str) -> Iterator[tuple[str, str]]:
+    """Levels of a request topic that seem to capture: (as written, the name)."""
+    for index, level in enumerate(text.split("/")):
+        found = _LEVEL.fullmatch(level)
+        if found is None or (index == 0 and level.startswith("$") and level[1:2] not in "({"):
+            continue  # $SYS and its like
+        name = next(group for group in found.groups() if group is not None)
+        yield level, {"u": "user", "c": "client"}.get(name, name) if found[5] else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +47,7 @@ class Names:
     partly: Mapping[str, str]  # name → a request topic without it
     arguments: Mapping[str, Any] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
+    meant: frozenset[str] = frozenset()  # by levels that `check_request` complains of
 
     @classmethod
     def of(cls, flow: Flow, parameters: Mapping[str, Any] | None = None) -> Names:
@@ -37,6 +63,9 @@ class Names:
             partly,
             parameters.get("properties", {}),
             frozenset(parameters.get("required", ())),
+            frozenset(
+                name for pattern in flow.request for _, name in misnamed_levels(pattern.text)
+            ),
         )
 
     def check(self, path: Path, template: Template, report: Report) -> None:
@@ -51,12 +80,36 @@ class Names:
                 report.add(path, message, "give the argument another name")
             elif rest and root != "payload" and (root in self.captured or root in FIELDS):
                 report.add(path, f"${{{root}}} is a text; it has no {rest}", f"write ${{{root}}}")
-            elif root not in self.captured | FIELDS | self.arguments.keys():
+            elif root not in self.captured | FIELDS | self.arguments.keys() | self.meant:
                 report.add(path, f"${{{name}}} stands for nothing", self._hint(name))
+
+    def check_words(self, path: Path, template: Template, report: Report, *, key: bool) -> None:
+        """Warn of known names in a text that are not written as names. In a `key`, which tells
+        messages apart, it is a fault."""
+        for written, name in _written(template.text):
+            if self._knows(name):
+                said = f"{written} stands for nothing but itself"
+                report.add(path, said, f"did you mean ${{{name}}}?", warning=not key)
+
+    def _check_levels(self, path: Path, template: Template, report: Report) -> None:
+        """Report names in a topic that are not written as names: it would go to that very topic."""
+        for written, name in _written(template.text, topic=True):
+            root = name.partition(".")[0]
+            message = f"{written} stands for nothing but itself: nobody else listens to that topic"
+            if self._knows(name):
+                report.add(path, message, f"did you mean ${{{name}}}?")
+            elif written[0] in "{<" or written.startswith("$("):
+                report.warn(path, message, self._hint(root))
+
+    def _knows(self, name: str) -> bool:
+        root, _, rest = name.partition(".")
+        known = root in self.captured | FIELDS | self.arguments.keys() | self.meant
+        return known and (not rest or root == "payload" or root in self.arguments)
 
     def check_topic(self, path: Path, template: Template, report: Report) -> None:
         """`check`, and whether it can be a topic that the file's author chose."""
         self.check(path, template, report)
+        self._check_levels(path, template, report)
         sample = "".join("x" if is_name else part for part, is_name in template.parts)
         if fault := fault_in_name(sample):
             report.add(path, f'"{template}" {fault}', "one publishes to a plain topic")
@@ -87,3 +140,15 @@ class Names:
         if name not in self.captured and not self.arguments:
             return f"known here: {', '.join(known)}; a payload's value is ${{payload.{name}}}"
         return f"known here: {', '.join(known)}"
+
+
+def _written(text: str, *, topic: bool = False) -> Iterator[tuple[str, str]]:
+    """Names that stand in `text` as other programs write them, each as written and bare."""
+    for found in _ALIKE.finditer(text):
+        for name in filter(None, found.groups()):
+            yield found[0], name.rstrip(".")
+    for found in _BROKERS.finditer(text):
+        yield found[0], _SHORT[found[1]] if found[1] else found[2]
+    if topic:
+        for found in _PAGES.finditer(text):
+            yield found[0], found[1] or found[2]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from service.errors import Fault
+from service.flows.cures import elsewhere, shape_hint
 from service.flows.keys import keys_of, table_at
 from service.flows.lines import Lines, Path
 from service.flows.tables import File, Price
@@ -53,6 +55,10 @@ class Report:
         # One text where a list could stand: it has no place of its own.
         return path[:-1] if path[-1:] == (0,) and not self._lines.has(path) else path
 
+    def written(self, path: Path) -> bool:
+        """Whether the key stands in the file, in the flow itself or in `defaults`."""
+        return self._lines.has(self.place(path))
+
     @property
     def faults(self) -> list[Fault]:
         return sorted(self._faults.values(), key=lambda fault: fault.line or 0)
@@ -90,32 +96,37 @@ def _worded(error: Any, path: Path) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
     match kind:
         case "unexpected_keyword_argument":
-            return _unknown_key(path)
+            return _unknown_key(path, error["input"])
         case "fault":
             return context["message"], context["hint"]
         case "missing":
             return "is missing", "write it in the table of this line"
         case "literal_error":
             expected = context["expected"].replace("'", '"')
-            close = suggest(str(error["input"]), expected.split('"')[1::2])
+            close = suggest(str(error["input"]).lower(), expected.split('"')[1::2])
+            if not close and str(error["input"]) in re.findall(r"[0-9]+", expected):
+                close = f"write {error['input']}, without quotes"
             return f"must be {expected}, not {_brief(error['input'])}", close
         case "value_error":
             return f"{_brief(error['input'])} can't be used", str(context["error"])
         case "string_pattern_mismatch":
             return _pattern(path, error["input"])
     if kind in _KINDS:
-        return _KINDS[kind], ""
+        return _KINDS[kind], shape_hint(path, error["input"])
     # Ranges: pydantic's own words are fine ("Input should be greater than 0").
     return f"{_brief(error['input'])}: {error['msg'].replace('Input should', 'it should')}", ""
 
 
-def _unknown_key(path: Path) -> tuple[str, str]:
+def _unknown_key(path: Path, value: Any) -> tuple[str, str]:
     name = str(path[-1])
     if path[0] == "prices":
         quoted = f'a name with a dot needs quotes: [prices."{path[1]}.{name}"]'
         return "unknown key", suggest(name, keys_of(Price)) or quoted
-    known = keys_of(table_at(path[:-1]))
-    hint = suggest(name, known) or f"known here: {', '.join(known)}"
+    table = table_at(path[:-1])
+    known = keys_of(table)
+    hint = (
+        elsewhere(path, table, value) or suggest(name, known) or f"known here: {', '.join(known)}"
+    )
     if path[0] == "flows" and len(path) == 3 and name in keys_of(File):
         hint = f"write it as a table of its own: [{name}]"
     return "unknown key", hint

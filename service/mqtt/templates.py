@@ -23,6 +23,7 @@ from service.mqtt.topics import fault_in_name
 
 _OPEN = re.compile(r"\$\{")
 _PART = re.compile(r"[\w-]+")
+_INDEX = re.compile(r"\[['\"]?([\w-]+)['\"]?\]")  # other languages write a['b'], a[0]
 
 
 class _Missing:
@@ -228,11 +229,11 @@ def _name(name: str, position: int) -> str:
         raise TemplateError("${} without a name", position, "write ${payload} for the message")
     for part in name.split("."):
         if not _PART.fullmatch(part):
-            raise TemplateError(
-                f'"{name}" is no name',
-                position,
-                "names are letters, digits, _ and -, joined by dots, as in ${payload.a.b}",
-            )
+            hint = "names are letters, digits, _ and -, joined by dots, as in ${payload.a.b}"
+            meant = _INDEX.sub(r".\1", name).strip("{} $")
+            if all(_PART.fullmatch(each) for each in meant.split(".")):
+                hint = f"did you mean ${{{meant}}}?"
+            raise TemplateError(f'"{name}" is no name', position, hint)
     return name
 
 

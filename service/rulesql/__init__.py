@@ -8,7 +8,8 @@ left out, and say so.
 
 from service.mqtt.topics import matches
 from service.rulesql.errors import RuleException, SqlError
-from service.rulesql.guards import payload_paths_without_guard
+from service.rulesql.foreign import Foreign, foreign, translated
+from service.rulesql.guards import equalities_that_hide, payload_paths_without_guard
 from service.rulesql.parser import parse, parse_where
 from service.rulesql.rule import Rule
 from service.rulesql.syntax import Expr
@@ -17,13 +18,17 @@ from service.rulesql.terms import UNDEFINED, text, to_json
 __all__ = [
     "UNDEFINED",
     "Expr",
+    "Foreign",
     "Rule",
     "RuleException",
     "SqlError",
+    "equalities_that_hide",
+    "foreign",
     "matches",
     "parse",
     "parse_where",
     "payload_paths_without_guard",
     "text",
     "to_json",
+    "translated",
 ]
