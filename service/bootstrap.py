@@ -14,7 +14,7 @@ from service import plain
 from service.answering.budget import Budgets
 from service.answering.hold import Hold
 from service.answering.intake import Intake
-from service.answering.job import InHand
+from service.answering.job import InHand, stored
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
@@ -230,7 +230,7 @@ class Service:
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
         await self._settle()
-        await self.controls.start()
+        await stored(self.controls.start)
         self.publisher.start()
         self.worker.start()
         self.watchdog.start()
