@@ -43,7 +43,6 @@ __all__ = ["Gpt", "OnDelta", "Question"]
 _V1 = "is /v1 missing in its address?"
 OFF_LOOP = 64 * 1024
 """Characters; what a model wrote at a greater length is looked at in a thread."""
-BURST = 2  # events of a stream between which others get their turn
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
 OnDelta = Callable[[str], Awaitable[None]]
@@ -182,11 +181,9 @@ class Gpt:
         async with contextlib.aclosing(response):
             if self._granted and (said := Granted.read(response.headers)):
                 self._granted(question.model, said)
-            large, count = False, 0
+            large = False
             async for event in _events(server, response):
-                count += 1
-                if count % BURST == 0:  # hundreds of them may have come at once
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # hundreds may have come at once: others get their turn
                 if _large(event):
                     large = True
                     text = await asyncio.to_thread(answer.add, event)
