@@ -6,6 +6,7 @@ from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.rollup import BUCKETS, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
 
 __all__ = [
     "BUCKETS",
@@ -13,16 +14,22 @@ __all__ = [
     "Added",
     "Change",
     "Claims",
+    "Close",
     "Count",
     "Filter",
+    "Hear",
+    "Heard",
     "HeldReply",
     "Inbox",
     "Job",
+    "Judge",
     "Memory",
     "Page",
     "Pause",
     "Resume",
     "Row",
     "Stats",
+    "Verdict",
+    "Word",
     "epoch_ms",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, LargeBinary, Text, bindparam, func, select, update
 
 from service.domain import Claimed, Entry, State
-from service.inbox import codec, ordering
+from service.inbox import codec, ordering, waits
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
 from service.inbox.sql_tables import ANSWER_COLUMNS, fresh, ordered_queue, requests, unresolved
@@ -296,6 +296,7 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
     row = tx.run(_by_id(True), values).one_or_none()
     if row is None or row.state not in (State.FAILED, State.EXPIRED):
         return False
+    waits.drop(tx, [row.seq])
     last = None
     if row.ordered:
         last = tx.run(

@@ -42,9 +42,11 @@ from service.inbox.sql_tables import (
     requests_error,
     requests_flow,
     requests_held,
+    requests_waiting,
     rollup,
     unordered_queue,
     version,
+    waits,
 )
 
 Step = Callable[[Connection], object]
@@ -92,6 +94,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
         *(table.create for table in (acts, paused, jobs, rollup)),
     ),
     "0005": (take_turns,),
+    "0006": (waits.create, requests_waiting.create),
 }
 """What each version adds to the one before, never edited once it was released."""
 

@@ -24,6 +24,7 @@ from service.inbox.sql_tables import (
     requests,
     state_is,
     unordered_queue,
+    waiting,
 )
 
 _r = requests.c
@@ -79,6 +80,8 @@ def stats(tx: Tx) -> Stats:
     for where in (ordered_queue, unordered_queue):
         for row in tx.run(_waiting(where)):
             counts[row.flow or None, State.QUEUED] += row.n
+    for row in tx.run(_waiting(waiting)):
+        counts[row.flow or None, State.WAITING] += row.n
     for row in tx.run(_working()):
         counts[row.flow or None, State(row.state)] += row.n
     counted = tx.run(_dead_counts()).one()

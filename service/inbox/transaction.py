@@ -19,6 +19,7 @@ from service.inbox import (
     ordering,
     purge,
     rollup,
+    waits,
 )
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
@@ -31,6 +32,7 @@ _ORDER: tuple[Work, ...] = (
     leases.heartbeat,
     leases.reply,
     leases.save_steps,
+    leases.park,
     leases.snooze,
     leases.finish,
     leases.release,
@@ -41,6 +43,7 @@ _ORDER: tuple[Work, ...] = (
     entries.add,
     entries.adopt,
     entries.requeue,
+    waits.hear,
     held.note,
     held.take,
     ordering.settle,
@@ -54,7 +57,7 @@ _ORDER: tuple[Work, ...] = (
     claims.claim,
 )
 _PLACE = {work: place for place, work in enumerate(_ORDER)}
-_LEASE_WRITES = frozenset(_ORDER[:6])
+_LEASE_WRITES = frozenset(_ORDER[:7])
 _NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, held.take, claims.claim))
 """Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 
