@@ -1,6 +1,7 @@
 """Ask stored requests again and compare: nothing is published, stored or remembered.
 
-Tools are not carried out: a command counts as done, and a look-up is told what it was told then.
+Tools are not carried out: a call is told what it was told then, and a command of which nothing is
+known counts as done.
 The topic of a call is made and its arguments are checked as always, so what a flow refuses is
 refused here too.
 """
@@ -17,14 +18,13 @@ import orjson
 from service.answering import prompt, shape
 from service.answering.job import Job
 from service.answering.tool_loop import ToolLoop
-from service.domain import Claimed, Message, Publish, State, Turn, Usage
+from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
 from service.emqx.publish_api import Result as Published
 from service.errors import BudgetError, MessageError, ModelError
 from service.flows import Flow, Flows, ModelRef
-from service.inbox import Filter, Inbox, Row
+from service.inbox import Close, Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
-from service.mqtt.templates import Scope
 
 PATIENCE = 120.0  # seconds in which all calls for one request have to end
 CALL = tuple[str, Any]
@@ -96,22 +96,41 @@ def _shown(said: Said) -> dict[str, Any]:
 class _Silence:
     """Stands where the publisher and the inbox stand: nothing leaves, nothing is kept."""
 
-    def __init__(self, known: Mapping[str, str]) -> None:
-        self._known = known  # what a topic's retained message was, as it was told then
+    def __init__(self, flow: Flow, told: Mapping[str, str]) -> None:
+        self._lookups = {tool.name for tool in flow.tools if tool.topic is None}
+        self._told = told  # what each call was told then
         self.steps: Sequence[Mapping[str, Any]] = ()
 
+    def known(self, call: Mapping[str, Any]) -> str | None:
+        told = self._told.get(_key(call))
+        if told is None:
+            lookup = call["name"] in self._lookups
+            return "nothing is known: there is no retained message" if lookup else "done"
+        return told
+
     async def send(self, message: Publish, *, once: bool = False) -> Published:
-        return True
+        raise AssertionError("a replay sends nothing")
 
     async def retained(self, topic: str) -> bytes | None:
-        told = self._known.get(topic)
-        return None if told is None else told.encode("utf-8", "replace")
+        raise AssertionError("a replay looks at nothing")
 
     async def checkpoint(
-        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
+        self,
+        claimed: Claimed,
+        steps: Sequence[Mapping[str, Any]],
+        usage: Usage,
+        *,
+        begun: Sequence[Wait] = (),
+        closed: Sequence[Close] = (),
     ) -> bool:
         self.steps = tuple(steps)
         return True
+
+    async def waits_of(self, seq: int) -> list[Wait]:
+        return []
+
+    async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
+        return None
 
 
 class Replayer:
@@ -137,7 +156,7 @@ class Replayer:
     async def again(self, store: Inbox, row: Row, flow: Flow) -> Compared:
         """A stored request, whole, by this flow. Raises StoreError."""
         turns, memory = await self._memory(store, row, flow)
-        told = dict(_told(row, flow))
+        told = dict(_told(row))
         after = await self.ask(flow, row.message, row.conversation, turns=turns, told=told)
         return Compared(row, _before(row, flow), after, memory)
 
@@ -168,7 +187,7 @@ class Replayer:
             publish=False,
         )
         log = Log(f"{flow.name}/{conversation}", self._now, flow.name)
-        silence = _Silence(told or {})
+        silence = _Silence(flow, told or {})
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
@@ -176,7 +195,7 @@ class Replayer:
             job = Job(claimed, flow, captured, asked.scope, log)
             messages = list(prompt.compose(flow, asked, turns))
             loop = ToolLoop(silence, self._asker, silence, now=self._now)
-            completion = await loop.run(job, messages, None)
+            completion = (await loop.run(job, messages, None)).completion
             text, _ = shape.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
         except prompt.Ignored as ignored:
@@ -249,18 +268,14 @@ def _loaded(text: str) -> Any:
         return text
 
 
-def _told(row: Row, flow: Flow) -> Iterator[tuple[str, str]]:
-    """What each look-up found then, by its topic."""
-    captured = flow.match(row.message.topic) or {}
+def _key(call: Mapping[str, Any]) -> str:
+    """Two calls with the same name and arguments are told the same."""
+    arguments = _loaded(call["arguments"])
+    return orjson.dumps([call["name"], arguments], option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _told(row: Row) -> Iterator[tuple[str, str]]:
+    """What each call was told then: of a command that failed that it failed."""
     for step in row.steps:
         for call, result in zip(step["calls"], step.get("results") or (), strict=False):
-            tool = next((one for one in flow.tools if one.name == call["name"]), None)
-            arguments = _loaded(call["arguments"])
-            if tool is None or tool.read is None or not isinstance(arguments, dict):
-                continue
-            if result.startswith(("error:", "nothing is known:")):
-                continue
-            try:
-                yield tool.read.render_topic(Scope(row.message, captured, arguments)), result
-            except MessageError:
-                continue
+            yield _key(call), result

@@ -308,7 +308,8 @@ def check(
         faults.extend(error.faults or (Fault("EMQX_PREFIX", str(error)),))
     found = None
     try:
-        found, in_file = flows.parse(flows.read(path), str(path), model)
+        environ = settings.environment()
+        found, in_file = flows.parse(flows.read(path), str(path), model, environ)
         faults.extend(in_file)
     except ConfigError as error:
         faults.extend(error.faults)

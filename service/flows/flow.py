@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from service.domain import Message
@@ -129,6 +129,17 @@ class Flow(FlowKeys):
     def allows_response_topic(self, topic: str) -> bool:
         """Whether an MQTT 5 Response-Topic counts."""
         return any(matches(allowed, topic) for allowed in self.allow_response_topics)
+
+
+class Commands:
+    """The topics of all tools: what goes there is a command."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        topics = (tool.topic for flow in flows for tool in flow.tools)
+        self._filters = sorted({topic.topic_filter for topic in topics if topic is not None})
+
+    def __contains__(self, topic: object) -> bool:
+        return any(matches(one, str(topic)) for one in self._filters)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path as FilePath
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import ConfigError, Fault
 from service.flows.check import check
 from service.flows.check_flow import check_models
+from service.flows.check_tool import check_variables
 from service.flows.cures import belongs
 from service.flows.flow import Flow, Flows, Provider
 from service.flows.keys import keys_of
@@ -28,9 +30,15 @@ from service.flows.tables import FLOW_NAME, File, FlowKeys, Price, ProviderKeys
 T = TypeVar("T")
 
 
-def load(path: str | FilePath, *, model: str | None = None) -> Flows:
-    """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL."""
-    flows, faults = parse(read(path), str(path), model)
+def load(
+    path: str | FilePath,
+    *,
+    model: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Flows:
+    """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL; `environ` has
+    the variables that the file names, where they count."""
+    flows, faults = parse(read(path), str(path), model, environ)
     errors = tuple(fault for fault in faults if not fault.warning)
     if flows is None:
         more = f" (and {len(errors) - 1} more: emqx-gpt check)" if len(errors) > 1 else ""
@@ -55,7 +63,10 @@ def read(path: str | FilePath) -> str:
 
 
 def parse(
-    text: str, source: str = "flows.toml", model: str | None = None
+    text: str,
+    source: str = "flows.toml",
+    model: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[Flows | None, list[Fault]]:
     """Flows and all faults, warnings included; no Flows if one of them is more than that."""
     text = text.removeprefix("\ufeff")
@@ -73,6 +84,8 @@ def parse(
         return None, [Fault(source, "no valid TOML: nested too deeply")]
     report = Report(source, lines)
     flows = _flows(data, report, source, model)
+    if environ is not None:
+        check_variables(flows, environ, report)
     faults = sorted(broken + report.faults, key=lambda fault: fault.line or 0)
     return (None if any(not fault.warning for fault in faults) else flows), faults
 

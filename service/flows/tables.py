@@ -21,11 +21,9 @@ from service.flows.kinds import (
     Flag,
     JsonSchema,
     JsonTable,
-    LookupTopic,
     Model,
     Number,
     OneOrMore,
-    Parameters,
     Pattern,
     Qos,
     Rate,
@@ -37,9 +35,9 @@ from service.flows.kinds import (
     WholeSeconds,
     Words,
     key,
-    no_arguments,
 )
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.flows.tool import Tool
 from service.mqtt.templates import Template
 
 ServerKind = Literal[
@@ -120,27 +118,6 @@ class Messages:
     not_json: Text | None = key(None, 'The payload is not JSON, with input = "json".')
     not_image: Text | None = key(None, 'The payload is no picture, with input = "image".')
     forgotten: Text | None = key(None, "The answer to a reset word.")
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """Something the model may do (publish to `topic`) or look up (`read` a retained message)."""
-
-    __pydantic_config__ = _FORBID
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = key(
-        REQUIRED, "The function's name, for the model: letters, digits, _ and -."
-    )
-    description: Text = key(REQUIRED, "What it does and when to use it, for the model.")
-    topic: Topic | None = key(
-        None, "Where a call is published; ${name} is an argument or a captured level."
-    )
-    payload: Words | None = key(None, "What is published. Without it: the arguments as JSON.")
-    read: LookupTopic | None = key(None, "The topic whose retained message is told to the model.")
-    parameters: Parameters = key(no_arguments, "The arguments, as JSON Schema of an object.")
-    at_most_once: Flag = key(False, "Rather lose a call in a crash than publish it twice.")
-    qos: Qos = key(1, "QoS of what is published.")
-    retain: Flag = key(False, "Publish as a retained message.")
 
 
 @dataclass(frozen=True, slots=True)

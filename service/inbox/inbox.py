@@ -223,15 +223,16 @@ class Inbox:
         *,
         until: int,
         asleep_for: Sequence[tuple[str, Ear]],
+        steps: Sequence[Mapping[str, Any]],
         attempts: Iterable[Attempt] = (),
         usage: Usage = NO_USAGE,
         trace: Mapping[str, Any] = NO_TRACE,
     ) -> bool:
         """It waits, in nobody's hands, until then (ms) or until one of these waits is answered."""
-        item = leases.Park(claimed, until, asleep_for, tuple(attempts), usage, trace)
+        item = leases.Park(claimed, until, asleep_for, steps, tuple(attempts), usage, trace)
         return await self._engine.submit(leases.park, item)
 
-    async def waits(self, seq: int) -> list[Wait]:
+    async def waits_of(self, seq: int) -> list[Wait]:
         """What a request's tool calls wait for, or waited for."""
         return await self._view(lambda tx: waits.of(tx, seq))
 

@@ -72,6 +72,7 @@ class Park(Write):
 
     until: int
     asleep_for: Sequence[tuple[str, Ear]]
+    steps: Sequence[Mapping[str, Any]]
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = NO_USAGE
     trace: Mapping[str, Any] = field(default_factory=dict)
@@ -291,6 +292,7 @@ def park(tx: Tx, parks: Sequence[Park]) -> list[bool]:
             "not_before": max(1, until),
             "deadline": max(one.claimed.deadline, until + AFTER_WAIT),
             "claims": 0,
+            "steps": codec.steps_out(one.steps),
         }
         if one.attempts:
             row["attempts"] = codec.attempts_out(one.claimed.attempts + one.attempts)

@@ -151,6 +151,7 @@ _partial("requests_ended", ended, _r.ended_at)
 _partial("requests_outcome", ended, _r.state, _r.seq)
 requests_held = _partial("requests_held", held, _r.held_at)
 requests_waiting = _partial("requests_waiting", waiting, _r.flow, _r.not_before, _r.seq)
+requests_asleep = _partial("requests_asleep", waiting, _r.seq)
 requests_flow = Index("requests_flow", _r.flow, _r.seq)  # for people who look through a flow
 requests_error = _partial("requests_error", failed_with, _r.error_code, _r.seq)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)

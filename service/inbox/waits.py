@@ -34,6 +34,7 @@ class Word(Enum):
     LATEST = auto()  # it goes on waiting, and this is how things stand
     TRY = auto()  # an attempt that failed
     NOTE = auto()  # it does not count
+    LATE = auto()  # likewise: it came too late
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,16 @@ class Close:
 
 @cache
 def _insert(pg: bool) -> Any:
-    return insert(pg, waits).on_conflict_do_nothing(index_elements=[_w.call_id, _w.ear])
+    new = insert(pg, waits)
+    return new.on_conflict_do_update(
+        index_elements=[_w.call_id, _w.ear],
+        set_={"until": new.excluded.until},
+        where=_w.closed_at.is_(None),
+    )
 
 
 def begin(tx: Tx, request: int, begun: Sequence[Wait]) -> None:
-    """By who holds the request. What began before goes on as it was."""
+    """By who holds the request. What began before has until then now."""
     rows = [
         {
             "request": request,
@@ -272,7 +278,7 @@ def _judge(
 def _after(wait: Wait, verdict: Verdict, at: int, now: int, open_: bool) -> Wait:
     """The wait with what this message was to it."""
     note = codec.clean(verdict.note, 200)
-    if not open_:
+    if not open_ or verdict.word is Word.LATE:
         return replace(wait, late=wait.late + 1, noted=note or wait.noted)
     match verdict.word:
         case Word.ANSWER:
@@ -288,7 +294,7 @@ def _after(wait: Wait, verdict: Verdict, at: int, now: int, open_: bool) -> Wait
             return replace(wait, answer=verdict.answer, noted=note)
         case Word.TRY:
             return replace(wait, tries=wait.tries + 1, noted=note)
-        case Word.NOTE:
+        case _:
             return replace(wait, noted=note)
 
 

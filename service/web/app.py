@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.budget import Budgets
+from service.answering.ears import Ears
 from service.answering.intake import Intake
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
@@ -62,6 +63,7 @@ class Parts(Protocol):
     flows: Flows
     store: Inbox
     intake: Intake
+    ears: Ears
     hub: Hub
     live: Live
     statistics: Statistics
@@ -95,6 +97,7 @@ def create_app(parts: Parts) -> Starlette:
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
         address=settings.client_identity == "address",
+        ears=parts.ears,
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)

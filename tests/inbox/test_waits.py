@@ -36,7 +36,9 @@ async def parked(store: Inbox, clock: Clock, make=loose, *, until: int = 2**50, 
     await store.add(make(**more))
     claimed = await claim_one(store)
     assert await store.checkpoint(claimed, [{"calls": []}], begun=[wait(claimed.id)])
-    assert await store.park(claimed, until=until, asleep_for=[(claimed.id, Ear.ANSWER)])
+    assert await store.park(
+        claimed, until=until, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+    )
     return claimed
 
 
@@ -51,7 +53,7 @@ async def test_it_sleeps_in_nobodys_hands_and_wakes_for_its_answer(
     assert [(heard.request, verdict.word) for heard, verdict in said] == [(claimed.id, Word.ANSWER)]
     again = await claim_one(store)
     assert (again.id, again.state, again.steps) == (claimed.id, State.ANSWERING, ({"calls": []},))
-    [known] = await store.waits(claimed.seq)
+    [known] = await store.waits_of(claimed.seq)
     assert (known.answer, known.answered_at, known.by) == (b"on", clock.now, "device")
 
 
@@ -60,7 +62,9 @@ async def test_an_answer_before_it_sleeps_keeps_it_awake(store: Inbox, clock: Cl
     claimed = await claim_one(store)
     await store.checkpoint(claimed, [], begun=[wait(claimed.id)])
     await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
-    await store.park(claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)])
+    await store.park(
+        claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+    )
     assert (await claim_one(store)).id == claimed.id
 
 
@@ -92,7 +96,7 @@ async def test_of_two_answers_the_first_counts_and_the_other_is_noted(
         store.hear(Hear(first(b"second"), clock.now - 1, topic="lamp/state")),
     )
     await asyncio.gather(late, early)  # in one transaction: by when they were said
-    [known] = await store.waits(claimed.seq)
+    [known] = await store.waits_of(claimed.seq)
     assert (known.answer, known.late) == (b"first", 1)
 
 
@@ -102,7 +106,7 @@ async def test_what_is_closed_hears_nothing_more(store: Inbox, clock: Clock) -> 
     await store.checkpoint(claimed, [], begun=[wait(claimed.id)])
     await store.checkpoint(claimed, [], closed=[Close(claimed.id, Ear.ANSWER, "timeout")])
     await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
-    [known] = await store.waits(claimed.seq)
+    [known] = await store.waits_of(claimed.seq)
     assert (known.answer, known.late, known.by) == (None, 1, "timeout")
 
 
@@ -118,12 +122,12 @@ async def test_waits_go_with_their_request(store: Inbox, clock: Clock) -> None:
     again = await claim_one(store)
     await store.reply(again, ended(State.FAILED))
     assert await store.retry(claimed.id, clock.now + 10_000)
-    assert await store.waits(claimed.seq) == []
+    assert await store.waits_of(claimed.seq) == []
     asked = await claim_one(store)
     await store.checkpoint(asked, [], begun=[wait(claimed.id)])
     await store.reply(asked, ended())
     assert await store.remove(claimed.id)
-    assert await store.waits(claimed.seq) == []
+    assert await store.waits_of(claimed.seq) == []
 
 
 async def test_a_race_misses_nobody(store: Inbox, other: Inbox, clock: Clock) -> None:
@@ -134,7 +138,9 @@ async def test_a_race_misses_nobody(store: Inbox, other: Inbox, clock: Clock) ->
         await store.checkpoint(claimed, [], begun=[wait(claimed.id, f"t/{claimed.id}")])
         topic = f"t/{claimed.id}"
         await asyncio.gather(
-            store.park(claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)]),
+            store.park(
+                claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+            ),
             other.hear(Hear(first(b"on"), clock.now, topic=topic)),
         )
         woken = await claim_one(store)

@@ -10,7 +10,8 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys, Tool
+from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys
+from service.flows.tool import Tool
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
