@@ -139,7 +139,8 @@ async def test_a_device_that_is_told_no_id_is_matched_by_its_topic_or_by_values(
         await dev.publish("dim/7/state", b'{"nr": 7, "level": 3}')
         assert (await message(dev))[1] == b"Done."
         lamp, dim = told(house.model.calls[1])
-        assert lamp.endswith(": ON") and dim.endswith('"level": 3}')
+        assert lamp.endswith(": ON")
+        assert dim.endswith('"level": 3}')
 
 
 async def test_response_topic_and_correlation_go_with_the_command(database):
@@ -223,8 +224,11 @@ async def test_a_pin_opens_and_is_nowhere_to_be_seen(any_database, caplog):
         await message(client)
         await house.ended()
         whole = json.dumps(await house.request(waiting["id"]))
-        assert "4711" not in whole and "4712" not in whole and "4 7 1 1" not in whole
-        assert "4711" not in caplog.text and "4 7 1 1" not in caplog.text
+        assert "4711" not in whole
+        assert "4712" not in whole
+        assert "4 7 1 1" not in whole
+        assert "4711" not in caplog.text
+        assert "4 7 1 1" not in caplog.text
         assert all("4711" not in json.dumps(call.body) for call in house.model.calls)
         assert b"4711" not in b"".join(await commands(house, "home/ada/confirm"))
 

@@ -47,7 +47,8 @@ async def test_it_sleeps_in_nobodys_hands_and_wakes_for_its_answer(
 ) -> None:
     claimed = await parked(store, clock)
     row = await store.request(claimed.id)
-    assert row is not None and row.state is State.WAITING
+    assert row is not None
+    assert row.state is State.WAITING
     assert await claim(store) == []
     said = await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
     assert [(heard.request, verdict.word) for heard, verdict in said] == [(claimed.id, Word.ANSWER)]
@@ -71,7 +72,8 @@ async def test_an_answer_before_it_sleeps_keeps_it_awake(store: Inbox, clock: Cl
 async def test_it_wakes_when_its_time_is_over(store: Inbox, clock: Clock) -> None:
     claimed = await parked(store, clock, until=clock.now + 5000)
     claims = await store.claim(["alarm"], 9, "worker", LEASE)
-    assert claims.requests == [] and claims.next_due == clock.now + 5000
+    assert claims.requests == []
+    assert claims.next_due == clock.now + 5000
     clock.now += 5000
     assert (await claim_one(store)).id == claimed.id
 
