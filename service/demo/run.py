@@ -16,11 +16,13 @@ from pathlib import Path
 from rich.console import Console
 
 from service import flows as flows_file
+from service.demo.client import Client, client
 from service.demo.env_file import env_file
+from service.demo.household import Household, household
 from service.demo.join import join_lines
 from service.demo.offline_model.families import FAMILIES
 from service.demo.offline_model.model import MODEL
-from service.demo.play import Client, Onlooker, client, play
+from service.demo.play import Onlooker, play
 from service.demo.probe import probe
 from service.demo.running import (
     EVERYWHERE,
@@ -30,6 +32,8 @@ from service.demo.running import (
     running,
     with_offline,
 )
+from service.demo.samples import CLIENT
+from service.demo.scenes import SCENES
 from service.demo.screen import Screen
 from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flows
@@ -79,12 +83,17 @@ async def run(
         demo = await stack.enter_async_context(running(settings, found, host, kind or MODEL))
         screen = Screen(console, found)
         path = stack.enter_context(env_file(demo.environment(), Path.cwd()))
-        onlooker, mqtt = await stack.enter_async_context(_clients(screen, demo))
+        onlooker, mqtt, old = await stack.enter_async_context(_clients(screen, demo))
+        stubborn = {(name, tool) for name, scene in SCENES.items() for tool in scene.stubborn}
+        devices = await stack.enter_async_context(
+            household(demo.address, demo.broker.mqtt_port, found, stubborn)
+        )
         _welcome(screen, demo)
         playing = asyncio.create_task(
             play(
                 onlooker,
                 mqtt,
+                old,
                 [flow for name, flow in found.flows.items() if only in (None, name)],
                 patience=OFFLINE_PATIENCE if demo.offline else REAL_PATIENCE,
             )
@@ -96,7 +105,7 @@ async def run(
             _verdict(screen, missing)
             if not once:
                 _farewell(screen, demo, path)
-                watching = asyncio.create_task(_follow(screen, demo, load))
+                watching = asyncio.create_task(_follow(screen, demo, devices, load))
                 await waiting
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
@@ -142,23 +151,26 @@ async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooker, Client]]:
-    """One client that shows all that passes, and one that plays."""
+async def _clients(screen: Screen, demo: Running) -> AsyncIterator[tuple[Onlooker, Client, Client]]:
+    """One client that shows all that passes, and two that play: with MQTT 5, and with 3.1.1."""
     async with (
         client(demo.address, demo.broker.mqtt_port, "emqx-gpt-onlooker", v5=True) as seeing,
         client(demo.address, demo.broker.mqtt_port, v5=True) as speaking,
+        client(demo.address, demo.broker.mqtt_port, f"{CLIENT}-311") as old,
     ):
         onlooker = Onlooker(screen, seeing)
         await seeing.subscribe(["#"])
         watching = asyncio.create_task(onlooker.watch())
         try:
-            yield onlooker, speaking
+            yield onlooker, speaking, old
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> None:
+async def _follow(
+    screen: Screen, demo: Running, devices: Household, load: Callable[[], Flows]
+) -> None:
     """Take a changed flows file at once; a broken one is told, and the flows from before stay."""
     path, seen = demo.settings.flows, _stamp(demo.settings.flows)
     refused = False
@@ -175,7 +187,7 @@ async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> N
             if refused and found == demo.flows:
                 screen.line()
                 screen.line(f"{path} is mended: the flows are as before.", style="green")
-            await _changed(screen, demo, found)
+            await _changed(screen, demo, devices, found)
             refused = False
         except EmqxGptError as error:
             refused = True
@@ -186,7 +198,7 @@ async def _follow(screen: Screen, demo: Running, load: Callable[[], Flows]) -> N
                 screen.line(str(fault), indent=2)
 
 
-async def _changed(screen: Screen, demo: Running, found: Flows) -> None:
+async def _changed(screen: Screen, demo: Running, devices: Household, found: Flows) -> None:
     before = demo.flows
     if found == before:
         return
@@ -198,6 +210,7 @@ async def _changed(screen: Screen, demo: Running, found: Flows) -> None:
         await demo.start_service()
         raise
     screen.flows = found
+    await devices.follow(found)
     changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
     gone = [name for name in before.flows if name not in found.flows]
     screen.line()

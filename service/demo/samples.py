@@ -25,6 +25,7 @@ _TRIES = 20_000  # combinations of values that are tried to meet a `where`
 # Not those of the scenes: a cooldown or a memory of the play must not be met again.
 _LEVELS = {"user": "you", "name": "you", "client": "you", "room": "kitchen", "device": "oven",
            "sensor": "oven", "camera": "garden"}  # fmt: skip
+_MADE = Line(b"")
 _ENDLESS = Limit(1_000_000, 1.0)
 _LEFT_OUT = object()  # a field that is not there
 _NUMBERS = re.compile(
@@ -42,6 +43,7 @@ class Sample:
     replies: tuple[str, ...] = ()
     response_topic: str | None = None  # MQTT 5: where the reply goes in place of the flow's topic
     correlation: bytes | None = None
+    line: Line = _MADE  # what it was made of
 
 
 def samples(flow: Flow) -> tuple[Sample, ...]:
@@ -125,9 +127,9 @@ def _sample(flow: Flow, line: Line, levels: Mapping[str, str]) -> Sample:
         except MessageError:
             return Sample(topic, payload)  # its topic can't be made: an error is told
     if answer_to is None:
-        return Sample(topic, payload, tuple(wanted))
+        return Sample(topic, payload, tuple(wanted), line=line)
     counter = (1).to_bytes(4)  # as small devices count: most such numbers are no text
-    return Sample(topic, payload, (*wanted, answer_to), answer_to, counter)
+    return Sample(topic, payload, (*wanted, answer_to), answer_to, counter, line)
 
 
 def response_topic(flow: Flow, levels: Mapping[str, str]) -> str | None:

@@ -10,9 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one message says."""
+    """What one message says.
+
+    `code`: the error with which the answer is expected to come; `old`: spoken over MQTT 3.1.1;
+    `note`: what to look at.
+    """
 
     payload: bytes
+    code: str | None = None
+    old: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,7 @@ class Scene:
     levels: Mapping[str, str]
     lines: tuple[Line, ...]
     short: Line | None = None  # what others may say; without it, the last line
+    stubborn: frozenset[str] = frozenset()  # tools whose devices do not follow
 
 
 def _scene(title: str, levels: Mapping[str, str], *texts: str, short: str = "") -> Scene:
@@ -75,6 +83,22 @@ SCENES: Mapping[str, Scene] = {
         ADA,
         "Turn on the kitchen light and set the bedroom air conditioner to 22 degrees.",
         short="Light up the kitchen.",
+    ),
+    "house": Scene(
+        "safe hands: wait for the device, ask first, look whether it worked",
+        ADA,
+        (
+            Line(b"Turn on the kitchen lamp.", note="The lamp answers, over MQTT 5:"),
+            Line(b"Unlock the front door.", note="You are asked first, and say yes over MQTT 5:"),
+            Line(b"Unlock the back door.", old=True, note="The same over MQTT 3.1.1:"),
+            Line(
+                b"Set the heating in the bedroom to 23 degrees.",
+                code="tool_mismatch",
+                note="This heater does not follow, and so you are told:",
+            ),
+        ),
+        Line(b"Unlock the front door."),
+        frozenset({"set_heating"}),
     ),
     "speaker": _scene("a smart speaker with a wake word", {}, "小爱机器人今天适合出门吗"),
     "parse": _scene(

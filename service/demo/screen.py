@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from service.demo.samples import why_not
 from service.flows import Flow, Flows
+from service.flows.check_tool import listened
 from service.mqtt.templates import Template
 from service.mqtt.topics import matches
 from service.rulesql.reserved import REPLY_TOPIC
@@ -84,7 +85,8 @@ class Screen:
         else:
             self._message(topic, payload)
         if properties:
-            self.line(f"MQTT 5: {clean(properties)}", indent=4, style="dim")
+            told = _IDS.sub(r"\1…", clean(properties))
+            self.line(f"MQTT 5: {told}", indent=4, style="dim")
 
     def _message(self, topic: str, payload: bytes) -> None:
         if asked := [flow for flow in self.flows.flows.values() if flow.pattern(topic)]:
@@ -99,6 +101,10 @@ class Screen:
             self._reply(topic, payload)
         elif part == "command":
             self._shown(topic, "▶", "magenta", shown(payload))
+        elif part == "question":
+            self._shown(topic, "▶", "yellow", shown(payload))
+        elif part == "answer":
+            self._shown(topic, "◀", "yellow", shown(payload))
         else:
             self._shown(topic, "·", "dim", f"{shown(payload)}  (no flow listens here)", dim=True)
 
@@ -191,6 +197,8 @@ def _published(flow: Flow) -> Iterator[tuple[str, Template]]:
         ("reply", flow.reply),
         ("reply", flow.error),
         *(("command", tool.topic) for tool in flow.tools),
+        *(("question", tool.confirm.ask) for tool in flow.tools if tool.confirm is not None),
+        *(("answer", topic) for _, topic in listened(flow)),
     ):
         if template is not None:
             yield part, template
