@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Iterator
 from itertools import takewhile
 
 from rich.cells import cell_len
 
-from service.demo.samples import one
+from service.demo.samples import CLIENT, Sample, one
 from service.demo.screen import WIDTH, clean
+from service.domain import Message
+from service.errors import MessageError
 from service.flows import Flow, Flows
+from service.mqtt.templates import Scope
 
 
 def join_lines(flows: Flows, host: str, port: int) -> Iterator[str]:
@@ -47,6 +51,23 @@ def _commands(flow: Flow, where: list[str]) -> Iterator[list[str]]:
         topics.append(commands)
     yield ["mosquitto_sub", "-v", *where, *_options(topics)]
     yield ["mosquitto_pub", *where, *_options([sample.topic]), *said]
+    for topic in _answers(flow, sample):
+        # A person is asked first. MQTT 5 also shows where to answer (%R), and the call's id (%D).
+        yes = [*_options([topic]), "-m", "yes"]
+        yield ["mosquitto_pub", *where, *yes]
+        shown = ["-F", shlex.quote("%t %p [%R %D]")]
+        yield ["mosquitto_sub", "-V", "5", *where, *_options(topics), *shown]
+        yield ["mosquitto_pub", "-V", "5", *where, *yes]
+
+
+def _answers(flow: Flow, sample: Sample) -> Iterator[str]:
+    """Where the sender of this sample says yes or no to what the flow's tools ask."""
+    message = Message("0", sample.topic, sample.payload, 0, clientid=CLIENT)
+    scope = Scope(message, flow.match(sample.topic) or {})
+    found = dict.fromkeys(tool.confirm.answer for tool in flow.tools if tool.confirm)
+    for topic in found:
+        with contextlib.suppress(MessageError):  # it is an argument's: known when it is asked
+            yield topic.render_topic(scope)
 
 
 def _options(topics: list[str]) -> list[str]:
@@ -72,7 +93,11 @@ def _folded(head: str, words: list[str]) -> Iterator[str]:
     line, indent = head + words[0], " " * (len(head) + 2)
     options = words[1:]
     while options:
-        size = 2 if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p", "-e") else 1
+        size = (
+            2
+            if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p", "-e", "-V", "-F")
+            else 1
+        )
         part, options = " ".join(options[:size]), options[size:]
         room = WIDTH - (2 if options else 0)
         if cell_len(f"{line} {part}") > room:

@@ -318,6 +318,11 @@ def _farewell(screen: Screen, demo: Running, path: Path) -> None:
     screen.line()
     screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, the rest as it is.")
     screen.line("What you publish and what comes back is shown here too.")
+    if any(tool.confirm for flow in demo.flows.flows.values() for tool in flow.tools):
+        screen.line(
+            "A tool that asks waits for your yes: publish it too. The lines with -V 5 are the "
+            "same over MQTT 5, and show where the question wants its answer."
+        )
     screen.line()
     screen.line("The other commands work against this demo, in another terminal:")
     screen.line()

@@ -12,6 +12,7 @@ from service.demo.offline_model import words
 from service.demo.offline_model.fill import fill
 from service.demo.offline_model.reading import told_name
 from service.demo.offline_model.request import Message, Request
+from service.demo.offline_model.results import Outcome
 from service.demo.offline_model.tools import Call, Choice, choose, forced
 
 _READ = 4000  # characters that are read of a text, so that a huge one costs no more than a page
@@ -35,10 +36,6 @@ _ALARM = re.compile(
     rf"(?:limit|grenze|grenzwert|上限|限值|阈值)\s*(?:is|of|ist|von|[为是：:])?\s*{_NUMBER}",
     re.IGNORECASE | re.DOTALL,
 )
-_FAILED = re.compile(
-    r"\b(?:error|failed|failure|refused|timed out|not found|no answer)\b|失败|错误", re.IGNORECASE
-)
-_VERBS = ("set", "get", "read", "query", "check", "list", "show", "control", "switch", "turn")
 
 
 @dataclass(frozen=True)
@@ -151,43 +148,7 @@ class _Talk:
 
     def _outcome(self) -> str:
         """What was called, and what came of it."""
-        groups: dict[str, list[str]] = {"done": [], "read": [], "failed": []}
+        outcome = Outcome(self.says)
         for id_, name, arguments in (call for each in self.after for call in each.calls):
-            result = words.shorten(self.results.get(id_, ""))
-            what = self._described(name, arguments)
-            if _is_failure(result):
-                groups["failed"].append(f"{what} ({result})")
-            elif words.split(name)[0] in ("get", "read", "query", "check", "list", "show"):
-                groups["read"].append(f"{what}: {result}")
-            else:
-                groups["done"].append(what if result in ("", "done") else f"{what} ({result})")
-        return "".join(self._say(key, "; ".join(items)) for key, items in groups.items() if items)
-
-    def _described(self, name: str, arguments: str) -> str:
-        """A call in words: set_light {"room": "kitchen", "on": true} → kitchen light on."""
-        try:
-            given = json.loads(arguments)
-        except ValueError:
-            given = {}
-        head = [" ".join(word for word in words.split(name) if word not in _VERBS) or name]
-        details = []
-        for key, value in (given if isinstance(given, dict) else {}).items():
-            if isinstance(value, str) and words.places(value):
-                head.insert(0, value)
-            elif isinstance(value, bool):
-                label = "" if key in ("on", "power", "enabled") else f"{key} "
-                head.append(label + self.says["on" if value else "off"])
-            else:
-                shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                details.append(f"{key.replace('_', ' ')} {shown}")
-        return ", ".join([" ".join(head), *details])
-
-
-def _is_failure(result: str) -> bool:
-    try:
-        told = json.loads(result)
-    except ValueError:
-        return bool(_FAILED.search(result))
-    if isinstance(told, dict):
-        return bool(told.get("error")) or told.get("ok") is False
-    return isinstance(told, str) and bool(_FAILED.search(told))
+            outcome.add(name, arguments, self.results.get(id_, ""))
+        return outcome.text()

@@ -37,12 +37,12 @@ _VERBS = (
     "|increase|decrease|adjust|lock|unlock|next|previous|heat|cool|warm|light(?:en)?\\s+up"
     "|send|publish|say|announce|water|run|activate|deactivate|enable|disable|move|reset"
     "|mach|mache|schalte?|stelle?|setze?|drehe?|spiele?|öffne|schließe?|starte|stoppe?|dimme?"
-    "|erhöhe|senke|fahre?|sperre?|sende|sage?|aktiviere|deaktiviere|bewässere|gieße?|heize|kühle"
+    "|entriegel[en]?|entriegle|verriegel[en]?|verriegle|erhöhe|senke|fahre?|sperre?|sende|sage?|aktiviere|deaktiviere|bewässere|gieße?|heize|kühle"
 )
 _VERB = re.compile(
     rf"^(?:{_VERBS})\b|\b(?:ein|an|aus|ab|auf|zu)(?:schalten|machen|drehen)\b"
     r"|打开|开启|关掉|关闭|关上|锁上|启动|调[到成高低]|设[为置成]|播放|放一首|放点|暂停|停止"
-    r"|[上下]一首|[热冷暖凉亮暗]一点|浇水",
+    r"|[上下]一首|[热冷暖凉亮暗]一点|浇水|解锁|开锁|上锁",
     re.IGNORECASE,
 )
 _QUESTION = re.compile(
@@ -93,7 +93,10 @@ class Tool:
             return True
         if set(words.split(self.name)) & {"set", "turn", "switch", "send", "start", "stop"}:
             return False
-        return True if set(words.split(self.description)[:2]) & _READS else None
+        if set(words.split(self.description)[:2]) & _READS:
+            return True
+        # Who asks whether a door is locked does not want it unlocked.
+        return False if words.doings(" ".join(words.split(self.name)[:1])) else None
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -121,8 +124,17 @@ class Tool:
         options = self.options(self.place) if self.place else []
         return {each for option in options for each in words.places(option)}
 
+    def is_against(self, text: str) -> bool:
+        """Whether it does the contrary of what the text wants: to lock is not to unlock. One
+        with an argument for it, or a description that names both, can do either."""
+        said = (each for key in self.properties for each in (key, *self.options(key)))
+        able = words.doings(" ; ".join(said)) | words.doings(self.description)
+        return words.contrary(self.name, text) and not words.doings(text) & able
+
     def fits(self, text: str) -> int:
         """How well it fits what the text is about; 0 for not at all."""
+        if self.is_against(text):
+            return 0
         about = words.meanings(text)
         inner = [
             word

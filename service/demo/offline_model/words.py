@@ -25,11 +25,13 @@ def _groups(text: str) -> dict[str, Columns]:
 _FILE = files("service.demo.offline_model") / "vocabulary.toml"
 _VOCABULARY = tomllib.loads(_FILE.read_text("utf-8"))
 SAYS: Mapping[str, Mapping[str, str]] = _VOCABULARY["says"]  # sentences by language
-_PLACES, _THINGS, _VALUES = (_groups(_VOCABULARY[name]) for name in ("places", "things", "values"))
+_PLACES, _THINGS, _VALUES, _WHICH = (
+    _groups(_VOCABULARY[name]) for name in ("places", "things", "values", "which")
+)
 _HINTS = {name: columns[1:] for name, columns in _groups(_VOCABULARY["hints"]).items()}
 _MEANING = {
     word: columns
-    for group in (_VALUES, _THINGS, _PLACES)
+    for group in (_WHICH, _VALUES, _THINGS, _PLACES)
     for columns in group.values()
     for column in columns
     for word in column
@@ -48,7 +50,7 @@ def _folded(word: str) -> str:
 # German words by how they are written without umlauts, to find their forms: oeffnen, haustuer.
 _GERMAN_STEMS = {
     _folded(word): columns
-    for group in (_PLACES, _THINGS, _VALUES)
+    for group in (_PLACES, _THINGS, _VALUES, _WHICH)
     for columns in group.values()
     for word in columns[1]
     if len(word) > 4 or not word.isascii()
@@ -111,6 +113,34 @@ def known(word: str) -> bool:
 
 OPPOSITES = {"open": "close", "close": "open", "lock": "unlock", "unlock": "lock",
              "start": "stop", "mute": "unmute"}  # fmt: skip
+_AGAINST = {"open": {"close", "lock"}, "close": {"open", "unlock"}, "lock": {"unlock", "open"},
+            "unlock": {"lock", "close"}, "start": {"stop"}, "stop": {"start"},
+            "mute": {"unmute"}, "unmute": {"mute"}}  # fmt: skip
+# German verbs that stand in two parts: "schließ die Tür auf" opens what "schließ" would close.
+_APART = {
+    "unlock": re.compile(r"\b(?:schlie(?:ß|ss)|sperr)e?n?\b[^,;.!?]{1,60}?\bauf\b", re.I),
+    "open": re.compile(r"\bmach(?:e|en)?\b[^,;.!?]{1,60}?\bauf\b", re.I),
+    "close": re.compile(r"\bmach(?:e|en)?\b[^,;.!?]{1,60}?\bzu\b", re.I),
+}
+
+
+def doings(text: str) -> set[str]:
+    """What can be undone again, and the text names: unlock, close, start. A name or a sentence."""
+    spaced = " ".join(split(text))
+    apart = {name for name, how in _APART.items() if how.search(text)}
+    found = {
+        name
+        for name, columns in _VALUES.items()
+        if name in _AGAINST
+        if _compiled(columns).search(text) or _compiled(columns).search(spaced)
+    }
+    return (found - {"close"} if "unlock" in apart else found) | apart
+
+
+def contrary(name: str, text: str) -> bool:
+    """Whether the text says the contrary of what a name does, and not that itself."""
+    does, says = doings(" ".join(split(name))), doings(text)
+    return not does & says and any(_AGAINST.get(each, set()) & says for each in does)
 
 
 def opposite(word: str) -> str | None:
