@@ -26,7 +26,7 @@ from service.mqtt.comparisons import CALL, Comparison
 from service.mqtt.templates import Scope, Template, decode_json
 from service.mqtt.topics import matches
 
-LATENCY = 0.4  # seconds that a device takes; another one may be faster
+LATENCY = 0.6  # seconds that a device takes; another one may be faster
 AS_BEFORE = 17  # what a device that does not follow still says
 _STATES = {"unlock": "unlocked", "lock": "locked", "open": "open", "close": "closed",
            "start": "running", "stop": "stopped"}  # fmt: skip
@@ -87,14 +87,15 @@ class Household:
             seen = await self._heard[mqtt].get()
             for flow, tool in self._tools:
                 if tool.response_topic == v5 and _is_command(tool, seen.topic):
-                    tasks.create_task(self._answer(mqtt, flow, tool, seen))
+                    since = time.monotonic()
+                    tasks.create_task(self._answer(mqtt, flow, tool, seen, since))
                     break
             else:
                 if (seen.topic, seen.payload) not in self._mine:
                     self._others.append((time.monotonic(), seen.topic, _call_id(seen)))
 
-    async def _answer(self, mqtt: Client, flow: str, tool: Tool, seen: Seen) -> None:
-        since, call_id = time.monotonic(), _call_id(seen)
+    async def _answer(self, mqtt: Client, flow: str, tool: Tool, seen: Seen, since: float) -> None:
+        call_id = _call_id(seen)
         await asyncio.sleep(LATENCY)
         for said in answers(tool, seen, stubborn=(flow, tool.name) in self._stubborn):
             if any(

@@ -16,6 +16,8 @@ from service.errors import MessageError
 from service.flows import Flow, Flows
 from service.mqtt.templates import Scope
 
+_WITH_VALUE = ("-t", "-m", "-f", "-h", "-p", "-e", "-V", "-F")
+
 
 def join_lines(flows: Flows, host: str, port: int) -> Iterator[str]:
     """Lines within 80 columns: a flow's name, then the two commands of mosquitto's clients."""
@@ -93,11 +95,7 @@ def _folded(head: str, words: list[str]) -> Iterator[str]:
     line, indent = head + words[0], " " * (len(head) + 2)
     options = words[1:]
     while options:
-        size = (
-            2
-            if len(options) > 1 and options[0] in ("-t", "-m", "-f", "-h", "-p", "-e", "-V", "-F")
-            else 1
-        )
+        size = 2 if len(options) > 1 and options[0] in _WITH_VALUE else 1
         part, options = " ".join(options[:size]), options[size:]
         room = WIDTH - (2 if options else 0)
         if cell_len(f"{line} {part}") > room:
