@@ -100,7 +100,8 @@ def test_each_fault_is_told_with_its_line_and_its_cure(
     found = faults_of(text)
     assert len(found) == 1, found
     assert found[0][0] == line, found
-    assert says in found[0][1] and hint in found[0][1], found
+    assert says in found[0][1], found
+    assert hint in found[0][1], found
 
 
 @pytest.mark.parametrize(
