@@ -29,6 +29,7 @@ from service.inbox import (
     leases,
     memory,
     ordering,
+    outcomes,
     purge,
     reads,
     rollup,
@@ -138,6 +139,10 @@ class Inbox:
     async def retry(self, id: str, deadline: int, payload: bytes | None = None) -> bool:
         """A dead letter goes to the end of the queue; with `payload` instead of its own."""
         return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline, payload))
+
+    async def settle_calls(self, said: outcomes.Settle) -> int:
+        """A person says what became of commands that may be out; of how many."""
+        return await self._engine.submit(outcomes.settle, said)
 
     async def remove(self, id: str) -> bool:
         """Delete a request that has ended."""

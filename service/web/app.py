@@ -39,6 +39,7 @@ from service.web.auth import Access
 from service.web.console.pages import Console
 from service.web.console.render import Pages
 from service.web.controls import ControlsApi
+from service.web.decisions import Decisions
 from service.web.door import Door, Handler
 from service.web.events import Events
 from service.web.health import Probes
@@ -136,6 +137,7 @@ def create_app(parts: Parts) -> Starlette:
 def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     """The handler of each endpoint, by its name in `routes`."""
     requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
+    decisions = Decisions(parts.insights, parts.actions, parts.ears)
     many = Many(parts.store, parts.bulk)
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
@@ -153,6 +155,8 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.list": requests.list,
         "requests.show": requests.show,
         "requests.retry": requests.retry,
+        "requests.confirm": decisions.confirm,
+        "requests.settle": decisions.settle,
         "requests.forget": requests.remove,
         "requests.replay": Replay(parts.store, parts.replayer),
         "requests.retry_many": many.retry,
