@@ -102,7 +102,7 @@ async def test_purge_takes_what_ended_long_ago(store: Inbox, clock: Clock) -> No
     assert await store.purge(clock.now - 999, limit=3) == 3
     assert await store.purge(clock.now - 999, limit=3) == 1
     left = {row.state for row in await store.requests()}
-    assert left == {State.ANSWERING, State.ANSWERED, State.DONE}
+    assert left == {State.ANSWERING, State.ANSWERED, State.WAITING, State.DONE}
     assert await store.request(made[State.FAILED]) is None
 
 
