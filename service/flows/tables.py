@@ -149,9 +149,6 @@ class FlowKeys:
 
     __pydantic_config__ = _FORBID
 
-    description: Text | None = key(
-        None, "What it does, for programs that ask it: emqx-gpt mcp tells it to their models."
-    )
     request: Annotated[tuple[RequestTopic, ...], OneOrMore()] = key(
         (), "Topics to answer; ${name} captures one level. One or several."
     )
@@ -245,6 +242,9 @@ class FlowKeys:
     )
     allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
         (), "Filters that an MQTT 5 Response-Topic must match to count."
+    )
+    description: Text | None = key(
+        None, "What it does, for programs that ask it: emqx-gpt mcp tells it to their models."
     )
 
 
