@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from service import plain
 from service.answering.budget import Budgets
+from service.answering.ears import Ears, pins_of
 from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand, stored
@@ -26,7 +27,7 @@ from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
-from service.flows import DEFAULT_PROVIDER, Flow, Flows, Provider
+from service.flows import DEFAULT_PROVIDER, Commands, Flow, Flows, Provider
 from service.flows.check_mcp import unready
 from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
@@ -136,7 +137,14 @@ class Service:
             settle=settle,
             client=limits.client,
         )
-        self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
+        self.ears = Ears(self.store, pins_of(flows, environ), now=now)
+        self.publisher = Publisher(
+            self.emqx,
+            self.metrics,
+            self.health,
+            policy=publishing,
+            is_command=Commands(flows.flows.values()).__contains__,
+        )
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)

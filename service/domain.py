@@ -18,6 +18,7 @@ class State(StrEnum):
     QUEUED = "queued"
     ANSWERING = "answering"
     ANSWERED = "answered"  # reply stored, not yet published
+    WAITING = "waiting"  # for a device's answer or a person's word, in nobody's hands
     DONE = "done"
     FAILED = "failed"
     EXPIRED = "expired"
@@ -77,6 +78,39 @@ class Publish:
     correlation: bytes | None = None
     expiry: int | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+    response_topic: str | None = None
+
+
+class Ear(StrEnum):
+    """What a wait listens for."""
+
+    CONFIRM = "confirm"  # a person's yes or no
+    ANSWER = "answer"  # the device's answer to a command
+    VERIFY = "verify"  # what the device says that it did
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a tool call waits for, on the plain topic `topic`, until then (ms).
+
+    `rule` says which messages are meant, in words that need no flow: who hears one may know
+    another flows.toml. `answer` is what came, without a PIN; of `verify` the latest that came.
+    `closed_at`: nothing more counts. `late` counts what came afterwards, `noted` says why the
+    latest message that did not count did not.
+    """
+
+    call_id: str
+    ear: Ear
+    topic: str
+    until: int
+    rule: Mapping[str, Any]
+    answer: bytes | None = None
+    answered_at: int | None = None
+    closed_at: int | None = None
+    by: str = ""
+    tries: int = 0
+    late: int = 0
+    noted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,13 @@ class Rig:
         finally:
             await client.close()
 
-    async def mqtt5(self, topic: str, payload: str, **properties: Any) -> None:
+    async def mqtt5(
+        self, topic: str, payload: str, *, retain: bool = False, **properties: Any
+    ) -> None:
         """Publish with MQTT 5 properties, by the stand-in's REST side: it speaks no 5."""
         async with httpx.AsyncClient(auth=("key", "secret")) as http:
-            body = {"topic": topic, "payload": payload, "qos": 1, "properties": properties}
+            body = {"topic": topic, "payload": payload, "qos": 1, "retain": retain}
+            body["properties"] = properties
             answer = await http.post(f"{self.broker.rest_url}/api/v5/publish", json=body)
             assert answer.status_code in (200, 202), answer.text
 

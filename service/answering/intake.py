@@ -159,9 +159,13 @@ class Intake:
             seconds = min(seconds, float(max(0, message.expiry)))
         return began + int(seconds * 1000)
 
-    def _check(self) -> None:
+    def check_open(self) -> None:
+        """Raises Unavailable while this process shuts down."""
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
+
+    def _check(self) -> None:
+        self.check_open()
         if self._store.backlog + self._adding >= self._max_backlog:
             self._refused = True
             raise Unavailable(

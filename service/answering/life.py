@@ -21,14 +21,13 @@ from service.answering.limits import Limits
 from service.answering.publisher import Publisher
 from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
-from service.answering.tool_loop import ToolLoop
+from service.answering.tool_loop import Parked, Said, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
 from service.flows import Flow, Flows
 from service.inbox import Inbox
 from service.llm import retry
-from service.llm.answers import Completion
 from service.llm.ask import Asker
 from service.llm.attempts import Log
 from service.llm.client import OFF_LOOP
@@ -38,6 +37,10 @@ from service.operations.metrics import Metrics
 from service.operations.spans import Spans, Untraced
 
 REASONING = 20_000  # characters that are kept of what a model thought
+TOOLS = {
+    "tool_unknown": "it is not known whether a tool did what it should: look, and settle it",
+    "tool_mismatch": "a tool did not do what it should",
+}
 MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
 
 log = logging.getLogger("emqx-gpt.answering")
@@ -166,12 +169,12 @@ class Life:
                     attempts.prompted(messages, keep=self._keep_prompts)
                     async with self._limits.allowed(job, self._now()):
                         with self._progress(job) as stream:
-                            completion = await self._tool_loop.run(job, messages, stream)
-                    if len(completion.text) > OFF_LOOP:
-                        made = asyncio.to_thread(self._answered, job, asked, turns, completion)
+                            said = await self._tool_loop.run(job, messages, stream)
+                    if len(said.completion.text) > OFF_LOOP:
+                        made = asyncio.to_thread(self._answered, job, asked, turns, said)
                         answer = await made
                     else:
-                        answer = self._answered(job, asked, turns, completion)
+                        answer = self._answered(job, asked, turns, said)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
             except BudgetError as over:
@@ -182,6 +185,9 @@ class Life:
                 answer = replies.unanswered(job, State.FAILED, error.code, error.message)
             except ModelError as error:
                 answer = await self._failed(job, error)
+            except Parked as parked:
+                await self._park(job, parked)
+                return None
         except LostLease:
             raise
         except Exception as fault:
@@ -226,17 +232,15 @@ class Life:
 
     def _progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
         """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
-        for publish in replies.status(job, "working"):
+        for publish in replies.status(job, "working") if not job.claimed.steps else ():
             self._publisher.post(publish, of=job.claimed.id)
         stream = None
         if job.flow.stream is not None or self._hub.wanted(job.claimed.id):
             stream = stream_for(job, self._hub, self._publisher)
         return stream or contextlib.nullcontext()
 
-    def _answered(
-        self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], completion: Completion
-    ) -> Answer:
-        flow, now = job.flow, self._now()
+    def _answered(self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: Said) -> Answer:
+        flow, now, completion = job.flow, self._now(), said.completion
         text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut
         turn, keep = None, 0
@@ -245,9 +249,11 @@ class Life:
             turn = Turn(asked.text, text, now, tokens)
             keep = min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1)
         return Answer(
-            State.DONE,
-            replies.answered(job, text, completion.model, truncated),
+            State.FAILED if said.code else State.DONE,
+            replies.answered(job, text, completion.model, truncated, said.code),
             text=text,
+            error_code=said.code,
+            error_message=TOOLS[said.code] if said.code else None,
             model=completion.model,
             turn=turn,
             keep_turns=keep,
@@ -309,6 +315,24 @@ class Life:
             return None
         # Nothing is told: telling it may be what fails.
         return Answer(State.FAILED, error_code=error.code, error_message=error.message)
+
+    async def _park(self, job: Job, parked: Parked) -> None:
+        """It sleeps, in nobody's hands."""
+        claimed, asleep = job.claimed, parked.asleep
+        for publish in replies.status(job, "waiting"):
+            self._publisher.post(publish, of=claimed.id)
+        ears = {str(ear) for _, ear in asleep.ears}
+        reason = "person" if "confirm" in ears else "device"
+        await fenced(
+            self._store.park,
+            claimed,
+            until=asleep.until,
+            asleep_for=asleep.ears,
+            steps=parked.steps,
+            attempts=tuple(job.log.attempts),
+            usage=job.log.usage,
+            trace=job.log.trace((asleep.until, reason)),
+        )
 
     async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
         claimed = job.claimed

@@ -12,8 +12,9 @@ import functools
 import logging
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tenacity
 
@@ -88,11 +89,19 @@ class _Lane:
 
 
 class Publisher:
-    """Owns all traffic to `/publish`. `health` is told of outages."""
+    """Owns all traffic to `/publish`. `health` is told of outages. `is_command` knows the topics of
+    tools: to those nothing is published but by `send`, which the gate calls."""
 
     def __init__(
-        self, emqx: Emqx, metrics: Metrics, health: Health, *, policy: PublishPolicy
+        self,
+        emqx: Emqx,
+        metrics: Metrics,
+        health: Health,
+        *,
+        policy: PublishPolicy,
+        is_command: Callable[[str], bool] = lambda topic: False,
     ) -> None:
+        self._is_command = is_command
         self._emqx = emqx
         self._metrics = metrics
         self._health = health
@@ -123,9 +132,17 @@ class Publisher:
             await asyncio.wait([progress])
         loop = asyncio.get_running_loop()
         items = [_Item(message, loop.create_future()) for message in outbox]
+        for item in items:
+            if self._is_command(item.message.topic):
+                item.result.set_result(_no_command(item.message.topic))
+        return await self._all(items)
+
+    async def _all(self, items: Sequence[_Item]) -> list[Result]:
         behind: dict[str, _Item] = {}
         for item in items:
             before = behind.get(item.message.topic)
+            if item.result.done():
+                continue  # refused
             if before is None:
                 self._replies.append(item)
             else:
@@ -147,7 +164,8 @@ class Publisher:
         `once`: one try, alone; a BrokerError may then also mean that its answer was lost.
         """
         if not once:
-            return (await self.deliver((message,)))[0]
+            item = _Item(message, asyncio.get_running_loop().create_future())
+            return (await self._all((item,)))[0]
         try:
             return await self._emqx.publish(message)
         except BrokerError as error:
@@ -155,7 +173,9 @@ class Publisher:
 
     def post(self, message: Publish, *, of: str) -> None:
         """Publish progress of request `of` soon or, while the broker is away, not at all."""
-        if self._health.outage is None and len(self._progress.ready) < self._policy.progress:
+        if self._is_command(message.topic):
+            log.warning("%s", _no_command(message.topic).message)
+        elif self._health.outage is None and len(self._progress.ready) < self._policy.progress:
             result = asyncio.get_running_loop().create_future()
             self._progress_of[of] = result
             self._progress.append(_Item(message, result, progress_of=of))
@@ -163,6 +183,10 @@ class Publisher:
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic. Raises BrokerError."""
         return await self._emqx.retained(topic)
+
+    def known(self, call: Mapping[str, Any]) -> str | None:
+        """Every call is carried out."""
+        return None
 
     @property
     def waiting(self) -> int:
@@ -263,3 +287,8 @@ class Publisher:
             self._health.outage = error
             self._metrics.published(error.code)
             self._metrics.again("publish", error.code)
+
+
+def _no_command(topic: str) -> BrokerError:
+    text = f"{topic!r} is a topic of a tool, and this is no call of it: nothing was published"
+    return BrokerError(text, code="tool_topic", poison=True)

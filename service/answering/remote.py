@@ -1,5 +1,5 @@
-"""Tools of MCP servers, as one request may call them: a call becomes a sentence for the model,
-as with the flow's own tools."""
+"""Tools of MCP servers, as one request may call them. Calls go through the gate, as those of the
+flow's own tools do."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from service.bodies import parsed
-from service.flows import Flow
+from service.flows import Flow, Tool
 from service.flows.check_mcp import BETWEEN
-from service.flows.schemas import fault_in
 from service.mcp.offer import OfferedTool
 from service.mcp.results import Result
 
 MOST = 128  # tools that one question may hold, of the flow and of servers; OpenAI takes no more
-INTERRUPTED = "unknown: interrupted; it may or may not have been done and is not repeated"
 
 log = logging.getLogger("emqx-gpt.mcp")
 
@@ -53,24 +50,19 @@ class Remote:
         """Whether a tool of that name is of a server, whether it is there or not."""
         return name.partition(BETWEEN)[0] in self.names and BETWEEN in name
 
-    async def call(self, call: Mapping[str, Any], left: float, *, resumed: bool) -> str:
-        """What the model is told. `left`: seconds until the request's deadline; `resumed`: an
-        earlier process may have made the call."""
-        tool = self.tools.get(call["name"])
-        if resumed and (tool is None or tool.at_most_once):
-            return INTERRUPTED
-        if tool is None:
-            return f"error: there is no tool {call['name']!r} now"
-        try:
-            arguments = parsed(call["arguments"] or "{}")
-        except ValueError:
-            return "error: the arguments are not JSON"
-        if found := fault_in(arguments, tool.schema):
-            return f"error: {found}"[:500]
-        return (await self.servers.call(tool, arguments, max(1.0, left))).text
-
 
 NO_TOOLS = Remote()
+
+
+def tool_of(remote: OfferedTool, flow: Flow) -> Tool:
+    """A server's tool as one of the flow's: with who is asked first, and what must not repeat."""
+    return Tool(
+        name=remote.name,
+        description=remote.description,
+        parameters=remote.schema,
+        at_most_once=remote.at_most_once,
+        confirm=flow.asks.get(remote.server) if remote.confirm else None,
+    )
 
 
 async def remote_of(flow: Flow, servers: Servers) -> Remote:

@@ -1,7 +1,7 @@
 """Ask stored requests again and compare: nothing is published, stored or remembered.
 
-Tools are not carried out: a command counts as done, and a look-up is told what it was told then.
-MCP servers are asked which tools they have; a call of one is told what the same call was told then.
+Tools are not carried out: a call is told what it was told then, and a command of which nothing is
+known counts as done. MCP servers are asked which tools they have, and no more.
 The topic of a call is made and its arguments are checked as always, so what a flow refuses is
 refused here too.
 """
@@ -17,18 +17,17 @@ import orjson
 
 from service.answering import prompt, shape
 from service.answering.job import Job
-from service.answering.remote import NoServers, Remote, Servers
+from service.answering.remote import NoServers, Servers
 from service.answering.tool_loop import ToolLoop
-from service.domain import Claimed, Message, Publish, State, Turn, Usage
+from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
 from service.emqx.publish_api import Result as Published
 from service.errors import BudgetError, MessageError, ModelError
 from service.flows import Flow, Flows, ModelRef
-from service.inbox import Filter, Inbox, Row
+from service.inbox import Close, Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
 from service.mcp.offer import OfferedTool
 from service.mcp.results import Result
-from service.mqtt.templates import Scope
 
 PATIENCE = 120.0  # seconds in which all calls for one request have to end
 CALL = tuple[str, Any]
@@ -100,35 +99,52 @@ def _shown(said: Said) -> dict[str, Any]:
 class _Silence:
     """Stands where the publisher and the inbox stand: nothing leaves, nothing is kept."""
 
-    def __init__(
-        self, known: Mapping[str, str], calls: Mapping[str, str], servers: Servers
-    ) -> None:
-        self._known = known  # what a topic's retained message was, as it was told then
-        self._calls = calls  # likewise what a call of an MCP tool was told
+    def __init__(self, flow: Flow, told: Mapping[str, str], servers: Servers) -> None:
+        lookups = (tool.name for tool in flow.tools if tool.topic is None)
+        self._lookups = dict.fromkeys(lookups, "there is no retained message")
+        self._told = told  # what each call was told then
         self._servers = servers
         self.steps: Sequence[Mapping[str, Any]] = ()
 
+    def known(self, call: Mapping[str, Any]) -> str | None:
+        told = self._told.get(_key(call))
+        if told is None:
+            why = self._lookups.get(call["name"])
+            return f"nothing is known: {why}" if why is not None else "done"
+        return told
+
     async def send(self, message: Publish, *, once: bool = False) -> Published:
-        return True
+        raise AssertionError("a replay sends nothing")
 
     async def retained(self, topic: str) -> bytes | None:
-        told = self._known.get(topic)
-        return None if told is None else told.encode("utf-8", "replace")
+        raise AssertionError("a replay looks at nothing")
 
     async def offered(self, names: Sequence[str]) -> list[OfferedTool]:
-        return await self._servers.offered(names)
+        offered = await self._servers.offered(names)
+        read_only = (tool.name for tool in offered if tool.read_only)
+        self._lookups |= dict.fromkeys(read_only, "it is not asked here")
+        return offered
 
     async def call(self, tool: OfferedTool, arguments: Mapping[str, Any], timeout: float) -> Result:
-        told = self._calls.get(_call_key(tool.name, arguments))
-        if told is None:
-            told = "nothing is known: it is not asked here" if tool.read_only else "done"
-        return Result(told)
+        raise AssertionError("a replay calls nothing")
 
     async def checkpoint(
-        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
+        self,
+        claimed: Claimed,
+        steps: Sequence[Mapping[str, Any]],
+        usage: Usage,
+        *,
+        begun: Sequence[Wait] = (),
+        closed: Sequence[Close] = (),
     ) -> bool:
         self.steps = tuple(steps)
         return True
+
+    async def waits_of(self, seq: int) -> list[Wait]:
+        return []
+
+    async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
+        return None
 
 
 class Replayer:
@@ -162,10 +178,8 @@ class Replayer:
     async def again(self, store: Inbox, row: Row, flow: Flow) -> Compared:
         """A stored request, whole, by this flow. Raises StoreError."""
         turns, memory = await self._memory(store, row, flow)
-        told, calls = dict(_told(row, flow)), dict(_called(row, flow))
-        after = await self.ask(
-            flow, row.message, row.conversation, turns=turns, told=told, calls=calls
-        )
+        told = dict(_told(row))
+        after = await self.ask(flow, row.message, row.conversation, turns=turns, told=told)
         return Compared(row, _before(row, flow), after, memory)
 
     async def ask(
@@ -176,7 +190,6 @@ class Replayer:
         *,
         turns: Sequence[Turn] = (),
         told: Mapping[str, str] | None = None,
-        calls: Mapping[str, str] | None = None,
     ) -> Said:
         """What the flow's model says to a message."""
         message = flow.readable(message)
@@ -196,7 +209,7 @@ class Replayer:
             publish=False,
         )
         log = Log(f"{flow.name}/{conversation}", self._now, flow.name)
-        silence = _Silence(told or {}, calls or {}, self._servers)
+        silence = _Silence(flow, told or {}, self._servers)
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
@@ -204,7 +217,7 @@ class Replayer:
             job = Job(claimed, flow, captured, asked.scope, log)
             messages = list(prompt.compose(flow, asked, turns))
             loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
-            completion = await loop.run(job, messages, None)
+            completion = (await loop.run(job, messages, None)).completion
             text, _ = shape.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
         except prompt.Ignored as ignored:
@@ -277,31 +290,14 @@ def _loaded(text: str) -> Any:
         return text
 
 
-def _told(row: Row, flow: Flow) -> Iterator[tuple[str, str]]:
-    """What each look-up found then, by its topic."""
-    captured = flow.match(row.message.topic) or {}
+def _key(call: Mapping[str, Any]) -> str:
+    """Two calls with the same name and arguments are told the same."""
+    arguments = _loaded(call["arguments"])
+    return orjson.dumps([call["name"], arguments], option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _told(row: Row) -> Iterator[tuple[str, str]]:
+    """What each call was told then: of a command that failed that it failed."""
     for step in row.steps:
         for call, result in zip(step["calls"], step.get("results") or (), strict=False):
-            tool = next((one for one in flow.tools if one.name == call["name"]), None)
-            arguments = _loaded(call["arguments"])
-            if tool is None or tool.read is None or not isinstance(arguments, dict):
-                continue
-            if result.startswith(("error:", "nothing is known:")):
-                continue
-            try:
-                yield tool.read.render_topic(Scope(row.message, captured, arguments)), result
-            except MessageError:
-                continue
-
-
-def _called(row: Row, flow: Flow) -> Iterator[tuple[str, str]]:
-    """What each call of an MCP tool was told then."""
-    remote = Remote(names=flow.tools_from)
-    for step in row.steps:
-        for call, result in zip(step["calls"], step.get("results") or (), strict=False):
-            if remote.meant(call["name"]) and not result.startswith("unknown:"):
-                yield _call_key(call["name"], _loaded(call["arguments"])), result
-
-
-def _call_key(name: str, arguments: Any) -> str:
-    return name + orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS, default=str).decode()
+            yield _key(call), result

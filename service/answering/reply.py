@@ -152,9 +152,13 @@ STATUS = {
 }
 
 
-def answered(job: Job, text: str, model: str = "", truncated: bool = False) -> tuple[Publish, ...]:
-    """All that is published when the model has answered; the reply is the first."""
-    return reply(job, text, model, truncated=truncated) + status(job, STATUS[State.DONE])
+def answered(
+    job: Job, text: str, model: str = "", truncated: bool = False, code: str | None = None
+) -> tuple[Publish, ...]:
+    """All that is published when the model has answered; the reply is the first. `code`: what
+    went wrong all the same."""
+    state = STATUS[State.FAILED if code else State.DONE]
+    return reply(job, text, model, truncated=truncated, error=code) + status(job, state, code)
 
 
 def unanswered(

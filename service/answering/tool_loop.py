@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from service.answering import budget, prompt, tools
+from service.answering.gate import Asleep, Gate, Round, Sender, Store
 from service.answering.job import Job, fenced
 from service.answering.remote import NoServers, Servers, remote_of
 from service.answering.stream import Stream
-from service.domain import Claimed, Usage
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.ask import Asker
@@ -22,13 +22,22 @@ ROUNDS = 6  # of tool calls; then the model has to say something
 Messages = list[Mapping[str, Any]]
 
 
-class Checkpoints(Protocol):
-    """Where rounds are stored: the inbox, or nowhere, in a replay."""
+class Parked(Exception):
+    """A tool call waits: the request is to sleep until then. `step` is the round as it stands."""
 
-    async def checkpoint(
-        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
-    ) -> bool:
-        """False: another process has the request now."""
+    def __init__(self, asleep: Asleep, steps: list[Mapping[str, Any]]) -> None:
+        super().__init__(asleep.until)
+        self.asleep = asleep
+        self.steps = steps
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The model's last word. `code`: the error with which the request ends all the same, since
+    one of its tools did not do what it should."""
+
+    completion: Completion
+    code: str | None = None
 
 
 class ToolLoop:
@@ -37,9 +46,9 @@ class ToolLoop:
 
     def __init__(
         self,
-        store: Checkpoints,
+        store: Store,
         asker: Asker,
-        publisher: tools.Sender,
+        publisher: Sender,
         *,
         now: Callable[[], int],
         took: Callable[[float], None] = lambda seconds: None,
@@ -48,12 +57,13 @@ class ToolLoop:
         self._servers = servers or NoServers()
         self._store = store
         self._asker = asker
-        self._publisher = publisher
+        self._gate = Gate(store, publisher, now=now)
         self._now = now
         self._took = took
 
-    async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Completion:
-        """The model's last word, which fits the flow's schema. Raises ModelError, LostLease."""
+    async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Said:
+        """The model's last word, which fits the flow's schema. Raises ModelError, LostLease, and
+        Parked where a tool call has to wait."""
         flow = job.flow
         turns = sum(message["role"] == "assistant" for message in messages)
         job = replace(job, remote=await remote_of(flow, self._servers))
@@ -95,7 +105,7 @@ class ToolLoop:
                 raise ModelError(text, code="model_rounds", kind=ErrorKind.MODEL)
             completion = replace(completion, turns=turns)
             if flow.schema is None:
-                return completion
+                return Said(completion, tools.code_of(steps))
             check, said = prompt.check_schema, completion.text
             large = len(said) > OFF_LOOP
             fault, text = (
@@ -104,7 +114,7 @@ class ToolLoop:
                 else check(said, flow.schema)
             )
             if fault is None:
-                return replace(completion, text=text)
+                return Said(replace(completion, text=text), tools.code_of(steps))
             if corrected:
                 text = "the model's answer does not fit the flow's schema"
                 raise ModelError(text, code="model_schema", kind=ErrorKind.MODEL)
@@ -134,8 +144,12 @@ class ToolLoop:
         if not resumed:
             await fenced(self._store.checkpoint, job.claimed, [*steps, step], job.log.usage)
         began = self._now()
-        results = await tools.carry_out(job, self._publisher, step, resumed=resumed)
+        round = Round(job, steps, step, resumed)
+        done = await self._gate.carry_out(round)
+        if isinstance(done, Asleep):
+            raise Parked(done, round.steps)
         took = max(0, self._now() - began)
         self._took(took / 1000)
-        steps.append({**step, "results": results, "at": began, "took_ms": took})
-        await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage)
+        since = min([began, *(stage["sending"] for stage in round.kept if "sending" in stage)])
+        steps.append(tools.finished(step, done, since, began + took - since))
+        await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage, closed=round.closed)

@@ -330,7 +330,8 @@ def check(
         faults.extend(error.faults or (Fault("EMQX_PREFIX", str(error)),))
     found = None
     try:
-        found, in_file = flows.parse(flows.read(path), str(path), model)
+        environ = settings.environment()
+        found, in_file = flows.parse(flows.read(path), str(path), model, environ)
         faults.extend(in_file)
         faults.extend(unready(found, settings.environment()) if found else ())
     except ConfigError as error:

@@ -66,7 +66,9 @@ async def run_service(settings: Settings, *, apply: bool = False, workers: int =
     settings = with_tokens(settings)
     for fault in settings.weak_tokens():
         log.warning("%s", fault)
-    found = flows.load(settings.flows, model=settings.openai_model)
+    found = flows.load(
+        settings.flows, model=settings.openai_model, environ=environment.environment()
+    )
     desired = None
     if apply and (link is None or link.number == 0):
         to = target(settings.webhook_url, *settings.webhook_tokens)

@@ -21,6 +21,7 @@ from service.errors import BadRequest
 # The User-Agent of whoever only tries the webhook: no reason for a warning.
 PROBE = "emqx-gpt-probe"
 
+ANSWERS = b'"answers"'
 _MISSING = "undefined"
 _INT64 = 2**63 - 1
 
@@ -60,6 +61,11 @@ def parse(body: bytes, *, now: int, address: bool = False) -> Message:
         expiry=_integer(props.get("Message-Expiry-Interval")),
         user_properties=_user_properties(props),
     )
+
+
+def answers(body: bytes) -> bool:
+    """Whether a body is of the rule that brings what devices and people say to tool calls."""
+    return ANSWERS in body and _object(body).get("answers") == "call"
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ ORDERED_CONNECTOR_SAYS = f"{MARK} the service's webhook, in order"
 ACTION_SAYS = f"{MARK} messages of flows without order"
 ORDERED_SAYS = f"{MARK} messages of flows with order"
 AGAIN_SAYS = f"{MARK} once more what the other action gave up"
+ANSWERS_SAYS = f"{MARK} answers to tool calls"
 REPLY_SAYS = f"{MARK} replies with binary Correlation-Data"
 _FLOW_SAYS = f"{MARK} flow "
 
@@ -26,7 +27,7 @@ _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _HASHED = re.compile(r"_[0-9a-f]{8}\Z")
 _ORDERED, _AGAIN = "_ordered", "_again"
-_RESERVED = frozenset({"reply"})
+_RESERVED = frozenset({"reply", "tool_answers"})
 _TOKEN = re.compile(r" \(token ([0-9a-f]{8})\)\Z")
 
 
@@ -58,6 +59,11 @@ def reply_id(prefix: str) -> str:
     return f"{prefix}_reply"
 
 
+def answers_id(prefix: str) -> str:
+    """The id of the rule for answers to tool calls; no flow's rule can have it."""
+    return f"{prefix}_tool_answers"
+
+
 def action_id(prefix: str, *, ordered: bool = False) -> str:
     """The action as rules and the REST API name it; the connector has the same id."""
     return f"http:{prefix}{_ORDERED if ordered else ''}"
@@ -82,6 +88,8 @@ def is_ours(prefix: str, ident: str, description: str) -> bool:
     """Whether the rule `ident` is one that we made under this prefix."""
     if ident == reply_id(prefix):
         return description.startswith(REPLY_SAYS)
+    if ident == answers_id(prefix):
+        return description.startswith(ANSWERS_SAYS)
     if not description.startswith(_FLOW_SAYS):
         return False
     return ident == rule_id(prefix, description.removeprefix(_FLOW_SAYS))

@@ -196,6 +196,8 @@ def _properties(message: Publish) -> dict[str, Any]:
         properties["content_type"] = message.content_type
     if message.correlation:
         properties["correlation_data"] = message.correlation.decode()
+    if message.response_topic is not None:
+        properties["response_topic"] = message.response_topic
     if message.expiry is not None:
         properties["message_expiry_interval"] = message.expiry
     if message.user_properties:

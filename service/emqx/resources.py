@@ -129,6 +129,9 @@ def build(
         action = ordered if flow.ordered else plain
         rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
         topics[ident] = sample_topic(flow)
+    if sources := answer_filters(flows):
+        # One client's answers come in the order in which it said them: the first counts.
+        rules[names.answers_id(prefix)] = _rule(answers_sql(sources), [ordered], names.ANSWERS_SAYS)
     if any(replies(flow) for flow in flows.flows.values()):
         keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
         sql = reply_rule.sql(prefix, keys)
@@ -200,6 +203,40 @@ def _rule(sql: str, actions: list[Any], description: str) -> dict[str, Any]:
     return {"description": description, "enable": True, "sql": sql, "actions": actions}
 
 
+def answer_filters(flows: Flows) -> list[str]:
+    """Where devices and people answer tool calls."""
+    found = (
+        topic.topic_filter
+        for flow in flows.flows.values()
+        for tool in flow.tools
+        for topic in (
+            tool.answer,
+            tool.confirm.answer if tool.confirm is not None else None,
+            tool.verify.answer if tool.verify is not None else None,
+        )
+        if topic is not None
+    )
+    asked = (
+        confirm.answer.topic_filter
+        for flow in flows.flows.values()
+        for confirm in flow.asks.values()
+    )
+    return list(dict.fromkeys((*found, *asked)))
+
+
+def answers_sql(filters: list[str]) -> str:
+    """The SQL of the one rule that brings all of them. Raises ConfigError."""
+    return "\n".join(
+        (
+            "SELECT 'call' AS answers, id, clientid, username, topic, payload, pub_props,",
+            "  publish_received_at,",
+            "  CASE WHEN is_null(pub_props.'Correlation-Data') THEN ''",
+            "    ELSE base64_encode(pub_props.'Correlation-Data') END AS correlation_base64",
+            "FROM " + ", ".join(_filter("the tools", one) for one in filters),
+        )
+    )
+
+
 def replies(flow: Flow) -> bool:
     """Whether a reply of this flow may carry a requester's Correlation-Data."""
     return bool(flow.reply or flow.error or flow.allow_response_topics)
@@ -219,7 +256,8 @@ def flow_sql(flow: Flow) -> str:
         f"  {payload}, qos, pub_props, publish_received_at,",
         "  CASE WHEN is_null(pub_props.'Correlation-Data') THEN ''",
         "    ELSE base64_encode(pub_props.'Correlation-Data') END AS correlation_base64",
-        "FROM " + ", ".join(_filter(flow, pattern.filter) for pattern in flow.request),
+        "FROM "
+        + ", ".join(_filter(f"flow {flow.name!r}", pattern.filter) for pattern in flow.request),
     ]
     if flow.where is not None:
         lines.append(f"WHERE ({_condition(flow)})")
@@ -232,10 +270,10 @@ def _literal(text: str) -> str:
     return f"base64_decode('{base64.b64encode(text.encode(errors='replace')).decode()}')"
 
 
-def _filter(flow: Flow, topic_filter: str) -> str:
+def _filter(whose: str, topic_filter: str) -> str:
     if re.search(r'["\\\x00-\x1f\x7f]', topic_filter):
         raise ConfigError(
-            f"flow {flow.name!r}: the topic {topic_filter!r} holds a quote, backslash or control "
+            f"{whose}: the topic {topic_filter!r} holds a quote, backslash or control "
             "character, which EMQX's rule SQL can't name"
         )
     return f'"{topic_filter}"'

@@ -4,15 +4,19 @@
 but `load`.
 """
 
-from service.flows.flow import Flow, Flows, McpServer, Provider
+from service.flows.flow import Commands, Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import History, Price, Tool
+from service.flows.tables import History, Price
+from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.units import Limit, duration
 
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_PROVIDER",
+    "Bounds",
+    "Commands",
+    "Confirm",
     "Flow",
     "Flows",
     "History",
@@ -22,6 +26,7 @@ __all__ = [
     "Price",
     "Provider",
     "Tool",
+    "Verify",
     "duration",
     "load",
     "parse",

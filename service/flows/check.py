@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from service.flows.check_flow import check_flow
+from service.flows.check_tool import check_answers, check_commands
 from service.flows.flow import Flow, Flows
 from service.flows.keys import walk
 from service.flows.kinds import Mark
@@ -27,6 +28,8 @@ def check(flows: Flows, report: Report) -> None:
         for path, text, topic_filter in _published(flow):
             for other in flows.flows.values():
                 _check_loop(flow, path, text, topic_filter, other, report)
+    check_answers(flows, report)
+    check_commands(flows, report)
     for first, second in combinations(flows.flows.values(), 2):
         _check_overlap(first, second, report)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from service.flows.check_schema import check_json, check_schema
+from service.flows.check_tool import check_tools
 from service.flows.flow import Flow, Provider
 from service.flows.keys import Place, keys_of, walk
 from service.flows.kinds import Mark
@@ -13,7 +14,7 @@ from service.flows.lines import Path
 from service.flows.models import DEFAULT_PROVIDER, INSTEAD, ModelRef, end_of_life
 from service.flows.names import Names, misnamed_levels
 from service.flows.report import Report, show, suggest
-from service.flows.tables import FlowKeys, Tool
+from service.flows.tables import FlowKeys
 from service.flows.where import check_where, levels_in_sql
 
 _RESERVED = {
@@ -38,7 +39,7 @@ def check_flow(flow: Flow, report: Report) -> None:
     tools: list[Names | None] = []  # these know the arguments, if `parameters` can be read
     for index, tool in enumerate(flow.tools):
         fine = check_schema((*base, "tools", index, "parameters"), tool.parameters, report)
-        tools.append(Names.of(flow, tool.parameters) if fine else None)
+        tools.append(Names.of(flow, tool.parameters, calls=True) if fine else None)
     for place in walk(flow, base):
         match place.path:
             case (_, _, "tools", int(index), *_):
@@ -49,7 +50,7 @@ def check_flow(flow: Flow, report: Report) -> None:
     _check_input(flow, base, report)
     _check_conversation(flow, base, report)
     _check_output(flow, base, report)
-    _check_tools(flow, base, report)
+    check_tools(flow, base, report)
     if not flow.dedupe.names:
         hint = 'it needs a value that differs, such as "${clientid}/${payload.id}"'
         report.add((*base, "dedupe"), "is the same for every message: only one would count", hint)
@@ -93,8 +94,11 @@ def _check_value(flow: Flow, place: Place, names: Names | None, report: Report) 
             key = place.key.name in ("conversation", "dedupe")
             names.check_words(place.path, place.value, report, key=key)
             _check_picture(flow, place, report)
-        case Mark.TOPIC | Mark.LOOKUP if names:
+        case Mark.TOPIC | Mark.LOOKUP | Mark.ANSWER if names:
             names.check_topic(place.path, place.value, report)
+        case Mark.SAME if names:
+            names.check(place.path, place.value.left, report)
+            names.check(place.path, place.value.right, report)
         case Mark.REQUEST:
             _check_request(flow, place, report)
         case Mark.REGEX:
@@ -128,7 +132,7 @@ def _reads(flow: Flow, name: str) -> bool:
     texts = [
         place.value.text
         for place in walk(flow, ())
-        if place.mark in (Mark.TEMPLATE, Mark.TOPIC, Mark.LOOKUP)
+        if place.mark in (Mark.TEMPLATE, Mark.TOPIC, Mark.LOOKUP, Mark.ANSWER)
     ]
     return any(f"${{{name}}}" in text or f"${name}" in text for text in texts)
 
@@ -262,26 +266,3 @@ def _check_pieces(flow: Flow, base: Path, report: Report) -> None:
             f"is too small for JSON, which needs {LEAST_ENVELOPE} bytes",
             'make it longer, or leave out stream and format = "json"',
         )
-
-
-def _check_tools(flow: Flow, base: Path, report: Report) -> None:
-    seen: set[str] = set()
-    for index, tool in enumerate(flow.tools):
-        path: Path = (*base, "tools", index)
-        if tool.name in seen:
-            report.add((*path, "name"), f'a second tool "{tool.name}"', "give it another name")
-        seen.add(tool.name)
-        _check_tool(tool, path, report)
-
-
-def _check_tool(tool: Tool, path: Path, report: Report) -> None:
-    if tool.topic is None and tool.read is None:
-        hint = "topic: where a call is published; read: whose retained message is told"
-        report.add(path, "has neither topic nor read: it would do nothing", hint)
-    if tool.topic is not None and tool.read is not None:
-        report.add((*path, "read"), "can't go with topic in one tool", "make two tools of it")
-    if tool.payload is not None and tool.topic is None:
-        report.add((*path, "payload"), "is never published", "it goes with topic")
-    if tool.parameters.get("type") != "object":
-        hint = 'write type = "object"; the arguments are its properties'
-        report.add((*path, "parameters", "type"), "the arguments are always an object", hint)

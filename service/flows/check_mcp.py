@@ -40,16 +40,10 @@ def check_mcp(flows: Flows, written: Collection[str], report: Report) -> None:
                 report.warn((*base, "tools_from", index), said, "leave one of them out")
         _check_tools(flow, base, report)
     taken = {name for flow in flows.flows.values() for name in flow.tools_from}
-    for name, server in flows.mcp.items():
+    for name in flows.mcp:
         if name not in taken:
             hint = f'a flow with tools_from = ["{name}"] would'
             report.warn(("mcp", name), "is not used: no flow takes its tools", hint)
-        if server.confirm:
-            report.add(
-                ("mcp", name, "confirm"),
-                "nobody can be asked before a call of an MCP tool yet",
-                "leave it out: what may destroy something is then not offered; false offers it",
-            )
 
 
 def _check_tools(flow: Flow, base: Path, report: Report) -> None:

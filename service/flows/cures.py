@@ -9,7 +9,8 @@ from typing import Any
 from service.flows.keys import keys_of
 from service.flows.kinds import Mark
 from service.flows.lines import Path
-from service.flows.tables import File, FlowKeys, McpKeys, Tool
+from service.flows.tables import File, FlowKeys, McpKeys
+from service.flows.tool import Tool
 
 # What other programs call it.
 _FLOW_WORDS = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from service.domain import Message
 from service.errors import MessageError
+from service.flows.kinds import key as key_of
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
+from service.flows.tool import Confirm
 from service.mqtt.payloads import readable
 from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
@@ -41,6 +43,9 @@ class Flow(FlowKeys):
     """One entry of flows.toml. Durations are seconds; None is "not set"."""
 
     name: str = ""
+    asks: dict[str, Confirm] = key_of(
+        dict, "How a person is asked before calls of MCP servers' tools, by server."
+    )
 
     @property
     def ordered(self) -> bool:
@@ -137,6 +142,17 @@ class Flow(FlowKeys):
     def allows_response_topic(self, topic: str) -> bool:
         """Whether an MQTT 5 Response-Topic counts."""
         return any(matches(allowed, topic) for allowed in self.allow_response_topics)
+
+
+class Commands:
+    """The topics of all tools: what goes there is a command."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        topics = (tool.topic for flow in flows for tool in flow.tools)
+        self._filters = sorted({topic.topic_filter for topic in topics if topic is not None})
+
+    def __contains__(self, topic: object) -> bool:
+        return any(matches(one, str(topic)) for one in self._filters)
 
 
 @dataclass(frozen=True, slots=True)

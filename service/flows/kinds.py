@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
+from service.flows.hours import HOURS, Hours
 from service.flows.models import ModelRef
 from service.flows.regex import Regex, RegexError
 from service.flows.schemas import Schema
+from service.mqtt.comparisons import Comparison
 from service.mqtt.payloads import charset_of
 from service.mqtt.templates import Template, TemplateError
 from service.mqtt.topics import TopicError, TopicPattern, fault_in_filter
@@ -56,6 +58,8 @@ class Mark(Enum):
     TEMPLATE = auto()  # every ${name} in it stands for something
     TOPIC = auto()  # likewise, and it is published to
     LOOKUP = auto()  # likewise a topic, but only read
+    ANSWER = auto()  # likewise, but listened to
+    SAME = auto()  # two templates, of which one reads what a device says
     RESPONSE = auto()  # a filter of topics that may be published to
     REGEX = auto()
     MODEL = auto()
@@ -200,6 +204,7 @@ _TEXT = {"type": "string", "minLength": 1}
 _TABLE = {"type": "object", "additionalProperties": True}
 _DURATION = _shaped(DURATION, "90s", "5m", "24h", "7d")
 _SIZE = {"anyOf": [{"type": "integer", "minimum": 1}, _shaped(SIZE, "500 KB", "8 MB")]}
+_HOURS = _shaped(f"{HOURS} \\S+", "07:00-22:00 Europe/Berlin", "22:00-06:00 UTC")
 _LIMIT = _shaped(LIMIT, "10/min", "100/h", "1000/day")
 
 Flag = Annotated[bool, Strict()]
@@ -217,6 +222,9 @@ RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(_request), _TEXT
 Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
 Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]
 LookupTopic = Annotated[Template, Kind(Mark.LOOKUP, _read(Template.parse), _TEXT)]
+AnswerTopic = Annotated[Template, Kind(Mark.ANSWER, _read(Template.parse), _TEXT)]
+Same = Annotated[Comparison, Kind(Mark.SAME, _read(Comparison.parse), _TEXT)]
+OpenHours = Annotated[Hours, Kind(Mark.PLAIN, Hours.parse, _HOURS)]
 ResponseFilter = Annotated[str, Kind(Mark.RESPONSE, _read(_filter), _TEXT)]
 Charset = Annotated[str, Kind(Mark.PLAIN, _read(_charset), _TEXT)]
 Pattern = Annotated[Regex, Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path as FilePath
@@ -17,6 +18,7 @@ from service.errors import ConfigError, Fault
 from service.flows.check import check
 from service.flows.check_flow import check_models
 from service.flows.check_mcp import check_mcp, check_name
+from service.flows.check_tool import check_variables
 from service.flows.cures import belongs
 from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.keys import keys_of
@@ -25,13 +27,20 @@ from service.flows.models import DEFAULT_PROVIDER, ModelRef
 from service.flows.report import Report
 from service.flows.syntax import mended
 from service.flows.tables import FLOW_NAME, File, FlowKeys, McpKeys, Price, ProviderKeys
+from service.flows.tool import Confirm
 
 T = TypeVar("T")
 
 
-def load(path: str | FilePath, *, model: str | None = None) -> Flows:
-    """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL."""
-    flows, faults = parse(read(path), str(path), model)
+def load(
+    path: str | FilePath,
+    *,
+    model: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Flows:
+    """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL; `environ` has
+    the variables that the file names, where they count."""
+    flows, faults = parse(read(path), str(path), model, environ)
     errors = tuple(fault for fault in faults if not fault.warning)
     if flows is None:
         more = f" (and {len(errors) - 1} more: emqx-gpt check)" if len(errors) > 1 else ""
@@ -56,7 +65,10 @@ def read(path: str | FilePath) -> str:
 
 
 def parse(
-    text: str, source: str = "flows.toml", model: str | None = None
+    text: str,
+    source: str = "flows.toml",
+    model: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> tuple[Flows | None, list[Fault]]:
     """Flows and all faults, warnings included; no Flows if one of them is more than that."""
     text = text.removeprefix("\ufeff")
@@ -74,6 +86,8 @@ def parse(
         return None, [Fault(source, "no valid TOML: nested too deeply")]
     report = Report(source, lines)
     flows = _flows(data, report, source, model)
+    if environ is not None:
+        check_variables(flows, environ, report)
     faults = sorted(broken + report.faults, key=lambda fault: fault.line or 0)
     return (None if any(not fault.warning for fault in faults) else flows), faults
 
@@ -98,6 +112,7 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
         flow = _flow(name, table, defaults, override, report)
         if flow is None:
             continue
+        flow = _asking(flow, servers)
         check_models(flow, providers, report)
         if override is not None and "model" not in table:
             flow = replace(flow, model=override)
@@ -162,6 +177,13 @@ def _servers(tables: dict[str, Any], report: Report) -> dict[str, McpServer]:
             line = report.line((*path, "token_env"))
             servers[name] = McpServer(**_values(keys), name=name, line=line)
     return servers
+
+
+def _asking(flow: Flow, servers: Mapping[str, McpServer]) -> Flow:
+    """The flow with what its servers say of who is asked first."""
+    tables = {name: servers[name].confirm for name in flow.tools_from if name in servers}
+    asks = {name: one for name, one in tables.items() if isinstance(one, Confirm)}
+    return replace(flow, asks=asks) if asks else flow
 
 
 def _override(text: str, providers: dict[str, Provider]) -> ModelRef:

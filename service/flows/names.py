@@ -11,6 +11,7 @@ from typing import Any
 from service.flows.flow import Flow
 from service.flows.lines import Path
 from service.flows.report import Report, suggest
+from service.mqtt.comparisons import CALL
 from service.mqtt.templates import Template
 from service.mqtt.topics import FIELDS, fault_in_name
 
@@ -50,7 +51,10 @@ class Names:
     meant: frozenset[str] = frozenset()  # by levels that `check_request` complains of
 
     @classmethod
-    def of(cls, flow: Flow, parameters: Mapping[str, Any] | None = None) -> Names:
+    def of(
+        cls, flow: Flow, parameters: Mapping[str, Any] | None = None, *, calls: bool = False
+    ) -> Names:
+        """`calls`: of a tool, each of whose calls has an id."""
         sets = [frozenset(pattern.names) for pattern in flow.request]
         everywhere = frozenset.intersection(*sets)
         partly = {
@@ -59,7 +63,7 @@ class Names:
         }
         parameters = parameters or {}
         return cls(
-            everywhere,
+            everywhere | ({CALL} if calls else frozenset()),
             partly,
             parameters.get("properties", {}),
             frozenset(parameters.get("required", ())),

@@ -11,7 +11,7 @@ from service.errors import Fault
 from service.flows.cures import elsewhere, shape_hint
 from service.flows.keys import keys_of, table_at
 from service.flows.lines import Lines, Path
-from service.flows.tables import File, Price
+from service.flows.tables import UNION, File, Price
 
 _KINDS = {
     "string_type": "must be text in quotes",
@@ -49,6 +49,8 @@ class Report:
     def place(self, path: Path) -> Path:
         """Where the key is written: in the flow itself or in `defaults`."""
         match path:
+            case ("flows", _, "asks", server, *rest):
+                path = ("mcp", server, "confirm", *rest)
             case ("flows", _, name, *rest) if not self._lines.has(path[:3]):
                 inherited: Path = ("defaults", name, *rest)
                 path = inherited if self._lines.has(inherited[:2]) else path
@@ -73,7 +75,7 @@ class Report:
         for error in errors:
             if base[:1] == ("prices",) and error["type"] == "missing" and len(errors) > 2:
                 continue  # a model's name without quotes: the unknown key says it all
-            path = (*base, *error["loc"])
+            path = (*base, *(part for part in error["loc"] if part not in UNION))
             message, hint = _worded(error, path)
             self.add(path, message, hint)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.flows.kinds import (
     REQUIRED,
@@ -21,11 +21,9 @@ from service.flows.kinds import (
     Flag,
     JsonSchema,
     JsonTable,
-    LookupTopic,
     Model,
     Number,
     OneOrMore,
-    Parameters,
     Pattern,
     Qos,
     Rate,
@@ -37,9 +35,9 @@ from service.flows.kinds import (
     WholeSeconds,
     Words,
     key,
-    no_arguments,
 )
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.flows.tool import Confirm, Tool
 from service.mqtt.templates import Template
 
 ServerKind = Literal[
@@ -120,27 +118,6 @@ class Messages:
     not_json: Text | None = key(None, 'The payload is not JSON, with input = "json".')
     not_image: Text | None = key(None, 'The payload is no picture, with input = "image".')
     forgotten: Text | None = key(None, "The answer to a reset word.")
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """Something the model may do (publish to `topic`) or look up (`read` a retained message)."""
-
-    __pydantic_config__ = _FORBID
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = key(
-        REQUIRED, "The function's name, for the model: letters, digits, _ and -."
-    )
-    description: Text = key(REQUIRED, "What it does and when to use it, for the model.")
-    topic: Topic | None = key(
-        None, "Where a call is published; ${name} is an argument or a captured level."
-    )
-    payload: Words | None = key(None, "What is published. Without it: the arguments as JSON.")
-    read: LookupTopic | None = key(None, "The topic whose retained message is told to the model.")
-    parameters: Parameters = key(no_arguments, "The arguments, as JSON Schema of an object.")
-    at_most_once: Flag = key(False, "Rather lose a call in a crash than publish it twice.")
-    qos: Qos = key(1, "QoS of what is published.")
-    retain: Flag = key(False, "Publish as a retained message.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +251,18 @@ class ProviderKeys:
 MCP_NAME = "[A-Za-z][A-Za-z0-9-]*(?:_[A-Za-z0-9-]+)*"
 """No double underscore: it stands between a server's name and its tool's."""
 LONGEST_MCP_NAME = 32
+UNION = ("{}", "false")
+"""How pydantic tells a table from false, in the place of a fault; no key is called so."""
+
+
+def _which(value: Any) -> str:
+    return UNION[0] if isinstance(value, dict | Confirm) else UNION[1]
+
+
+AskedFirst = Annotated[
+    Annotated[Confirm, Tag(UNION[0])] | Annotated[Literal[False], Tag(UNION[1])],
+    Discriminator(_which),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +281,10 @@ class McpKeys:
         ("*",), 'Which of its tools may be offered, by name; * is any characters: "get_*".'
     )
     timeout: Duration = key(30.0, "Longest wait for one call.")
-    confirm: Flag | None = key(
-        None, "false: tools that may destroy something are offered, and nobody is asked before."
+    confirm: AskedFirst | None = key(
+        None,
+        "Who is asked before a call of a tool that may destroy something; false: nobody. Without "
+        "it such tools are not offered.",
     )
     at_most_once: Flag | None = key(
         None,

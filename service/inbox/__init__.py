@@ -4,8 +4,10 @@ from service.inbox.desk import Act, Job, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
+from service.inbox.outcomes import Settle, unsettled
 from service.inbox.rollup import BUCKETS, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
 
 __all__ = [
     "BUCKETS",
@@ -13,16 +15,24 @@ __all__ = [
     "Added",
     "Change",
     "Claims",
+    "Close",
     "Count",
     "Filter",
+    "Hear",
+    "Heard",
     "HeldReply",
     "Inbox",
     "Job",
+    "Judge",
     "Memory",
     "Page",
     "Pause",
     "Resume",
     "Row",
+    "Settle",
     "Stats",
+    "Verdict",
+    "Word",
     "epoch_ms",
+    "unsettled",
 ]

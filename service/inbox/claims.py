@@ -19,7 +19,14 @@ from service.inbox import codec, memory, ordering
 from service.inbox.ordering import ZERO
 from service.inbox.rows import Claims, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among, listed_texts, numbers, texts
-from service.inbox.sql_tables import conversations, queued, requests, state_is, unordered_queue
+from service.inbox.sql_tables import (
+    conversations,
+    queued,
+    requests,
+    state_is,
+    unordered_queue,
+    waiting,
+)
 
 _c = conversations.c
 _r = requests.c
@@ -47,10 +54,11 @@ class Claim:
 
 class Queue(NamedTuple):
     """Where a flow's requests wait: in the order of their conversations or without, and new
-    ones apart from those that wait out a delay."""
+    ones apart from those that wait out a delay; and those that `slept`."""
 
     ordered: bool
     delayed: bool
+    slept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,7 @@ def _by_flow(pg: bool) -> Any:
     flow = listed.c.value
     ordered = (_c.flow == flow,)
     unordered = (unordered_queue, _r.flow == flow)
+    asleep = (waiting, _r.flow == flow)
     return select(
         flow.label("flow"),
         _first(_c.since, *ordered, _c.next_at == ZERO).label("ordered_new"),
@@ -82,6 +91,8 @@ def _by_flow(pg: bool) -> Any:
         _first(_r.not_before, *unordered, _r.not_before <= ZERO).label("unordered_new"),
         _first(_r.not_before, *unordered, _r.not_before > ZERO).label("unordered_delayed"),
         _first(_r.not_before, *unordered, _r.not_before > _now).label("unordered_later"),
+        _first(_r.not_before, *asleep, _r.not_before <= _now).label("slept"),
+        _first(_r.not_before, *asleep, _r.not_before > _now).label("wakes_later"),
     )
 
 
@@ -114,9 +125,11 @@ def _peek(tx: Tx, flows: Sequence[str]) -> Fronts:
         queues += [Queue(o, False) for o, found in new.items() if found is not None]
         if settling:
             queues = [queue for queue in queues if not queue.ordered]
+        if row.slept is not None:
+            queues.insert(0, Queue(ordered=False, delayed=True, slept=True))
         if queues:
             due[row.flow] = queues
-        later += [row.ordered_later, row.unordered_later]
+        later += [row.ordered_later, row.unordered_later, row.wakes_later]
     return Fronts(
         due=due,
         answered=of_all.answered is not None,
@@ -127,12 +140,14 @@ def _peek(tx: Tx, flows: Sequence[str]) -> Fronts:
 
 @cache
 def _take(pg: bool, expired: bool) -> Any:
-    """Put a lease on queued rows that are due (or too late), and on answered ones."""
+    """Put a lease on queued rows that are due (or too late), on answered ones, and on those that
+    slept long enough."""
     due = _r.deadline <= _now if expired else or_(_r.not_before <= _now, _r.deadline <= _now)
     answered = state_is(State.ANSWERED)
+    slept = waiting & (_r.not_before <= _now)
     return (
         update(requests)
-        .where(among(pg, _r.seq, "seqs"), or_(queued & due, answered))
+        .where(among(pg, _r.seq, "seqs"), or_(queued & due, answered, slept))
         .values(
             state=case((answered, State.ANSWERED.value), else_=State.ANSWERING.value),
             fence=_r.fence + 1,
@@ -177,6 +192,17 @@ def _answered() -> Any:
 
 
 @cache
+def _slept() -> Any:
+    return (
+        select(_r.seq)
+        .where(waiting, _r.flow == bindparam("b_flow", type_=Text), _r.not_before <= _now)
+        .order_by(_r.not_before, _r.seq)
+        .limit(bindparam("b_limit"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@cache
 def _unordered(delayed: bool) -> Any:
     statement = select(_r.seq).where(unordered_queue, _r.flow == bindparam("b_flow", type_=Text))
     if delayed:
@@ -198,7 +224,10 @@ def _offer(tx: Tx, flow: str, limit: int, queues: Iterable[Queue]) -> list[Candi
         left = limit - len(found)
         if left <= 0:
             break
-        if queue.ordered:
+        if queue.slept:
+            values = {"b_flow": flow, "b_limit": left, "b_now": tx.now}
+            found += [(None, seq) for seq in tx.run(_slept(), values).scalars()]
+        elif queue.ordered:
             pairs = ordering.take_due(tx, flow, left, delayed=queue.delayed)
             found += [(pair, 0) for pair in pairs]
         else:

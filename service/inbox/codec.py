@@ -174,6 +174,8 @@ def outbox_out(outbox: Iterable[Publish]) -> bytes | None:
             fields["expiry"] = publish.expiry
         if publish.user_properties:
             fields["user_properties"] = publish.user_properties
+        if publish.response_topic is not None:
+            fields["response_topic"] = publish.response_topic
         rows.append(fields)
     return dumps(rows) if rows else None
 

@@ -17,7 +17,15 @@ from service.domain import ENDS, State
 from service.inbox import codec
 from service.inbox.rows import Row, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
-from service.inbox.sql_tables import ended, failed_with, leased, open_, requests, state_is
+from service.inbox.sql_tables import (
+    ended,
+    failed_with,
+    leased,
+    open_,
+    requests,
+    state_is,
+    waiting,
+)
 
 WINDOW = 100_000  # rows that one look goes through
 TEXT_WINDOW = 20_000  # likewise, where their text is looked at
@@ -29,6 +37,7 @@ _INDEX = dict.fromkeys(ENDS, ended) | {
     State.QUEUED: open_,
     State.ANSWERING: leased,
     State.ANSWERED: leased,
+    State.WAITING: waiting,
 }
 """What a state implies, said so that a planner sees which small index will do."""
 

@@ -13,10 +13,12 @@ from service.domain import (
     Answer,
     Attempt,
     Claimed,
+    Ear,
     Entry,
     Reservation,
     State,
     Usage,
+    Wait,
 )
 from service.inbox import (
     claims,
@@ -27,9 +29,11 @@ from service.inbox import (
     leases,
     memory,
     ordering,
+    outcomes,
     purge,
     reads,
     rollup,
+    waits,
 )
 from service.inbox.commit import Engine
 from service.inbox.desk import Desk
@@ -136,6 +140,10 @@ class Inbox:
         """A dead letter goes to the end of the queue; with `payload` instead of its own."""
         return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline, payload))
 
+    async def settle_calls(self, said: outcomes.Settle) -> int:
+        """A person says what became of commands that may be out; of how many."""
+        return await self._engine.submit(outcomes.settle, said)
+
     async def remove(self, id: str) -> bool:
         """Delete a request that has ended."""
         return await self._engine.submit(purge.remove, id)
@@ -201,11 +209,41 @@ class Inbox:
         return await self._engine.submit(leases.snooze, item)
 
     async def checkpoint(
-        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage = NO_USAGE
+        self,
+        claimed: Claimed,
+        steps: Sequence[Mapping[str, Any]],
+        usage: Usage = NO_USAGE,
+        *,
+        begun: Sequence[Wait] = (),
+        closed: Sequence[waits.Close] = (),
     ) -> bool:
-        """Store the rounds of a tool flow so far, all of them, and what they took."""
-        item = leases.SaveSteps(claimed, tuple(steps), usage)
+        """Store the rounds of a tool flow so far, all of them, what they took, and what they
+        begin or cease to wait for."""
+        item = leases.SaveSteps(claimed, tuple(steps), usage, begun, closed)
         return await self._engine.submit(leases.save_steps, item)
+
+    async def park(
+        self,
+        claimed: Claimed,
+        *,
+        until: int,
+        asleep_for: Sequence[tuple[str, Ear]],
+        steps: Sequence[Mapping[str, Any]],
+        attempts: Iterable[Attempt] = (),
+        usage: Usage = NO_USAGE,
+        trace: Mapping[str, Any] = NO_TRACE,
+    ) -> bool:
+        """It waits, in nobody's hands, until then (ms) or until one of these waits is answered."""
+        item = leases.Park(claimed, until, asleep_for, steps, tuple(attempts), usage, trace)
+        return await self._engine.submit(leases.park, item)
+
+    async def waits_of(self, seq: int) -> list[Wait]:
+        """What a request's tool calls wait for, or waited for."""
+        return await self._view(lambda tx: waits.of(tx, seq))
+
+    async def hear(self, said: waits.Hear) -> list[tuple[waits.Heard, waits.Verdict]]:
+        """Hold a message against the waits it may answer. Committed to disk when this returns."""
+        return await self._engine.intake(waits.hear, said, timeout=ADD_TIMEOUT)
 
     async def heartbeat(self, held: Sequence[Claimed], until: int) -> set[tuple[int, int]]:
         """Hold leases until then; returns those (seq, fence) that are lost."""

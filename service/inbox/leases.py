@@ -14,13 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import BigInteger, bindparam, select, update
 
-from service.domain import ENDS, NO_USAGE, Answer, Attempt, Claimed, State, Usage
-from service.inbox import codec, memory, ordering
+from service.domain import ENDS, NO_USAGE, Answer, Attempt, Claimed, Ear, State, Usage, Wait
+from service.inbox import codec, memory, ordering, waits
 from service.inbox.sql import Pair, Tx, among, numbers
 from service.inbox.sql_tables import requests, state_is
 
 _r = requests.c
 _LEASED = frozenset({State.ANSWERING, State.ANSWERED})
+_ACTIVE = _LEASED | {State.WAITING}
+"""A conversation goes on only when its request is in none of these."""
+AFTER_WAIT = 60_000  # ms that a request has at least, when it has waited
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,20 @@ class Snooze(Write):
 class SaveSteps(Write):
     steps: Sequence[Mapping[str, Any]]
     usage: Usage = NO_USAGE
+    begun: Sequence[Wait] = ()
+    closed: Sequence[waits.Close] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Park(Write):
+    """It sleeps until `until` (ms), or until one of these waits has its answer."""
+
+    until: int
+    asleep_for: Sequence[tuple[str, Ear]]
+    steps: Sequence[Mapping[str, Any]]
+    attempts: tuple[Attempt, ...] = ()
+    usage: Usage = NO_USAGE
+    trace: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +168,7 @@ def _write(
             state = State(row["state"])
             tx.tell(claimed.id, claimed.flow, claimed.conversation, state)
             tx.opened -= state in ENDS
-            if claimed.ordered and state not in _LEASED:
+            if claimed.ordered and state not in _ACTIVE:
                 left.append((_pair(claimed), claimed.seq))
     _update(tx, changed)
     ordering.leave(tx, left)
@@ -251,12 +268,39 @@ def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
 
 
 def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
-    """Note the rounds of a tool flow so far."""
+    """Note the rounds of a tool flow so far, and what they wait for."""
 
     def values(one: SaveSteps, held: LeasedRow) -> Values:
+        waits.begin(tx, one.claimed.seq, one.begun)
+        waits.close(tx, one.closed)
         return {"steps": codec.steps_out(one.steps)} | _used(one.claimed, one.usage)
 
     return _write(tx, writes, values, allowed={State.ANSWERING})
+
+
+def park(tx: Tx, parks: Sequence[Park]) -> list[bool]:
+    """Go to sleep, in nobody's hands; not if what it waits for is there already. Its conversation
+    waits with it."""
+
+    def values(one: Park, held: LeasedRow) -> Values:
+        until = codec.number(one.until)
+        if waits.answered(tx, one.claimed.seq, one.asleep_for):
+            until = tx.now
+        tx.wake = True
+        row = {
+            "state": State.WAITING.value,
+            "not_before": max(1, until),
+            "deadline": max(one.claimed.deadline, until + AFTER_WAIT),
+            "claims": 0,
+            "steps": codec.steps_out(one.steps),
+        }
+        if one.attempts:
+            row["attempts"] = codec.attempts_out(one.claimed.attempts + one.attempts)
+        if one.trace:
+            row["trace"] = codec.trace_out(one.claimed.trace, one.trace)
+        return row | _used(one.claimed, one.usage) | _NO_LEASE
+
+    return _write(tx, parks, values, allowed={State.ANSWERING}, repeated={State.WAITING})
 
 
 def heartbeat(tx: Tx, beats: Sequence[Heartbeat]) -> list[bool]:

@@ -39,12 +39,15 @@ from service.inbox.sql_tables import (
     metadata,
     paused,
     requests,
+    requests_asleep,
     requests_error,
     requests_flow,
     requests_held,
+    requests_waiting,
     rollup,
     unordered_queue,
     version,
+    waits,
 )
 
 Step = Callable[[Connection], object]
@@ -92,6 +95,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
         *(table.create for table in (acts, paused, jobs, rollup)),
     ),
     "0005": (take_turns,),
+    "0006": (waits.create, requests_waiting.create, requests_asleep.create),
 }
 """What each version adds to the one before, never edited once it was released."""
 

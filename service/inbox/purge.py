@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, select, tuple_
 
-from service.inbox import codec, ordering
+from service.inbox import codec, ordering, waits
 from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
 from service.inbox.sql_tables import conversations, counters, ended, requests, turns
 
@@ -105,6 +105,7 @@ def _purge_one(tx: Tx, order: Purge) -> int:
     values = {"b_before": order.before, "b_limit": order.limit}
     seqs = tx.run(_ended(), values).scalars().all()
     if seqs:
+        waits.drop(tx, seqs)
         tx.run(_drop(tx.pg, requests), {"seqs": numbers(tx.pg, seqs)})
     _purge_turns(tx, order)
     old = tx.run(_old_counters(), values | {"b_before": tx.now - COUNTER_LIFE}).all()
@@ -141,9 +142,15 @@ def _purge_conversations(tx: Tx, order: Purge) -> None:
 
 @cache
 def _remove() -> Any:
-    return delete(requests).where(ended, _r.id == bindparam("b_id", type_=Text))
+    return delete(requests).where(ended, _r.id == bindparam("b_id", type_=Text)).returning(_r.seq)
 
 
 def remove(tx: Tx, ids: Sequence[str]) -> list[bool]:
     """Delete ended requests by their ids; whether each was there."""
-    return [tx.run(_remove(), {"b_id": codec.key(id)}).rowcount > 0 for id in ids]
+    return [_remove_one(tx, id) for id in ids]
+
+
+def _remove_one(tx: Tx, id: str) -> bool:
+    gone = list(tx.run(_remove(), {"b_id": codec.key(id)}).scalars())
+    waits.drop(tx, gone)
+    return bool(gone)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Text, bindparam, func, literal_column, select
+from sqlalchemy import Text, bindparam, func, literal_column, not_, select
 
 from service.domain import State
 from service.inbox import codec
@@ -24,6 +24,7 @@ from service.inbox.sql_tables import (
     requests,
     state_is,
     unordered_queue,
+    waiting,
 )
 
 _r = requests.c
@@ -79,6 +80,8 @@ def stats(tx: Tx) -> Stats:
     for where in (ordered_queue, unordered_queue):
         for row in tx.run(_waiting(where)):
             counts[row.flow or None, State.QUEUED] += row.n
+    for row in tx.run(_waiting(waiting)):
+        counts[row.flow or None, State.WAITING] += row.n
     for row in tx.run(_working()):
         counts[row.flow or None, State(row.state)] += row.n
     counted = tx.run(_dead_counts()).one()
@@ -104,7 +107,8 @@ def _dead_counts() -> Any:
 
 @cache
 def _oldest() -> Any:
-    return select(_r.accepted_at).where(open_).order_by(_r.seq).limit(1)
+    """Of those that wait for us: who waits for a person or a device is not late."""
+    return select(_r.accepted_at).where(open_, not_(waiting)).order_by(_r.seq).limit(1)
 
 
 @cache

@@ -126,6 +126,7 @@ def state_is(state: str) -> ColumnElement[bool]:
 queued = state_is("queued")
 ordered_queue: ColumnElement[bool] = and_(queued, _r.ordered)
 unordered_queue: ColumnElement[bool] = and_(queued, not_(_r.ordered))
+waiting = state_is("waiting")
 unresolved: ColumnElement[bool] = and_(queued, _r.flow == literal_column("''"))
 open_: ColumnElement[bool] = _r.ended_at.is_(None)
 ended: ColumnElement[bool] = _r.ended_at.is_not(None)
@@ -149,6 +150,8 @@ _partial("requests_open", open_, _r.seq)
 _partial("requests_ended", ended, _r.ended_at)
 _partial("requests_outcome", ended, _r.state, _r.seq)
 requests_held = _partial("requests_held", held, _r.held_at)
+requests_waiting = _partial("requests_waiting", waiting, _r.flow, _r.not_before, _r.seq)
+requests_asleep = _partial("requests_asleep", waiting, _r.seq)
 requests_flow = Index("requests_flow", _r.flow, _r.seq)  # for people who look through a flow
 requests_error = _partial("requests_error", failed_with, _r.error_code, _r.seq)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)
@@ -180,6 +183,38 @@ turns = Table(
     Column("text", LargeBinary, nullable=False),
 )
 Index("turns_conversation", turns.c.flow, turns.c.conversation, turns.c.seq)
+
+waits = Table(
+    "waits",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=True),
+    Column("request", BigInteger, nullable=False),  # its seq
+    Column("call_id", Key, nullable=False),
+    Column("ear", Text, nullable=False),
+    Column("topic", Key, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("rule", LargeBinary, nullable=False),
+    Column("answer", LargeBinary),
+    Column("answered_at", BigInteger),
+    Column("closed_at", BigInteger),
+    Column("by", Text, nullable=False),  # who closed it: "device", "timeout", a person's name
+    Column("tries", BigInteger, nullable=False),
+    Column("late", BigInteger, nullable=False),
+    Column("noted", Text, nullable=False),
+    UniqueConstraint("call_id", "ear", name="waits_call"),
+)
+"""What tool calls wait for, and what came of it; they go with their request."""
+
+_w = waits.c
+waits_open = Index(
+    "waits_open",
+    _w.topic,
+    _w.seq,
+    sqlite_where=_w.closed_at.is_(None),
+    postgresql_where=_w.closed_at.is_(None),
+)
+Index("waits_topic", _w.topic, _w.seq)
+Index("waits_request", _w.request)
 
 counters = Table(
     "counters",

@@ -17,8 +17,10 @@ from service.inbox import (
     memory,
     notices,
     ordering,
+    outcomes,
     purge,
     rollup,
+    waits,
 )
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
@@ -31,6 +33,7 @@ _ORDER: tuple[Work, ...] = (
     leases.heartbeat,
     leases.reply,
     leases.save_steps,
+    leases.park,
     leases.snooze,
     leases.finish,
     leases.release,
@@ -40,7 +43,9 @@ _ORDER: tuple[Work, ...] = (
     counters.settle,
     entries.add,
     entries.adopt,
+    outcomes.settle,
     entries.requeue,
+    waits.hear,
     held.note,
     held.take,
     ordering.settle,
@@ -54,7 +59,7 @@ _ORDER: tuple[Work, ...] = (
     claims.claim,
 )
 _PLACE = {work: place for place, work in enumerate(_ORDER)}
-_LEASE_WRITES = frozenset(_ORDER[:6])
+_LEASE_WRITES = frozenset(_ORDER[:7])
 _NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, held.take, claims.claim))
 """Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 

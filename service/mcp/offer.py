@@ -81,10 +81,10 @@ def offer(
             left[tool.name] = str(error)
             continue
         one = _offered(server, tool, schema, made.keys())
-        if one.confirm:
+        if one.confirm and server.confirm is None:
             left[tool.name] = (
-                "it may destroy something, and nobody can be asked before"
-                f" (confirm = false in [mcp.{server.name}] offers it all the same)"
+                "it may destroy something, and nobody is asked before (confirm in"
+                f" [mcp.{server.name}] says who is, or false: nobody)"
             )
         else:
             made[one.name] = one

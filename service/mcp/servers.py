@@ -112,7 +112,7 @@ class _Server:
                     continue
                 self._suspect()
                 said = f"error: the MCP server {self._server.name} {trouble.text}"
-                return Result(said, failed=True)
+                return Result(said, failed=True, refused=not trouble.maybe)
             return Result(text, failed=failed)
         raise AssertionError("the second time is the last")
 

@@ -50,6 +50,12 @@ class Metrics:
         self.duplicates = Counter(
             "emqx_gpt_duplicates", "Messages that were stored before", registry=registry
         )
+        self.tool_answers = Counter(
+            "emqx_gpt_tool_answers",
+            "Answers of devices and people to tool calls",
+            ["result"],
+            registry=registry,
+        )
         self.refused = Counter(
             "emqx_gpt_refused", "Webhook calls not taken", ["code"], registry=registry
         )

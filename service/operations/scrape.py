@@ -21,7 +21,7 @@ from service.operations.controls import FLOW, PROVIDER, Controls
 from service.operations.metrics import Metrics
 
 GOOD_FOR = 1000  # ms that budgets are given again
-OPEN = (State.QUEUED, State.ANSWERING, State.ANSWERED)
+OPEN = (State.QUEUED, State.ANSWERING, State.WAITING, State.ANSWERED)
 DEAD = (State.FAILED, State.EXPIRED)
 
 log = logging.getLogger("emqx-gpt.metrics")

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.budget import Budgets
+from service.answering.ears import Ears
 from service.answering.intake import Intake
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
@@ -38,6 +39,7 @@ from service.web.auth import Access
 from service.web.console.pages import Console
 from service.web.console.render import Pages
 from service.web.controls import ControlsApi
+from service.web.decisions import Decisions
 from service.web.door import Door, Handler
 from service.web.events import Events
 from service.web.flows import FlowsApi
@@ -63,6 +65,7 @@ class Parts(Protocol):
     flows: Flows
     store: Inbox
     intake: Intake
+    ears: Ears
     hub: Hub
     live: Live
     statistics: Statistics
@@ -96,6 +99,7 @@ def create_app(parts: Parts) -> Starlette:
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
         address=settings.client_identity == "address",
+        ears=parts.ears,
     )
     door = Door(access, parts.store)
     handlers = _handlers(parts, door)
@@ -134,6 +138,7 @@ def create_app(parts: Parts) -> Starlette:
 def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     """The handler of each endpoint, by its name in `routes`."""
     requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
+    decisions = Decisions(parts.insights, parts.actions, parts.ears)
     many = Many(parts.store, parts.bulk)
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
@@ -151,6 +156,8 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.list": requests.list,
         "requests.show": requests.show,
         "requests.retry": requests.retry,
+        "requests.confirm": decisions.confirm,
+        "requests.settle": decisions.settle,
         "requests.forget": requests.remove,
         "requests.replay": Replay(parts.store, parts.replayer),
         "requests.retry_many": many.retry,

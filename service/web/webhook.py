@@ -15,7 +15,9 @@ from collections.abc import Callable, Container, Sequence
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.answering.ears import Ears
 from service.answering.intake import Intake
+from service.domain import Message
 from service.emqx import message as webhook
 from service.errors import ApiError, BadRequest, OverShare, TooLarge, Unavailable
 from service.operations.metrics import Metrics
@@ -47,7 +49,9 @@ class Webhook:
         own_token: bool = False,
         known: Container[str] = frozenset(),
         address: bool = False,
+        ears: Ears | None = None,
     ) -> None:
+        self._ears = ears
         self._address = address  # whether the client's is kept
         self._known = known  # flows; figures are kept for no others
         self._names = names
@@ -97,6 +101,8 @@ class Webhook:
             if len(body) > self._max_body:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
             message = webhook.parse(body, now=self._now(), address=self._address)
+            if self._ears is not None and webhook.answers(body):
+                return await self._answered(message, self._ears)
             added = await self._intake.accept(message)
         except OverShare as error:
             self._refused(error, headers)  # told and counted
@@ -109,6 +115,13 @@ class Webhook:
             return DUPLICATE
         flow = message.flow if message.flow in self._known else ""
         self._metrics.accepted.labels(flow).inc()
+        return ACCEPTED
+
+    async def _answered(self, message: Message, ears: Ears) -> Response:
+        """What a device or a person said to a tool call: 202 whether somebody waits for it or
+        not, since EMQX would only send it again."""
+        self._intake.check_open()
+        self._metrics.tool_answers.labels(await ears.hear(message)).inc()
         return ACCEPTED
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,16 +10,8 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import (
-    File,
-    FlowKeys,
-    History,
-    McpKeys,
-    Messages,
-    Price,
-    ProviderKeys,
-    Tool,
-)
+from service.flows.tables import File, FlowKeys, History, McpKeys, Messages, Price, ProviderKeys
+from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
@@ -27,15 +19,13 @@ TEXT = (Path(__file__).parents[2] / "docs" / "flows.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")}
 
+WAITING = "Tools that wait, ask and check"
+
 
 def explained(*sections: str) -> set[str]:
     """The keys that have a row in these sections; in all others without any."""
-    wanted = sections or SECTIONS.keys() - {
-        "Tools",
-        "MCP servers",
-        "Providers and prices",
-        "Templates",
-    }
+    apart = {"Tools", WAITING, "MCP servers", "Providers and prices", "Templates"}
+    wanted = sections or SECTIONS.keys() - apart
     rows = [row for name in wanted for row in re.findall(r"^\| (`.*?`) \|", SECTIONS[name], re.M)]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
@@ -46,11 +36,8 @@ def written(table: Any, *ways: tuple[str, ...]) -> Iterator[str]:
         names = table if first == "*" else [first] if first in table else []
         for name in names:
             inner = table[name]
-            if rest:
-                yield from written(inner, tuple(rest))
-            else:
-                for item in inner if isinstance(inner, list) else [inner]:
-                    yield from item
+            for item in inner if isinstance(inner, list) else [inner]:
+                yield from written(item, tuple(rest)) if rest else item
 
 
 def shown(*ways: tuple[str, ...]) -> set[str]:
@@ -69,6 +56,9 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
     History: [("flows", "*", "history"), ("defaults", "history")],
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
+    Confirm: [("flows", "*", "tools", "confirm")],
+    Bounds: [("flows", "*", "tools", "bounds")],
+    Verify: [("flows", "*", "tools", "verify")],
     ProviderKeys: [("providers", "*")],
     McpKeys: [("mcp", "*")],
     Price: [("prices", "*")],
@@ -94,6 +84,12 @@ def test_every_key_is_explained_and_no_other() -> None:
         == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
     )
     assert explained("Tools") == keys_of(Tool).keys()
+    waiting = {
+        f"{table.__name__.lower()}.{key}"
+        for table in (Confirm, Bounds, Verify)
+        for key in keys_of(table)
+    }
+    assert explained(WAITING) == waiting
     assert explained("Providers and prices") == keys_of(ProviderKeys).keys()
     assert "with `tools`" in TEXT
     for key in keys_of(Price):
