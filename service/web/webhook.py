@@ -138,7 +138,7 @@ class Webhook:
         except Exception as error:
             return _answer(self._refused(error, ()))
         if flow is None or done is None:
-            self._metrics.refused.labels("no_window").inc()
+            self._metrics.refused.labels(code="no_window").inc()
             return _answer(IGNORED)
         self._metrics.kept.labels(flow.name).inc()
         if self._kept is not None and self._kept[0] is done:

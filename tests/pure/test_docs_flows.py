@@ -10,7 +10,16 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys, Tool
+from service.flows.tables import (
+    File,
+    FlowKeys,
+    History,
+    Messages,
+    Price,
+    ProviderKeys,
+    Recent,
+    Tool,
+)
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
@@ -53,6 +62,7 @@ def test_every_example_loads_without_a_warning(block: str) -> None:
 WAYS: dict[Any, list[tuple[str, ...]]] = {
     FlowKeys: [("flows", "*"), ("defaults",)],
     History: [("flows", "*", "history"), ("defaults", "history")],
+    Recent: [("flows", "*", "recent")],
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     ProviderKeys: [("providers", "*")],
@@ -72,7 +82,9 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
-    assert explained() == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+    recent = {f"recent.{key}" for key in keys_of(Recent)}
+    said = history | messages | recent
+    assert explained() == keys_of(FlowKeys).keys() - {"tools", "messages"} | said
     assert explained("Tools") == keys_of(Tool).keys()
     assert explained("Providers and prices") == keys_of(ProviderKeys).keys()
     assert "with `tools`" in TEXT
