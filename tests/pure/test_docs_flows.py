@@ -14,6 +14,7 @@ from service.flows.tables import (
     File,
     FlowKeys,
     History,
+    McpKeys,
     Messages,
     Price,
     ProviderKeys,
@@ -30,7 +31,12 @@ SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")}
 
 def explained(*sections: str) -> set[str]:
     """The keys that have a row in these sections; in all others without any."""
-    wanted = sections or SECTIONS.keys() - {"Tools", "Providers and prices", "Templates"}
+    wanted = sections or SECTIONS.keys() - {
+        "Tools",
+        "MCP servers",
+        "Providers and prices",
+        "Templates",
+    }
     rows = [row for name in wanted for row in re.findall(r"^\| (`.*?`) \|", SECTIONS[name], re.M)]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
@@ -66,6 +72,7 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     ProviderKeys: [("providers", "*")],
+    McpKeys: [("mcp", "*")],
     Price: [("prices", "*")],
 }
 
@@ -83,8 +90,12 @@ def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
     recent = {f"recent.{key}" for key in keys_of(Recent)}
-    said = history | messages | recent
-    assert explained() == keys_of(FlowKeys).keys() - {"tools", "messages"} | said
+    mcp = explained("MCP servers")
+    assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
+    assert (
+        explained() | {"tools_from", "description"}
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages | recent
+    )
     assert explained("Tools") == keys_of(Tool).keys()
     assert explained("Providers and prices") == keys_of(ProviderKeys).keys()
     assert "with `tools`" in TEXT
@@ -106,7 +117,7 @@ SETS = [key for key in keys_of(FlowKeys).values() if key.default not in (None, (
 
 @pytest.mark.parametrize("key", SETS, ids=lambda key: key.name)
 def test_defaults_are_told_as_they_are(key: Any) -> None:
-    (row,) = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
+    row, *_ = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
     (told, *_) = re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])
     made, _ = parse(f'[flows.x]\nrequest = "in"\nreply = "out"\n{key.name} = {told}\n')
     assert made is not None
