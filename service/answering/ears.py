@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import orjson
+
 from service.answering.consent import Meaning, meaning
 from service.domain import Ear, Message, Wait
-from service.errors import StoreBusy, Unavailable
+from service.errors import BadRequest, Conflict, Forbidden, StoreBusy, Unavailable
 from service.flows import Flows
 from service.inbox import Hear, Heard, Inbox, Judge, Verdict, Word
 from service.mqtt.comparisons import CALL, Comparison
@@ -15,6 +17,7 @@ from service.mqtt.templates import MISSING, Scope, TemplateError
 
 KEPT = 16_000  # bytes of an answer that are kept
 TRIES = 3  # of a PIN
+NO_PIN = "the PIN is missing"
 SAID = {True: b"yes", False: b"no"}
 
 log = logging.getLogger("emqx-gpt.answering")
@@ -22,12 +25,12 @@ log = logging.getLogger("emqx-gpt.answering")
 
 def pins_of(flows: Flows, environ: Mapping[str, str]) -> dict[str, str]:
     """The PINs that flows name, by the names of their variables."""
-    named = {
-        tool.confirm.pin_env
+    asked = [
+        confirm
         for flow in flows.flows.values()
-        for tool in flow.tools
-        if tool.confirm is not None and tool.confirm.pin_env is not None
-    }
+        for confirm in (*(tool.confirm for tool in flow.tools), *flow.asks.values())
+    ]
+    named = {one.pin_env for one in asked if one is not None and one.pin_env is not None}
     return {name: environ[name] for name in named if environ.get(name)}
 
 
@@ -47,20 +50,30 @@ class Ears:
 
     async def decide(
         self, id: str, yes: bool, *, call_id: str | None, pin: str | None, who: str
-    ) -> list[tuple[Heard, Verdict]]:
-        """A person's word about request `id`, over HTTP; empty: nothing is asked of them. Raises
-        Unavailable."""
+    ) -> None:
+        """A person's word about request `id`, over HTTP or on a terminal. `call_id` None: to the
+        one open question. Raises Conflict (`not_waiting`, `pin_unset`), BadRequest (`which_call`),
+        Forbidden (`pin_missing`, `wrong_pin`), Unavailable."""
+        given = orjson.dumps({"answer": yes} | ({"pin": pin} if pin else {}))
+        asked: list[str] = []
 
         def judge(heard: Sequence[Heard]) -> Mapping[int, Verdict]:
-            asked = [at for at, one in enumerate(heard) if _asked(one, self._now())]
-            asked = [at for at in asked if call_id in (None, heard[at].wait.call_id)]
-            if len(asked) != 1:
-                return {at: Verdict(Word.NOTE, note="which?") for at in asked}
-            wait = heard[asked[0]].wait
-            given = SAID[yes] + (b" " + pin.encode("utf-8", "replace") if pin else b"")
-            return {asked[0]: _decided(wait, given, self._pins, who)}
+            places = [at for at, one in enumerate(heard) if _asked(one, self._now())]
+            asked[:] = [heard[at].wait.call_id for at in places]
+            meant = [at for at in places if call_id in (None, asked[places.index(at)])]
+            if len(meant) != 1:
+                return {}
+            return {meant[0]: _decided(heard[meant[0]].wait, given, self._pins, who)}
 
-        return await self._heard(Hear(judge, self._now(), id=id))
+        found = await self._heard(Hear(judge, self._now(), id=id))
+        if found:
+            _told(*found[0], yes)
+        elif len(asked) > 1 and call_id is None:
+            calls = ", ".join(asked)
+            raise BadRequest(f"several questions are open; name one: {calls}", code="which_call")
+        else:
+            text = "nothing is asked (any more): it was answered, or its time is over"
+            raise Conflict(text, code="not_waiting")
 
     async def _heard(self, said: Hear) -> list[tuple[Heard, Verdict]]:
         try:
@@ -70,6 +83,25 @@ class Ears:
         for heard, verdict in found:
             log.debug("request %s: %s %s", heard.request, heard.wait.ear, verdict.word.name.lower())
         return found
+
+
+def _told(heard: Heard, verdict: Verdict, yes: bool) -> None:
+    """Raises Forbidden, Conflict where a yes was not taken for one."""
+    name = heard.wait.rule.get("pin_env")
+    match verdict.word:
+        case Word.ANSWER if not yes or verdict.answer == SAID[True]:
+            return
+        case Word.ANSWER:
+            text = f"that is the wrong PIN; after {TRIES} of them the answer is no"
+            raise Forbidden(text, code="wrong_pin")
+        case Word.TRY:
+            left = TRIES - heard.wait.tries - 1
+            text = f"that is the wrong PIN; {left} more, and the answer is no"
+            raise Forbidden(text, code="wrong_pin")
+        case _ if verdict.note == NO_PIN:
+            raise Forbidden("this yes must bring the PIN", code="pin_missing")
+    text = f"the PIN can't be checked: {name} is not set in the environment of this process"
+    raise Conflict(text, code="pin_unset")
 
 
 def _result(found: Sequence[tuple[Heard, Verdict]]) -> str:
@@ -83,8 +115,8 @@ def _result(found: Sequence[tuple[Heard, Verdict]]) -> str:
 
 
 def judge_of(message: Message, pins: Mapping[str, str], now: int) -> Judge:
-    """Whom `message` answers. Pure. A clock that is ahead of ours makes nobody late."""
-    at = min(message.received_at, now)
+    """Whom `message` answers. Pure. By our clock, since a call that waits goes by it too."""
+    at = now
 
     def judge(heard: Sequence[Heard]) -> Mapping[int, Verdict]:
         found: dict[int, Verdict] = {}
@@ -139,7 +171,7 @@ def _decided(wait: Wait, said: bytes, pins: Mapping[str, str], by: str) -> Verdi
         case Meaning.NO:
             return Verdict(Word.ANSWER, b"no", by)
         case Meaning.NO_PIN:
-            return Verdict(Word.NOTE, note="the PIN is missing")
+            return Verdict(Word.NOTE, note=NO_PIN)
         case Meaning.WRONG_PIN if wait.tries + 1 >= TRIES:
             return Verdict(Word.ANSWER, b"no", by, f"{TRIES} wrong PINs")
         case Meaning.WRONG_PIN:

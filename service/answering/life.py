@@ -13,12 +13,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from service.answering import prompt, sentences, shape
+from service.answering import prompt, readings, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.limits import Limits
 from service.answering.publisher import Publisher
+from service.answering.recent import Recents
+from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import Parked, Said, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
@@ -61,18 +63,20 @@ class Life:
         hold: Hold,
         limits: Limits,
         *,
+        recents: Recents,
         now: Callable[[], int],
         max_attempts: int,
         poison: frozenset[str] = frozenset(),
         keep_prompts: bool = False,
         tracing: Untraced | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self._tracing = tracing or Untraced()
         self._keep_prompts = keep_prompts
         self._flows = flows
         self._store = store
         took = metrics.tools_stage.observe
-        self._tool_loop = ToolLoop(store, asker, publisher, now=now, took=took)
+        self._tool_loop = ToolLoop(store, asker, publisher, now=now, took=took, servers=servers)
         self._policy = asker.policy
         self._publisher = publisher
         self._hub = hub
@@ -80,6 +84,7 @@ class Life:
         self._in_hand = in_hand
         self._hold = hold
         self._limits = limits
+        self._recents = recents
         self._now = now
         self._max_attempts = max_attempts
         self._poison = poison
@@ -158,7 +163,11 @@ class Life:
             try:
                 answer = self._too_late(job)
                 if answer is None:
-                    asked = prompt.understand(flow, claimed.message, captured)
+                    recent = None
+                    if flow.recent is not None:
+                        found = await stored(self._recents.read, flow, captured)
+                        recent = readings.told(flow.recent, found)
+                    asked = prompt.understand(flow, claimed.message, captured, recent)
                     job = replace(job, scope=asked.scope)
                     answer = self._unasked(job)
                 if answer is None:

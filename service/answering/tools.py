@@ -7,6 +7,7 @@ from typing import Any
 
 from service.answering.gate import MISMATCH, Done
 from service.answering.job import Job
+from service.answering.remote import tool_of
 from service.llm.answers import Completion
 
 
@@ -26,10 +27,24 @@ def step_of(job: Job, number: int, said: Completion) -> dict[str, Any]:
                 "name": call.name,
                 "arguments": call.arguments,
                 **call.echo,
+                **_marks(job, call.name),
             }
             for index, call in enumerate(said.tool_calls)
         ],
     }
+
+
+def _marks(job: Job, name: str) -> dict[str, bool]:
+    """What who knows no flow has to know of a call if this round is interrupted: whether it may
+    be out (`inbox.outcomes`)."""
+    remote = job.remote.tools.get(name)
+    if remote is not None:
+        guarded = tool_of(remote, job.flow).guarded
+        return {"once": True, "guarded": guarded} if remote.at_most_once else {}
+    tool = next((one for one in job.flow.tools if one.name == name), None)
+    if tool is None or tool.topic is None or not tool.at_most_once:
+        return {}
+    return {"once": True, "guarded": tool.guarded}
 
 
 def finished(
@@ -49,11 +64,12 @@ def finished(
 
 def code_of(steps: Sequence[Mapping[str, Any]]) -> str | None:
     """The error code with which a request ends because of its tools, if it does."""
-    if any(step.get("unsettled") for step in steps):
-        return "tool_unknown"
+    code = None
     if any(MISMATCH in step.get("outcomes", ()) for step in steps):
-        return "tool_mismatch"
-    return None
+        code = "tool_mismatch"
+    if any(step.get("unsettled") for step in steps):
+        code = "tool_unknown"
+    return code
 
 
 def as_messages(step: Mapping[str, Any]) -> list[Mapping[str, Any]]:

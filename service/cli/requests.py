@@ -1,7 +1,8 @@
-"""`emqx-gpt requests list / show / retry`: the inbox, dead letters included."""
+"""`emqx-gpt requests …`: the inbox, dead letters and tool calls that wait included."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,9 +14,9 @@ requests_app = typer.Typer(
     help="The inbox: what came, how it ended.", no_args_is_help=True, context_settings=HELP
 )
 STATES = (
-    "Only in this state: queued (waits), answering (with the model), answered (the reply is stored,"
-    " not yet published), done, failed, expired (too late), ignored (not meant for us, or over a"
-    " limit)."
+    "Only in this state: queued (waits), answering (with the model), waiting (asleep, for a device"
+    " or a person), answered (the reply is stored, not yet published), done, failed, expired (too"
+    " late), ignored (not meant for us, or over a limit)."
 )
 Id = Annotated[str, typer.Argument(help="Its id, or the last characters of it.")]
 InState = Annotated[State | None, typer.Option("--state", help=STATES)]
@@ -30,7 +31,20 @@ WithText = Annotated[
 TIMES = "a length of time (2h, 7d) or a time (2026-11-26T17:00Z)"
 Since = Annotated[str | None, typer.Option("--since", help=f"Not before: {TIMES}.")]
 Until = Annotated[str | None, typer.Option("--until", help=f"Before: {TIMES}.")]
+OfCall = Annotated[
+    str | None, typer.Option("--call", help="Of this call (its call_id), where there are several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts: JSON.")]
+
+
+class YesNo(StrEnum):
+    YES = "yes"
+    NO = "no"
+
+
+class Outcome(StrEnum):
+    COMMITTED = "committed"
+    REFUSED = "refused"
 
 
 @requests_app.command("list")
@@ -103,3 +117,36 @@ def retry(
 
     filters = (state, flow, conversation, error, text, since, until)
     run_async(retrying.retry(ids or [], filters, all_of_them=all_of_them, payload=payload))
+
+
+@requests_app.command()
+def confirm(
+    id: Id,
+    answer: Annotated[YesNo, typer.Argument(help="Whether the tool may do what it asks for.")],
+    call: OfCall = None,
+    pin_env: Annotated[
+        str | None,
+        typer.Option(
+            "--pin-env",
+            help="Name of an environment variable with the PIN; else it is asked for, unseen.",
+        ),
+    ] = None,
+) -> None:
+    """Answer what a tool call asks before it acts, instead of the person who was asked."""
+    from service.cli import deciding
+
+    run_async(deciding.confirm(id, answer.value, call, pin_env))
+
+
+@requests_app.command()
+def settle(
+    id: Id,
+    outcome: Annotated[
+        Outcome, typer.Argument(help="committed: it was done; refused: it was not.")
+    ],
+    call: OfCall = None,
+) -> None:
+    """Say what became of tool calls that must not be repeated; then it can be retried."""
+    from service.cli import deciding
+
+    run_async(deciding.settle(id, outcome.value, call))

@@ -15,8 +15,8 @@ from service.cli import inbox
 from service.cli.common import console, say
 from service.errors import BadRequest
 from service.inbox import Act, Filter, Inbox, epoch_ms
-from service.operations.actions import Actions
-from service.operations.bulk import DEAD, Bulk
+from service.operations.actions import DEAD, Actions
+from service.operations.bulk import Bulk
 
 LOOK = 0.1  # seconds
 
@@ -78,4 +78,6 @@ async def _many(store: Inbox, actions: Actions, wanted: Filter) -> None:
     await store.desk.note(Act(who(), "retry many", target, job.error or "ok"))
     if job.error:
         raise BadRequest(f"stopped after {job.done}: {job.error}; the same command goes on")
-    say(f"{job.done} retried")
+    left = job.looked_at - job.done
+    why = "; {left} not, since they changed meanwhile or a tool call of theirs is unsettled"
+    say(f"{job.done} retried" + (why.format(left=left) if left else ""))

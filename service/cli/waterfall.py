@@ -22,6 +22,8 @@ WAITED = {
     "paused": "paused by a person",
     "rate_limit": "for the provider's rate limit",
     "retry": "to try again",
+    "person": "for a person's word",
+    "device": "for a device",
     "flow_unknown": "no flow of this name here",
 }
 STYLES = {"ok": "blue", "bad": "red", "tool": "magenta", "waited": "yellow", "failed": "red"}
@@ -51,6 +53,10 @@ def draw(out: Console, request: Mapping[str, Any]) -> None:
     out.print()
     for line in _lines(waterfall(dict(request)), out.width):
         out.print(line)
+    if waits := list(_waits(request)):
+        out.print(Text("\nwaits", style="bold"))
+        for text in waits:
+            out.print(Text(plain.shown(text)))
     for name in ("payload", "reply"):
         text = request[name]
         out.print(Text.assemble("\n", ("question" if name == "payload" else name, "bold")))
@@ -109,6 +115,12 @@ def _label(event: Mapping[str, Any], *, open: bool) -> tuple[Text, list[str]]:
         what = "first token"
     elif what == "tool":
         what, rest, more = str(event["name"]), "tool", _tool(event)
+    elif what == "heard":
+        what, rest = str(event["by"] or "device"), f"said, for {event['tool']}"
+        more = [f"{event['topic']} {event['answer']}"]
+    elif what == "unheard":
+        what, rest = "nothing heard", f"for {event['tool']}"
+        more = [f"{event['topic']}{_late(event)}"]
     elif what == "answered":
         rest = f"{event['tokens']} tokens"
     elif what in ("published", "publishing"):
@@ -126,7 +138,37 @@ def _tool(event: Mapping[str, Any]) -> list[str]:
         arguments = orjson.dumps(arguments).decode()
     topic = [f"topic {event['topic']}"] if event["topic"] else []
     result = event["result"] if event["result"] is not None else "not known yet"
-    return [f"arguments {arguments}", *topic, f"result {result}"]
+    lines = [f"arguments {arguments}", *topic, f"result {result}"]
+    if event.get("outcome"):
+        lines.append(f"outcome {event['outcome']}")
+    if settled := event.get("settled"):
+        lines.append(f"settled by {settled['by']}: {settled['outcome']}")
+    return lines
+
+
+def _late(event: Mapping[str, Any]) -> str:
+    late = f", {event['late']} came too late" if event["late"] else ""
+    return late + (f" ({event['noted']})" if event["noted"] else "")
+
+
+def _waits(request: Mapping[str, Any]) -> Iterator[str]:
+    """What goes on, and what a person has to do."""
+    for wait in request["waits"]:
+        line = f"{wait['tool']}: {wait['ear']} on {wait['topic']}"
+        if wait["open"]:
+            yield f"{line}, until {wait['until'][:19]}Z; call {wait['call_id']}"
+            if wait.get("asked"):
+                pin = " (with the PIN)" if wait["pin"] else ""
+                yield f"  asked: {wait['asked']}"
+                yield f"  emqx-gpt requests confirm {request['id']} yes|no{pin}"
+        elif wait["answer"] is not None and wait["answered_at"]:
+            yield f"{line}: {wait['answer']} (by {wait['by']}){_late(wait)}"
+        else:
+            yield f"{line}: no answer{_late(wait)}"
+    for call in request["unsettled"]:
+        yield f"unsettled: {call['tool']} {call['arguments']}, call {call['call_id']}"
+    if request["unsettled"]:
+        yield f"  look, then: emqx-gpt requests settle {request['id']} committed|refused"
 
 
 def _clipped(text: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.domain import Message
 from service.errors import MessageError
+from service.flows.kinds import key as key_of
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import FlowKeys, Price, ProviderKeys
+from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
+from service.flows.tool import Confirm
 from service.mqtt.payloads import readable
 from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
@@ -29,10 +31,21 @@ class Provider(ProviderKeys):
 
 
 @dataclass(frozen=True, slots=True)
+class McpServer(McpKeys):
+    """An MCP server. `line` of flows.toml is where its token, or else its table, stands."""
+
+    name: str = ""
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Flow(FlowKeys):
     """One entry of flows.toml. Durations are seconds; None is "not set"."""
 
     name: str = ""
+    asks: dict[str, Confirm] = key_of(
+        dict, "How a person is asked before calls of MCP servers' tools, by server."
+    )
 
     @property
     def ordered(self) -> bool:
@@ -102,6 +115,16 @@ class Flow(FlowKeys):
         except MessageError:
             return alone
 
+    def window_of(self, levels: Mapping[str, str]) -> str | None:
+        """Whose readings these are, by the levels that `recent.topic` names: 1 to 200 harmless
+        characters. None if one of them is unknown: it belongs to nobody, and is mixed with
+        nobody's."""
+        assert self.recent is not None
+        names = self.recent.topic.names
+        if any(name not in levels for name in names):
+            return None
+        return key(_plain("/".join(levels[name] for name in names)))
+
     def dedupe_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """Two messages of one flow with the same value are one request.
 
@@ -151,6 +174,7 @@ class Flows:
     prices: Mapping[str, Price]
     source: str = "flows.toml"
     price_list: str | None = None
+    mcp: Mapping[str, McpServer] = field(default_factory=dict)
 
     def find(self, name: str | None, topic: str) -> Flow | None:
         """The flow that a rule named; without a name, the one that listens to `topic`.

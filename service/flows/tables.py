@@ -7,9 +7,9 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.flows.kinds import (
     REQUIRED,
@@ -29,15 +29,18 @@ from service.flows.kinds import (
     Rate,
     RequestTopic,
     ResponseFilter,
+    Size,
     Text,
     Topic,
+    ValuePath,
+    WatchedTopic,
     Whole,
     WholeSeconds,
     Words,
     key,
 )
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tool import Tool
+from service.flows.tool import Confirm, Tool
 from service.mqtt.templates import Template
 
 ServerKind = Literal[
@@ -64,6 +67,8 @@ ServerKind = Literal[
 ]  # what is known of each is in llm.providers
 FLOW_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _FORBID = ConfigDict(extra="forbid")
+# A key may be a word that Python keeps for itself: it is written with a _ behind it here.
+_KEYWORDS = ConfigDict(extra="forbid", alias_generator=lambda name: name.removesuffix("_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,26 @@ def _folded(text: str) -> str:
     """Without the case and the punctuation that speech recognition adds."""
     bare = text.strip(_MARKS)
     return _WITHIN.sub(" ", bare).casefold() if bare else text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was published lately on a topic: kept without asking a model, for its prompts."""
+
+    __pydantic_config__ = _KEYWORDS
+
+    topic: WatchedTopic = key(
+        REQUIRED, "Whose messages are kept; ${name} is a level that request captures too."
+    )
+    messages: Whole = key(100, "How many messages are kept.", ge=1, le=10_000)
+    for_: Duration = key(3600.0, 'How long they are kept: "1h".')
+    size: Size = key(256_000, 'How much of them is kept: "256 KB".')
+    fields: Annotated[tuple[ValuePath, ...], OneOrMore()] = key(
+        (), "The values of JSON payloads that are told; without it all that are no lists."
+    )
+    tokens: Whole = key(
+        1000, "About how long ${recent} may be; longer ones are thinned out.", ge=50, le=100_000
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +203,9 @@ class FlowKeys:
     timeout: Duration = key(60.0, 'Longest wait for one model call: "60s".')
     params: JsonTable = key(dict, "Anything else of the Chat Completions API, sent as it stands.")
     history: History | None = key(None, "Memory; off unless set.")
+    recent: Recent | None = key(
+        None, "What was published lately on another topic, as ${recent} in prompt and system."
+    )
     format: Literal["text", "json"] = key("text", "The reply as bare text, or in a JSON envelope.")
     speak: Flag = key(
         False, "The reply is read out: plain sentences, no Markdown, emoji, links or tables."
@@ -214,8 +242,14 @@ class FlowKeys:
     )
     messages: Messages | None = key(None, "Sentences of your own in place of the built-in ones.")
     tools: tuple[Tool, ...] = key((), "What the model may do.")
+    tools_from: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        (), "MCP servers, by their names in [mcp.NAME], whose tools the model may call too."
+    )
     allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
         (), "Filters that an MQTT 5 Response-Topic must match to count."
+    )
+    description: Text | None = key(
+        None, "What it does, for programs that ask it: emqx-gpt mcp tells it to their models."
     )
 
 
@@ -239,6 +273,51 @@ class ProviderKeys:
     )
     max_tokens_param: Literal["max_tokens", "max_completion_tokens"] | None = key(
         None, "What this server calls max_tokens. Without it: as is known of its kind."
+    )
+
+
+MCP_NAME = "[A-Za-z][A-Za-z0-9-]*(?:_[A-Za-z0-9-]+)*"
+"""No double underscore: it stands between a server's name and its tool's."""
+LONGEST_MCP_NAME = 32
+UNION = ("{}", "false")
+"""How pydantic tells a table from false, in the place of a fault; no key is called so."""
+
+
+def _which(value: Any) -> str:
+    return UNION[0] if isinstance(value, dict | Confirm) else UNION[1]
+
+
+AskedFirst = Annotated[
+    Annotated[Confirm, Tag(UNION[0])] | Annotated[Literal[False], Tag(UNION[1])],
+    Discriminator(_which),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class McpKeys:
+    """An MCP server, whose tools flows may offer to their models."""
+
+    __pydantic_config__ = _FORBID
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = key(
+        REQUIRED, "Its address (streamable HTTP), such as http://127.0.0.1:9000/mcp."
+    )
+    token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = key(
+        None, "Name of the environment variable with its bearer token; none: no token."
+    )
+    allow: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        ("*",), 'Which of its tools may be offered, by name; * is any characters: "get_*".'
+    )
+    timeout: Duration = key(30.0, "Longest wait for one call.")
+    confirm: AskedFirst | None = key(
+        None,
+        "Who is asked before a call of a tool that may destroy something; false: nobody. Without "
+        "it such tools are not offered.",
+    )
+    at_most_once: Flag | None = key(
+        None,
+        "Rather lose a call in a crash than make it twice. Without it: of tools that are neither "
+        "read-only nor idempotent by the server's own word.",
     )
 
 
@@ -271,6 +350,7 @@ class File:
         None, "Keys that hold for every flow which does not set them itself."
     )
     providers: dict[str, ProviderKeys] = key(dict, "OpenAI-compatible servers by name.")
+    mcp: dict[str, McpKeys] = key(dict, "MCP servers by name; a flow takes tools_from them.")
     prices: dict[str, Price] = key(dict, "Prices by model, for the cost figures.")
     price_list: Literal["genai-prices"] | None = key(
         None, "Where prices come from that are not in [prices]; needs pip install emqx-gpt[prices]."

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, LargeBinary, Text, bindparam, func, select, update
 
 from service.domain import Claimed, Entry, State
-from service.inbox import codec, ordering, waits
+from service.inbox import codec, ordering, outcomes, waits
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
 from service.inbox.sql_tables import ANSWER_COLUMNS, fresh, ordered_queue, requests, unresolved
@@ -242,8 +242,12 @@ def _adopt_one(tx: Tx, adoption: Adoption) -> bool:
 @cache
 def _by_id(lock: bool) -> Any:
     columns = (_r.seq, _r.flow, _r.conversation, _r.ordered, _r.order_at, _r.state, _r.message)
-    statement = select(*columns).where(_r.id == bindparam("b_id", type_=Text))
-    return statement.with_for_update() if lock else statement
+    where = _r.id == bindparam("b_id", type_=Text)
+    return (
+        select(*columns, _r.steps).where(where).with_for_update()
+        if lock
+        else (select(*columns).where(where))
+    )
 
 
 @cache
@@ -282,7 +286,8 @@ def _edit() -> Any:
 
 
 def requeue(tx: Tx, dead: Sequence[Requeue]) -> list[bool]:
-    """Queue dead letters again, behind whoever waits in their conversations."""
+    """Queue dead letters again, behind whoever waits in their conversations. Not those with a
+    command that may be out and must not be repeated."""
     return [_requeue_one(tx, one) for one in dead]
 
 
@@ -295,6 +300,8 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
         ordering.enqueue(tx, {(row.flow, row.conversation): tx.now})
     row = tx.run(_by_id(True), values).one_or_none()
     if row is None or row.state not in (State.FAILED, State.EXPIRED):
+        return False
+    if outcomes.unsettled(codec.steps_in(row.steps)):
         return False
     waits.drop(tx, [row.seq])
     last = None

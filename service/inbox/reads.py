@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Text, bindparam, func, literal_column, select
+from sqlalchemy import Text, bindparam, func, literal_column, not_, select
 
 from service.domain import State
 from service.inbox import codec
@@ -107,7 +107,8 @@ def _dead_counts() -> Any:
 
 @cache
 def _oldest() -> Any:
-    return select(_r.accepted_at).where(open_).order_by(_r.seq).limit(1)
+    """Of those that wait for us: who waits for a person or a device is not late."""
+    return select(_r.accepted_at).where(open_, not_(waiting)).order_by(_r.seq).limit(1)
 
 
 @cache

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from service.domain import State
 from service.errors import Conflict
 from service.flows import Flows
-from service.inbox import Inbox
+from service.inbox import Inbox, Settle, unsettled
 from service.operations.insights import found, known
 
+DEAD = (State.FAILED, State.EXPIRED)
 DEADLINE = 900.0  # seconds, for a request whose flow is gone
 
 
@@ -31,8 +33,29 @@ class Actions:
         """The same for one by its id. Raises NotFound, Conflict."""
         row = await found(self._store, id)
         if not await self.requeue(id, row.flow, payload):
-            state = (await found(self._store, id)).state
+            row = await found(self._store, id)
+            if row.state in DEAD and (calls := unsettled(row.steps)):
+                names = ", ".join(sorted({str(call["name"]) for call in calls}))
+                text = (
+                    f"nobody knows whether its tool calls ({names}) were carried out, and they "
+                    f"must not be repeated: look, settle them (POST /requests/{id}/settle, "
+                    "emqx-gpt requests settle, or its page), then retry"
+                )
+                raise Conflict(text, code="unsettled")
+            state = row.state
             raise Conflict(f"it is {state}; only failed and expired requests are retried")
+
+    async def settle(self, id: str, outcome: str, call_id: str | None, who: str) -> None:
+        """A person says what became of its tool calls, or of one of them: "committed" or
+        "refused". Raises NotFound, Conflict."""
+        row = await found(self._store, id)
+        if await self._store.settle_calls(Settle(id, outcome, call_id, who)):
+            return
+        if not row.state.ended:
+            raise Conflict(f"it is {row.state}; tool calls are settled once it has ended")
+        which = "this tool call" if call_id is not None else "each of its tool calls"
+        text = f"it is known what became of {which}: there is nothing to settle"
+        raise Conflict(text, code="nothing_unsettled")
 
     async def remove(self, id: str) -> None:
         """Forget an ended request, as if it was older than RETENTION. Raises NotFound, Conflict."""

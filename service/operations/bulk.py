@@ -8,15 +8,13 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
-from service.domain import State
 from service.errors import Conflict, EmqxGptError, NotFound, StoreError
 from service.inbox import Filter, Inbox, Job, Row
-from service.operations.actions import Actions
+from service.operations.actions import DEAD, Actions
 
 PAGE = 200
 AT_ONCE = 4  # jobs of one process
 SILENT = 30_000  # ms without a sign of life: its process is gone
-DEAD = (State.FAILED, State.EXPIRED)
 
 log = logging.getLogger("emqx-gpt")
 

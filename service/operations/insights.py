@@ -11,6 +11,7 @@ from service.errors import NotFound
 from service.flows import Flow, Flows
 from service.inbox import Filter, Inbox, Row, epoch_ms
 from service.operations.timeline import Stopped, timeline
+from service.operations.waiting import unsettled_of, waits_of
 
 LINE = 400  # bytes or characters of question and reply in a list
 
@@ -137,12 +138,21 @@ class Insights:
             before = page.rows[0] if page.rows else None
         flow = self._flows.flows.get(row.flow or "")
         stopped = self._stopped(flow) if flow is not None else ("flow_unknown", None)
-        events = timeline(row, flow, before, now=self._now(), stopped=stopped)
+        now, waits = self._now(), await self._store.waits_of(row.seq)
+        events = timeline(row, flow, before, waits, now=now, stopped=stopped)
         for event in events:
             event["at"] = when(event["at"])
             if "until" in event:
                 event["until"] = when(event["until"])
         document = shown(row, whole=True)
+        document["waits"] = cleaned(
+            [
+                one | {name: when(one[name]) for name in ("until", "answered_at", "closed_at")}
+                for one in waits_of(row, waits, now)
+            ]
+        )
+        ended = row.state.ended
+        document["unsettled"] = cleaned(unsettled_of(row.steps)) if ended else []
         document["prompt_hash"] = row.trace.get("hash")
         document["prompt"] = row.trace.get("prompt")
         document["timeline"] = cleaned(events)

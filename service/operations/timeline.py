@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
-from service.domain import State
+from service.domain import State, Wait
 from service.errors import MessageError
 from service.flows import Flow
 from service.inbox import Row
 from service.mqtt.templates import Scope
 
+SAID = 400  # characters of what a device said
+ASLEEP = ("device", "person")  # what a request sleeps for
 NOTICED = 20  # ms; a shorter wait is none
 Event = dict[str, Any]
 Stopped = tuple[str, str | None] | None
 
 
 def timeline(
-    row: Row, flow: Flow | None, before: Row | None, *, now: int, stopped: Stopped
+    row: Row,
+    flow: Flow | None,
+    before: Row | None,
+    waits: Sequence[Wait],
+    *,
+    now: int,
+    stopped: Stopped,
 ) -> list[Event]:
     """In the order of time; `at` and `until` are epoch ms, None where it is not known.
 
     `before` is the request before it in its conversation, where it has to wait for that;
-    `stopped` says why its flow asks nobody now.
+    `waits` is what its tool calls wait for, `stopped` says why its flow asks nobody now.
     """
     events = [
         _event("received", row.message.received_at, topic=row.message.topic, qos=row.message.qos),
@@ -44,6 +52,7 @@ def timeline(
             for attempt in row.attempts
         ),
         *_tools(row, flow),
+        *_heard(row, waits, now),
     ]
     if row.answered_at is not None:
         events.append(_event("answered", row.answered_at, tokens=row.usage.total_tokens,
@@ -99,9 +108,13 @@ def _waits(row: Row, before: Row | None, now: int, stopped: Stopped) -> Iterator
     for run, following in zip(runs, [*begun, None][1:], strict=True):
         if (later := run.get("later")) is not None:
             at, code = later
-            last = following if following is not None else None
-            went = max((a.at + a.took_ms for a in row.attempts if a.at < at), default=run["begun"])
-            yield _event("waited", went, until=last, reason="retry", code=code)
+            last = following
+            by = at if last is None else min(at, last)
+            went = max((a.at + a.took_ms for a in row.attempts if a.at < by), default=run["begun"])
+            if code in ASLEEP:
+                yield _event("waited", went, until=last or row.ended_at, reason=code)
+            else:
+                yield _event("waited", went, until=last, reason="retry", code=code)
 
 
 def _runs(row: Row) -> Iterator[Event]:
@@ -123,7 +136,8 @@ def _tools(row: Row, flow: Flow | None) -> Iterator[Event]:
         if at is None and row.attempts:  # of a version that noted no time: after its answer
             asked = row.attempts[min(number, len(row.attempts)) - 1]
             at = asked.at + asked.took_ms
-        for call, result in zip(step["calls"], results, strict=False):
+        outcomes = step.get("outcomes") or [None] * len(step["calls"])
+        for call, result, outcome in zip(step["calls"], results, outcomes, strict=False):
             yield _event(
                 "tool",
                 at,
@@ -133,7 +147,22 @@ def _tools(row: Row, flow: Flow | None) -> Iterator[Event]:
                 arguments=_loaded(call["arguments"]),
                 topic=_topic(row, flow, call),
                 result=result,
+                outcome=outcome,
+                settled=step.get("settled", {}).get(call.get("call_id")),
             )
+
+
+def _heard(row: Row, waits: Sequence[Wait], now: int) -> Iterator[Event]:
+    """What devices and people said to its tool calls, or that they did not."""
+    over = now if row.ended_at is None else row.ended_at
+    for wait in waits:
+        about = {"ear": str(wait.ear), "tool": wait.rule.get("tool"), "topic": wait.topic}
+        about |= {"by": wait.by, "late": wait.late, "noted": wait.noted or None}
+        if wait.answered_at is not None:
+            said = (wait.answer or b"").decode("utf-8", "replace")[:SAID]
+            yield _event("heard", wait.answered_at, answer=said, **about)
+        elif wait.until <= min(over, wait.closed_at or over):
+            yield _event("unheard", wait.until, **about)
 
 
 def _loaded(text: str) -> Any:

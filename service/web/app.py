@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.answering.budget import Budgets
 from service.answering.ears import Ears
 from service.answering.intake import Intake
+from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
@@ -39,8 +40,10 @@ from service.web.auth import Access
 from service.web.console.pages import Console
 from service.web.console.render import Pages
 from service.web.controls import ControlsApi
+from service.web.decisions import Decisions
 from service.web.door import Door, Handler
 from service.web.events import Events
+from service.web.flows import FlowsApi
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
 from service.web.many import Many
@@ -64,6 +67,7 @@ class Parts(Protocol):
     store: Inbox
     intake: Intake
     ears: Ears
+    recents: Recents
     hub: Hub
     live: Live
     statistics: Statistics
@@ -96,6 +100,7 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
+        recents=parts.recents,
         address=settings.client_identity == "address",
         ears=parts.ears,
     )
@@ -136,6 +141,7 @@ def create_app(parts: Parts) -> Starlette:
 def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
     """The handler of each endpoint, by its name in `routes`."""
     requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
+    decisions = Decisions(parts.insights, parts.actions, parts.ears)
     many = Many(parts.store, parts.bulk)
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
@@ -153,11 +159,14 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.list": requests.list,
         "requests.show": requests.show,
         "requests.retry": requests.retry,
+        "requests.confirm": decisions.confirm,
+        "requests.settle": decisions.settle,
         "requests.forget": requests.remove,
         "requests.replay": Replay(parts.store, parts.replayer),
         "requests.retry_many": many.retry,
         "requests.export": many.export,
         "jobs.show": many.job,
+        "flows": FlowsApi(parts.flows).list,
         "controls.list": controls.list,
         "controls.pause": controls.pause,
         "controls.resume": controls.resume,

@@ -12,10 +12,37 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__
+from service.domain import Ear, State
 from service.web.http import JSON
 from service.web.table import Access, Endpoint, Param
 
 _MAYBE = {"type": ["string", "null"]}
+_WAIT = {
+    "type": "object",
+    "required": ["call_id", "ear", "topic", "until", "open"],
+    "properties": {
+        "call_id": {"type": "string"},
+        "tool": _MAYBE,
+        "ear": {"type": "string", "enum": [str(one) for one in Ear]},
+        "topic": {"type": "string"},
+        "until": {"type": "string", "format": "date-time"},
+        "open": {"type": "boolean"},
+        "answer": _MAYBE,
+        "answered_at": _MAYBE,
+        "closed_at": _MAYBE,
+        "by": _MAYBE,
+        "tries": {"type": "integer"},
+        "late": {"type": "integer"},
+        "noted": _MAYBE,
+        "asked": _MAYBE,
+        "pin": {"type": "boolean"},
+    },
+}
+_UNSETTLED = {
+    "type": "object",
+    "required": ["call_id", "tool", "arguments"],
+    "properties": {name: {"type": "string"} for name in ("call_id", "tool", "arguments")},
+}
 _REQUEST = {
     "type": "object",
     "required": ["id", "state", "flow", "conversation", "accepted_at"],
@@ -24,7 +51,7 @@ _REQUEST = {
         "seq": {"type": "integer"},
         "flow": _MAYBE,
         "conversation": _MAYBE,
-        "state": {"type": "string"},
+        "state": {"type": "string", "enum": [str(one) for one in State]},
         "topic": {"type": "string"},
         "text": {"type": "string"},
         "said": _MAYBE,
@@ -33,6 +60,8 @@ _REQUEST = {
         "model": _MAYBE,
         "cost": {"type": ["number", "null"]},
         "error": {"type": ["object", "null"]},
+        "waits": {"type": "array", "items": _WAIT},
+        "unsettled": {"type": "array", "items": _UNSETTLED},
     },
 }
 _ERROR = {

@@ -31,6 +31,8 @@ _STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, succe
 _JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
                done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip
 _PAUSED = _object("paused", "circuits", paused={"type": "array"}, circuits={"type": "array"})
+_FLOW = _object("name", "description", "input", "memory", "acts", name=_TEXT, description=_MAYBE,
+                input=_TEXT, memory={"type": "boolean"}, acts={"type": "boolean"})  # fmt: skip
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
@@ -122,7 +124,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET",
         "/requests/{id}",
         "requests.show",
-        "One request, whole: question, reply, and under `timeline` what happened when.",
+        "One request, whole: question, reply, under `timeline` what happened when, under `waits`"
+        " what its tool calls wait or waited for, under `unsettled` those of which a person has to"
+        " say what became of them.",
         params=(ID,),
         answer=_REQUEST,
         errors=(404,),
@@ -132,7 +136,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/requests/{id}/retry",
         "requests.retry",
         "A failed or expired request goes to the end of the queue with a new deadline; with"
-        " `payload`, that is asked instead.",
+        " `payload`, that is asked instead. Not where a tool call is unsettled.",
         Access.ACT,
         params=(ID,),
         body=_object(payload=_TEXT),
@@ -140,6 +144,41 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answer=_REQUEST,
         errors=(404, 409, 413, 415),
         act="retry",
+    ),
+    Endpoint(
+        "POST",
+        "/requests/{id}/confirm",
+        "requests.confirm",
+        "A person's answer to what a tool call asks before it acts; silence is no. With `call_id`"
+        " where several questions are open, with `pin` where the tool wants one. It has the effect"
+        " of an answer over MQTT, and the first one counts.",
+        Access.ACT,
+        params=(ID,),
+        body=_object(
+            "answer", answer={"type": "string", "enum": ["yes", "no"]}, call_id=_TEXT, pin=_TEXT
+        ),
+        answers={200: "taken"},
+        answer=_REQUEST,
+        errors=(404, 409, 415),
+        act="confirm",
+    ),
+    Endpoint(
+        "POST",
+        "/requests/{id}/settle",
+        "requests.settle",
+        "Say what became of tool calls that may have been carried out and must not be repeated,"
+        " of one (`call_id`) or of all of an ended request. Then it can be retried.",
+        Access.ACT,
+        params=(ID,),
+        body=_object(
+            "outcome",
+            outcome={"type": "string", "enum": ["committed", "refused"]},
+            call_id=_TEXT,
+        ),
+        answers={200: "settled"},
+        answer=_REQUEST,
+        errors=(404, 409, 415),
+        act="settle",
     ),
     Endpoint(
         "POST",
@@ -225,6 +264,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: "a stream without end"},
         errors=(503,),
         media="text/event-stream",
+    ),
+    Endpoint(
+        "GET",
+        "/flows",
+        "flows",
+        "The flows, in the order of the file: what each is for, what it is asked with (`input`),"
+        " whether it remembers conversations, and whether it may do something beside answering"
+        " (`acts`).",
+        answer=_object("flows", flows={"type": "array", "items": _FLOW}),
     ),
     Endpoint(
         "GET",

@@ -34,6 +34,8 @@ async def one_of_each(store: Inbox) -> dict[str, str]:
             await play(store, claimed)
         elif state.ended:
             await store.reply(claimed, ended(state))
+        elif state is State.WAITING:
+            await store.park(claimed, until=2**50, asleep_for=(), steps=())
         elif state is State.QUEUED:
             await store.release([claimed])
     return {state: one.id for state, one in made.items()}
@@ -83,9 +85,10 @@ async def test_stats(store: Inbox, clock: Clock) -> None:
         ("chat", State.QUEUED): 1,
         ("chat", State.ANSWERING): 1,
         ("chat", State.ANSWERED): 1,
+        ("chat", State.WAITING): 1,
         ("alarm", State.QUEUED): 1,
     }
-    assert stats.open == store.backlog == 4
+    assert stats.open == store.backlog == 5
     assert stats.dead == {State.FAILED: 1, State.EXPIRED: 1, State.IGNORED: 1}
     assert stats.oldest_at == entry().accepted_at
 
@@ -99,7 +102,7 @@ async def test_purge_takes_what_ended_long_ago(store: Inbox, clock: Clock) -> No
     assert await store.purge(clock.now - 999, limit=3) == 3
     assert await store.purge(clock.now - 999, limit=3) == 1
     left = {row.state for row in await store.requests()}
-    assert left == {State.ANSWERING, State.ANSWERED, State.DONE}
+    assert left == {State.ANSWERING, State.ANSWERED, State.WAITING, State.DONE}
     assert await store.request(made[State.FAILED]) is None
 
 

@@ -181,9 +181,11 @@ document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.dataset.api) {
     event.preventDefault();
-    const button = $("button", form);
+    const button = event.submitter || $("button", form);
+    const body = Object.fromEntries(new FormData(form));
+    if (button.name) body[button.name] = button.value;
     button.dataset.said = form.dataset.said;
-    act(button, form.dataset.api, Object.fromEntries(new FormData(form)));
+    act(button, form.dataset.api, body);
   } else if (form.dataset.ask) {
     event.preventDefault();
     ask(form);

@@ -32,7 +32,9 @@ function chain(board, changes) {
   put("rule.big", lost ? number(lost) : "✓"); put("rule.small", lost ? filled(said.given_up, { n: number(lost) }) : said.none_lost);
   const queued = totals?.states.queued || 0, answering = totals?.states.answering || 0, answered = totals?.states.answered || 0;
   const age = totals?.oldest_at ? Date.now() - new Date(totals.oldest_at) : null;
-  put("inbox.big", totals ? number(queued) : "–"); put("inbox.small", queued && age != null ? filled(said.oldest, { t: took(Math.max(age, 0)) }) : said.nothing);
+  put("inbox.big", totals ? number(queued) : "–"); const asleep = totals?.states.waiting || 0;
+  const waits = [queued && age != null ? filled(said.oldest, { t: took(Math.max(age, 0)) }) : "", asleep ? filled(said.asleep, { n: number(asleep) }) : ""];
+  put("inbox.small", waits.filter(Boolean).join(", ") || said.nothing);
   put("model.big", totals ? number(answering) : "–"); put("model.small", links.model?.ok ? said.answering : said.stopped);
   put("publish.big", totals ? number(answered) : "–"); put("publish.small", links.broker?.ok ? said.publishing : said.away);
   state("station", "rule", lost ? "warn" : ""); state("station", "inbox", database === "bad" ? "bad" : age > 60000 ? "warn" : "");
@@ -50,6 +52,7 @@ function chain(board, changes) {
   if (links.service && !links.service.ok) alarms.push([said.shutting_down, ""]);
   if (lost) alarms.push([filled(said.lost, { n: number(lost) }), ""]);
   if (links.broker?.warning) alarms.push([links.broker.warning, ""]);
+  if (links.mcp?.warning) alarms.push([`MCP: ${links.mcp.warning}`, ""]);
   for (const one of paused) alarms.push([filled(one.kind === "flow" ? said.paused_flow : said.paused_provider, one), ""]);
   const box = $("#alarms"), text = alarms.map(([line]) => line).join("\n");
   if (box.dataset.text !== text) {
