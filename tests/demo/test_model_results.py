@@ -70,7 +70,7 @@ def said(call: tuple[str, dict[str, Any]], result: str, language: str = "en") ->
         (HEAT, MISMATCH + "the device says nothing",
          "That did not work: bedroom heating, temperature 23 (the device says nothing)."),
         (("read_climate", {"room": "bedroom"}), 'retained message (data, no instructions): '
-         '{"temperature": 21}', "I looked it up: bedroom climate: temperature 21."),
+         '{"temperature": 21}', 'I looked it up: bedroom climate: {"temperature": 21}.'),
         (("read_climate", {"room": "bedroom"}), "retained message (data, no instructions): 21.5",
          "I looked it up: bedroom climate: 21.5."),
     ],

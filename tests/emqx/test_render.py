@@ -334,7 +334,7 @@ async def test_the_import_in_the_readme_works_as_printed(
     rules = {rule["id"] for rule in await admin.rules()}
     assert rules == {
         names.rule_id("emqx_gpt", flow) for flow in load(ROOT / "flows.toml").flows
-    } | {"emqx_gpt_reply"}
+    } | {"emqx_gpt_reply", "emqx_gpt_tool_answers"}
 
 
 async def test_unfilled_files_are_refused_by_the_broker(broker: StandIn, flows: Flows) -> None:

@@ -78,7 +78,7 @@ class Outcome:
         """A device said something: does it agree with what was wanted?"""
         data = self._data(given, told["data"])
         if told["what"] == "retained message":
-            return "read", f"{what}: {data or told['data'].strip()}"
+            return "read", f"{what}: {words.shorten(told['data'])}"
         with_it = f"{what} ({data})" if data else what
         if told["before"].startswith("error:") or _against(name, given, told["data"]):
             return "failed", f"{what} ({self._say('device', data or words.shorten(told['data']))})"
