@@ -21,6 +21,10 @@ _HEAD = """\
 %% The service's own topics: replies that a device must neither read nor forge.
 """
 _PUBLISH = "%% Devices ask here, or keep their states."
+_ANSWER = (
+    "%% Devices answer commands here, and people confirm them: who may publish here can say yes.\n"
+    "%% Narrow these first."
+)
 _SUBSCRIBE = "%% Devices hear replies, errors, progress and commands."
 
 
@@ -30,6 +34,7 @@ def acl(flows: Flows) -> str:
     heard = {Mark.TOPIC, Mark.RESPONSE}
     for comment, verb, marks in (
         (_PUBLISH, "publish", {Mark.REQUEST, Mark.LOOKUP}),
+        (_ANSWER, "publish", {Mark.ANSWER}),
         (_SUBSCRIBE, "subscribe", heard),
     ):
         if found := list(dict.fromkeys(_topics(flows, marks))):
