@@ -25,12 +25,12 @@ log = logging.getLogger("emqx-gpt.answering")
 
 def pins_of(flows: Flows, environ: Mapping[str, str]) -> dict[str, str]:
     """The PINs that flows name, by the names of their variables."""
-    named = {
-        tool.confirm.pin_env
+    asked = [
+        confirm
         for flow in flows.flows.values()
-        for tool in flow.tools
-        if tool.confirm is not None and tool.confirm.pin_env is not None
-    }
+        for confirm in (*(tool.confirm for tool in flow.tools), *flow.asks.values())
+    ]
+    named = {one.pin_env for one in asked if one is not None and one.pin_env is not None}
     return {name: environ[name] for name in named if environ.get(name)}
 
 

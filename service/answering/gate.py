@@ -18,6 +18,7 @@ import orjson
 
 from service.answering import consent, sentences
 from service.answering.job import Job, fenced, stored
+from service.answering.remote import tool_of
 from service.answering.tool_limits import Refused, check_bounds, check_hours, reservations
 from service.bodies import parsed
 from service.domain import Claimed, Ear, Message, Publish, Reservation, Usage, Wait
@@ -26,6 +27,7 @@ from service.errors import BrokerError, MessageError
 from service.flows import Tool
 from service.flows.schemas import fault_in
 from service.inbox import Close
+from service.mcp.offer import OfferedTool
 from service.mqtt.comparisons import CALL
 from service.mqtt.templates import Scope, Template
 from service.units import show_seconds
@@ -125,6 +127,7 @@ class _Call:
     arguments: Mapping[str, Any]
     kept: Kept
     message: Publish | None = None
+    remote: OfferedTool | None = None
 
     @property
     def id(self) -> str:
@@ -176,6 +179,7 @@ class Gate:
         if isinstance(result, Done):
             round.kept[at] |= _stage(result)
             known = any(tool.name == call["name"] for tool in job.flow.tools)
+            known = known or call["name"] in job.remote.tools
             failed = result.text.startswith(("error:", "refused:", "unknown:"))
             job.spans.tool(call, known, began, job.log.now(), failed)
         return result
@@ -187,14 +191,23 @@ class Gate:
         if "result" in kept:
             return _again(kept)
         made = self._understood(job, call, kept)
-        if isinstance(made, str) and "sending" in kept:
+        # Of a server that is away nobody knows its tool; the call's own marks tell.
+        once = round.resumed and call.get("once") and not call.get("guarded")
+        gone = once and job.remote.meant(call["name"]) and call["name"] not in job.remote.tools
+        if isinstance(made, str) and ("sending" in kept or gone):
             text = f"unknown: it may or may not have been done, and can't be looked after: {made}"
             return Done(text, UNKNOWN, unsettled=True)
         return Done(made) if isinstance(made, str) else made
 
     def _understood(self, job: Job, call: Mapping[str, Any], kept: Kept) -> _Call | str:
         """The call, or what is wrong with it."""
-        tool = next((one for one in job.flow.tools if one.name == call["name"]), None)
+        remote = job.remote.tools.get(call["name"])
+        if remote is not None:
+            tool: Tool | None = tool_of(remote, job.flow)
+        elif job.remote.meant(call["name"]):
+            return f"error: there is no tool {call['name']!r} now"
+        else:
+            tool = next((one for one in job.flow.tools if one.name == call["name"]), None)
         if tool is None:
             return f"error: there is no tool {call['name']!r}"
         try:
@@ -207,7 +220,7 @@ class Gate:
             return "error: the arguments are no JSON object"
         extras = {**arguments, CALL: call["call_id"]}
         scope = Scope(job.claimed.message, job.captured, extras)
-        made = _Call(call, tool, scope, arguments, kept)
+        made = _Call(call, tool, scope, arguments, kept, remote=remote)
         try:
             if tool.topic is not None:
                 made.message = self._message(job, made, tool.topic)
@@ -312,7 +325,7 @@ class Gate:
             return Done(told)
         tool, kept = made.tool, made.kept
         try:
-            if made.message is None:
+            if made.message is None and made.remote is None:
                 return Done(await self._look(made))
             doubtful = round.resumed and not tool.guarded  # it was stored before it began
             if "sending" in kept and "sent" not in kept:
@@ -360,6 +373,8 @@ class Gate:
         if tool.guarded:
             kept["seal"] = _seal(made)
             await self._keep(round, self._ears(job, made, now))
+        if made.remote is not None:
+            return await self._call_server(job, made, made.remote)
         if made.message is None:
             raise AssertionError("a command is a message")
         result = await self._sender.send(made.message, once=tool.at_most_once)
@@ -370,6 +385,16 @@ class Gate:
         if result is False:
             return Done("sent, but no device is listening", REFUSED)
         return None
+
+    async def _call_server(self, job: Job, made: _Call, remote: OfferedTool) -> Done:
+        left = (job.claimed.deadline - self._now()) / 1000
+        result = await job.remote.servers.call(remote, made.arguments, max(1.0, left))
+        if result.unknown:
+            return Done(result.text, UNKNOWN, unsettled=True)
+        if result.failed:
+            # By its own word, which says nothing of how far it came.
+            return Done(result.text, REFUSED if result.refused else None)
+        return Done(result.text, None if remote.read_only else COMMITTED)
 
     def _ears(self, job: Job, made: _Call, now: int) -> list[Wait]:
         tool, begun = made.tool, []
@@ -466,6 +491,9 @@ def said(made: _Call, job: Job, payload: bytes) -> Scope:
 def _seal(made: _Call) -> str:
     """Of what a person is asked to confirm: just this goes out, or nothing."""
     message = made.message
+    if made.remote is not None:
+        whole = orjson.dumps([made.tool.name, made.arguments], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(whole).hexdigest()[:32]
     if message is None:
         return ""
     whole = orjson.dumps([message.topic, message.payload.hex(), message.qos, message.retain])

@@ -1,7 +1,7 @@
 """Ask stored requests again and compare: nothing is published, stored or remembered.
 
 Tools are not carried out: a call is told what it was told then, and a command of which nothing is
-known counts as done.
+known counts as done. MCP servers are asked which tools they have, and no more.
 The topic of a call is made and its arguments are checked as always, so what a flow refuses is
 refused here too.
 """
@@ -17,6 +17,7 @@ import orjson
 
 from service.answering import prompt, shape
 from service.answering.job import Job
+from service.answering.remote import NoServers, Servers
 from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
 from service.emqx.publish_api import Result as Published
@@ -25,6 +26,8 @@ from service.flows import Flow, Flows, ModelRef
 from service.inbox import Close, Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
+from service.mcp.offer import OfferedTool
+from service.mcp.results import Result
 
 PATIENCE = 120.0  # seconds in which all calls for one request have to end
 CALL = tuple[str, Any]
@@ -96,16 +99,18 @@ def _shown(said: Said) -> dict[str, Any]:
 class _Silence:
     """Stands where the publisher and the inbox stand: nothing leaves, nothing is kept."""
 
-    def __init__(self, flow: Flow, told: Mapping[str, str]) -> None:
-        self._lookups = {tool.name for tool in flow.tools if tool.topic is None}
+    def __init__(self, flow: Flow, told: Mapping[str, str], servers: Servers) -> None:
+        lookups = (tool.name for tool in flow.tools if tool.topic is None)
+        self._lookups = dict.fromkeys(lookups, "there is no retained message")
         self._told = told  # what each call was told then
+        self._servers = servers
         self.steps: Sequence[Mapping[str, Any]] = ()
 
     def known(self, call: Mapping[str, Any]) -> str | None:
         told = self._told.get(_key(call))
         if told is None:
-            lookup = call["name"] in self._lookups
-            return "nothing is known: there is no retained message" if lookup else "done"
+            why = self._lookups.get(call["name"])
+            return f"nothing is known: {why}" if why is not None else "done"
         return told
 
     async def send(self, message: Publish, *, once: bool = False) -> Published:
@@ -113,6 +118,15 @@ class _Silence:
 
     async def retained(self, topic: str) -> bytes | None:
         raise AssertionError("a replay looks at nothing")
+
+    async def offered(self, names: Sequence[str]) -> list[OfferedTool]:
+        offered = await self._servers.offered(names)
+        read_only = (tool.name for tool in offered if tool.read_only)
+        self._lookups |= dict.fromkeys(read_only, "it is not asked here")
+        return offered
+
+    async def call(self, tool: OfferedTool, arguments: Mapping[str, Any], timeout: float) -> Result:
+        raise AssertionError("a replay calls nothing")
 
     async def checkpoint(
         self,
@@ -136,7 +150,15 @@ class _Silence:
 class Replayer:
     """Asks again. `now` gives epoch ms."""
 
-    def __init__(self, flows: Flows, asker: Asker, *, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        flows: Flows,
+        asker: Asker,
+        *,
+        now: Callable[[], int],
+        servers: Servers | None = None,
+    ) -> None:
+        self._servers = servers or NoServers()
         self._flows = flows
         self._asker = asker
         self._now = now
@@ -187,14 +209,14 @@ class Replayer:
             publish=False,
         )
         log = Log(f"{flow.name}/{conversation}", self._now, flow.name)
-        silence = _Silence(flow, told or {})
+        silence = _Silence(flow, told or {}, self._servers)
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
             asked = prompt.understand(flow, message, captured)
             job = Job(claimed, flow, captured, asked.scope, log)
             messages = list(prompt.compose(flow, asked, turns))
-            loop = ToolLoop(silence, self._asker, silence, now=self._now)
+            loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
             completion = (await loop.run(job, messages, None)).completion
             text, _ = shape.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
@@ -205,9 +227,9 @@ class Replayer:
             valid = False if code == "model_schema" else None
         except BudgetError as over:
             code, why = "limit", over.message
-        calls = tuple(_calls(silence.steps))
+        made = tuple(_calls(silence.steps))
         seconds = time.monotonic() - began
-        return Said(text, model, code, why, calls, log.usage, seconds, valid)
+        return Said(text, model, code, why, made, log.usage, seconds, valid)
 
     async def _memory(self, store: Inbox, row: Row, flow: Flow) -> tuple[list[Turn], str]:
         """What the conversation remembered then, as near as it can be known."""

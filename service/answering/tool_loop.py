@@ -10,6 +10,7 @@ from typing import Any
 from service.answering import budget, prompt, tools
 from service.answering.gate import Asleep, Gate, Round, Sender, Store
 from service.answering.job import Job, fenced
+from service.answering.remote import NoServers, Servers, remote_of
 from service.answering.stream import Stream
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
@@ -51,7 +52,9 @@ class ToolLoop:
         *,
         now: Callable[[], int],
         took: Callable[[float], None] = lambda seconds: None,
+        servers: Servers | None = None,
     ) -> None:
+        self._servers = servers or NoServers()
         self._store = store
         self._asker = asker
         self._gate = Gate(store, publisher, now=now)
@@ -63,11 +66,12 @@ class ToolLoop:
         Parked where a tool call has to wait."""
         flow = job.flow
         turns = sum(message["role"] == "assistant" for message in messages)
+        job = replace(job, remote=await remote_of(flow, self._servers))
         steps = await self._resumed(job, messages)
-        options = prompt.options_of(flow)
+        options = prompt.options_of(flow, job.remote.tools.values())
         corrected = False  # it may correct itself once, where its answer must fit a schema
         while True:
-            if flow.tools and len(steps) >= ROUNDS:
+            if "tools" in options and len(steps) >= ROUNDS:
                 options = {**options, "tool_choice": "none"}
             question = Question(
                 flow.model,

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.answering.gate import MISMATCH, Done
 from service.answering.job import Job
+from service.answering.remote import tool_of
 from service.llm.answers import Completion
 
 
@@ -36,6 +37,10 @@ def step_of(job: Job, number: int, said: Completion) -> dict[str, Any]:
 def _marks(job: Job, name: str) -> dict[str, bool]:
     """What who knows no flow has to know of a call if this round is interrupted: whether it may
     be out (`inbox.outcomes`)."""
+    remote = job.remote.tools.get(name)
+    if remote is not None:
+        guarded = tool_of(remote, job.flow).guarded
+        return {"once": True, "guarded": guarded} if remote.at_most_once else {}
     tool = next((one for one in job.flow.tools if one.name == name), None)
     if tool is None or tool.topic is None or not tool.at_most_once:
         return {}

@@ -216,7 +216,12 @@ def answer_filters(flows: Flows) -> list[str]:
         )
         if topic is not None
     )
-    return list(dict.fromkeys(found))
+    asked = (
+        confirm.answer.topic_filter
+        for flow in flows.flows.values()
+        for confirm in flow.asks.values()
+    )
+    return list(dict.fromkeys((*found, *asked)))
 
 
 def answers_sql(filters: list[str]) -> str:

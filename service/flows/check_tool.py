@@ -10,7 +10,7 @@ from service.flows.keys import walk
 from service.flows.kinds import Mark
 from service.flows.lines import Path
 from service.flows.report import Report, show
-from service.flows.tool import Tool
+from service.flows.tool import Confirm, Tool
 from service.mqtt.templates import Template
 from service.mqtt.topics import overlap
 from service.rulesql.reserved import landing
@@ -149,14 +149,22 @@ def check_commands(flows: Flows, report: Report) -> None:
                     )
 
 
+def _asking(flow: Flow) -> Iterator[tuple[Path, Confirm]]:
+    for index, tool in enumerate(flow.tools):
+        if tool.confirm is not None:
+            yield ("flows", flow.name, "tools", index, "confirm"), tool.confirm
+    for server, confirm in flow.asks.items():
+        yield ("flows", flow.name, "asks", server), confirm
+
+
 def check_variables(flows: Flows, environ: Mapping[str, str], report: Report) -> None:
     """Report PINs that are not there: such a tool could never be confirmed."""
     for flow in flows.flows.values():
-        for index, tool in enumerate(flow.tools):
-            if tool.confirm is None or tool.confirm.pin_env is None:
+        for base, confirm in _asking(flow):
+            if confirm.pin_env is None:
                 continue
-            path: Path = ("flows", flow.name, "tools", index, "confirm", "pin_env")
-            name = tool.confirm.pin_env
+            path: Path = (*base, "pin_env")
+            name = confirm.pin_env
             value = environ.get(name)
             if not value:
                 hint = f"set {name} in the environment or in .env, to 3 to 12 digits"

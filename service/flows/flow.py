@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.domain import Message
 from service.errors import MessageError
+from service.flows.kinds import key as key_of
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import FlowKeys, Price, ProviderKeys
+from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
+from service.flows.tool import Confirm
 from service.mqtt.payloads import readable
 from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
@@ -29,10 +31,21 @@ class Provider(ProviderKeys):
 
 
 @dataclass(frozen=True, slots=True)
+class McpServer(McpKeys):
+    """An MCP server. `line` of flows.toml is where its token, or else its table, stands."""
+
+    name: str = ""
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Flow(FlowKeys):
     """One entry of flows.toml. Durations are seconds; None is "not set"."""
 
     name: str = ""
+    asks: dict[str, Confirm] = key_of(
+        dict, "How a person is asked before calls of MCP servers' tools, by server."
+    )
 
     @property
     def ordered(self) -> bool:
@@ -151,6 +164,7 @@ class Flows:
     prices: Mapping[str, Price]
     source: str = "flows.toml"
     price_list: str | None = None
+    mcp: Mapping[str, McpServer] = field(default_factory=dict)
 
     def find(self, name: str | None, topic: str) -> Flow | None:
         """The flow that a rule named; without a name, the one that listens to `topic`.

@@ -11,7 +11,7 @@ from service.errors import Fault
 from service.flows.cures import elsewhere, shape_hint
 from service.flows.keys import keys_of, table_at
 from service.flows.lines import Lines, Path
-from service.flows.tables import File, Price
+from service.flows.tables import UNION, File, Price
 
 _KINDS = {
     "string_type": "must be text in quotes",
@@ -49,11 +49,17 @@ class Report:
     def place(self, path: Path) -> Path:
         """Where the key is written: in the flow itself or in `defaults`."""
         match path:
+            case ("flows", _, "asks", server, *rest):
+                path = ("mcp", server, "confirm", *rest)
             case ("flows", _, name, *rest) if not self._lines.has(path[:3]):
                 inherited: Path = ("defaults", name, *rest)
                 path = inherited if self._lines.has(inherited[:2]) else path
         # One text where a list could stand: it has no place of its own.
         return path[:-1] if path[-1:] == (0,) and not self._lines.has(path) else path
+
+    def line(self, path: Path) -> int | None:
+        """The line of a key, or of the nearest table around it."""
+        return self._lines.of(path)
 
     def written(self, path: Path) -> bool:
         """Whether the key stands in the file, in the flow itself or in `defaults`."""
@@ -69,7 +75,7 @@ class Report:
         for error in errors:
             if base[:1] == ("prices",) and error["type"] == "missing" and len(errors) > 2:
                 continue  # a model's name without quotes: the unknown key says it all
-            path = (*base, *error["loc"])
+            path = (*base, *(part for part in error["loc"] if part not in UNION))
             message, hint = _worded(error, path)
             self.add(path, message, hint)
 
@@ -138,10 +144,13 @@ def _pattern(path: Path, value: object) -> tuple[str, str]:
             return f"{_brief(value)} is no tool name", "up to 64 letters, digits, _ and -"
         case "base_url":
             return f"{_brief(value)} is no address", 'such as "http://localhost:11434/v1"'
-        case "api_key_env":  # not shown: it may be the key itself
+        case "url":  # not shown: it may hold a password
+            return "is no address", 'such as "http://127.0.0.1:9000/mcp", without a user name'
+        case "api_key_env" | "token_env" as name:  # not shown: it may be the key itself
+            example = "OLLAMA_API_KEY" if name == "api_key_env" else "PLANT_TOKEN"
             return (
                 "is no name of an environment variable",
-                "write the variable's name, such as OLLAMA_API_KEY, never the key",
+                f"write the variable's name, such as {example}, never the key",
             )
     return f"{_brief(value)} can't be used", ""
 

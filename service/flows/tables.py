@@ -7,9 +7,9 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from service.flows.kinds import (
     REQUIRED,
@@ -37,7 +37,7 @@ from service.flows.kinds import (
     key,
 )
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tool import Tool
+from service.flows.tool import Confirm, Tool
 from service.mqtt.templates import Template
 
 ServerKind = Literal[
@@ -214,8 +214,14 @@ class FlowKeys:
     )
     messages: Messages | None = key(None, "Sentences of your own in place of the built-in ones.")
     tools: tuple[Tool, ...] = key((), "What the model may do.")
+    tools_from: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        (), "MCP servers, by their names in [mcp.NAME], whose tools the model may call too."
+    )
     allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
         (), "Filters that an MQTT 5 Response-Topic must match to count."
+    )
+    description: Text | None = key(
+        None, "What it does, for programs that ask it: emqx-gpt mcp tells it to their models."
     )
 
 
@@ -239,6 +245,51 @@ class ProviderKeys:
     )
     max_tokens_param: Literal["max_tokens", "max_completion_tokens"] | None = key(
         None, "What this server calls max_tokens. Without it: as is known of its kind."
+    )
+
+
+MCP_NAME = "[A-Za-z][A-Za-z0-9-]*(?:_[A-Za-z0-9-]+)*"
+"""No double underscore: it stands between a server's name and its tool's."""
+LONGEST_MCP_NAME = 32
+UNION = ("{}", "false")
+"""How pydantic tells a table from false, in the place of a fault; no key is called so."""
+
+
+def _which(value: Any) -> str:
+    return UNION[0] if isinstance(value, dict | Confirm) else UNION[1]
+
+
+AskedFirst = Annotated[
+    Annotated[Confirm, Tag(UNION[0])] | Annotated[Literal[False], Tag(UNION[1])],
+    Discriminator(_which),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class McpKeys:
+    """An MCP server, whose tools flows may offer to their models."""
+
+    __pydantic_config__ = _FORBID
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = key(
+        REQUIRED, "Its address (streamable HTTP), such as http://127.0.0.1:9000/mcp."
+    )
+    token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = key(
+        None, "Name of the environment variable with its bearer token; none: no token."
+    )
+    allow: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        ("*",), 'Which of its tools may be offered, by name; * is any characters: "get_*".'
+    )
+    timeout: Duration = key(30.0, "Longest wait for one call.")
+    confirm: AskedFirst | None = key(
+        None,
+        "Who is asked before a call of a tool that may destroy something; false: nobody. Without "
+        "it such tools are not offered.",
+    )
+    at_most_once: Flag | None = key(
+        None,
+        "Rather lose a call in a crash than make it twice. Without it: of tools that are neither "
+        "read-only nor idempotent by the server's own word.",
     )
 
 
@@ -271,6 +322,7 @@ class File:
         None, "Keys that hold for every flow which does not set them itself."
     )
     providers: dict[str, ProviderKeys] = key(dict, "OpenAI-compatible servers by name.")
+    mcp: dict[str, McpKeys] = key(dict, "MCP servers by name; a flow takes tools_from them.")
     prices: dict[str, Price] = key(dict, "Prices by model, for the cost figures.")
     price_list: Literal["genai-prices"] | None = key(
         None, "Where prices come from that are not in [prices]; needs pip install emqx-gpt[prices]."

@@ -10,7 +10,7 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys
+from service.flows.tables import File, FlowKeys, History, McpKeys, Messages, Price, ProviderKeys
 from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
@@ -24,7 +24,7 @@ WAITING = "Tools that wait, ask and check"
 
 def explained(*sections: str) -> set[str]:
     """The keys that have a row in these sections; in all others without any."""
-    apart = {"Tools", WAITING, "Providers and prices", "Templates"}
+    apart = {"Tools", WAITING, "MCP servers", "Providers and prices", "Templates"}
     wanted = sections or SECTIONS.keys() - apart
     rows = [row for name in wanted for row in re.findall(r"^\| (`.*?`) \|", SECTIONS[name], re.M)]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
@@ -60,6 +60,7 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
     Bounds: [("flows", "*", "tools", "bounds")],
     Verify: [("flows", "*", "tools", "verify")],
     ProviderKeys: [("providers", "*")],
+    McpKeys: [("mcp", "*")],
     Price: [("prices", "*")],
 }
 
@@ -76,7 +77,12 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
-    assert explained() == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+    mcp = explained("MCP servers")
+    assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
+    assert (
+        explained() | {"tools_from", "description"}
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+    )
     assert explained("Tools") == keys_of(Tool).keys()
     waiting = {
         f"{table.__name__.lower()}.{key}"
@@ -104,7 +110,7 @@ SETS = [key for key in keys_of(FlowKeys).values() if key.default not in (None, (
 
 @pytest.mark.parametrize("key", SETS, ids=lambda key: key.name)
 def test_defaults_are_told_as_they_are(key: Any) -> None:
-    (row,) = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
+    row, *_ = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
     (told, *_) = re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])
     made, _ = parse(f'[flows.x]\nrequest = "in"\nreply = "out"\n{key.name} = {told}\n')
     assert made is not None
