@@ -20,6 +20,7 @@ from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
+from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -132,6 +133,7 @@ class Service:
             settle=settle,
             client=limits.client,
         )
+        self.schedule = Schedule(flows, self.store, self.metrics, now=now)
         self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
         self.intake.refusals = Refusals(self.publisher, now)
@@ -237,6 +239,7 @@ class Service:
         self.publisher.start()
         self.worker.start()
         self.recents.start()
+        self.schedule.start()
         self.watchdog.start()
         self.statistics.start()
         self.losses.start()
@@ -266,6 +269,7 @@ class Service:
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
         await self._settle()
+        await self.schedule.stop()
         await self.worker.stop(self.settings.grace)
         await self.recents.close()
         self.hub.close()
