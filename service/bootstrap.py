@@ -21,6 +21,7 @@ from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
 from service.answering.remote import NoServers, Servers
 from service.answering.replay import Replayer
+from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -137,6 +138,7 @@ class Service:
             settle=settle,
             client=limits.client,
         )
+        self.schedule = Schedule(flows, self.store, self.metrics, now=now)
         self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
         self.intake.refusals = Refusals(self.publisher, now)
@@ -244,6 +246,7 @@ class Service:
         self.publisher.start()
         self.worker.start()
         self.recents.start()
+        self.schedule.start()
         self.watchdog.start()
         self.statistics.start()
         self.losses.start()
@@ -273,6 +276,7 @@ class Service:
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
         await self._settle()
+        await self.schedule.stop()
         await self.worker.stop(self.settings.grace)
         await self.recents.close()
         self.hub.close()

@@ -36,6 +36,7 @@ from service.inbox.sql_tables import (
     acts,
     fresh,
     jobs,
+    last_values,
     metadata,
     paused,
     readings,
@@ -44,6 +45,7 @@ from service.inbox.sql_tables import (
     requests_flow,
     requests_held,
     rollup,
+    ticks,
     unordered_queue,
     version,
 )
@@ -94,6 +96,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
     ),
     "0005": (take_turns,),
     "0006": (readings.create,),
+    "0007": (ticks.create, last_values.create),
 }
 """What each version adds to the one before, never edited once it was released."""
 

@@ -20,6 +20,7 @@ from service.inbox import (
     purge,
     readings,
     rollup,
+    ticks,
 )
 from service.inbox.rows import Change
 from service.inbox.sql import SqlConnection, Tx
@@ -42,6 +43,8 @@ _ORDER: tuple[Work, ...] = (
     entries.add,
     entries.adopt,
     entries.requeue,
+    ticks.begin,
+    ticks.fire,
     readings.put,
     held.note,
     held.take,
