@@ -7,8 +7,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from service import plain
 from service.answering.budget import Budgets
@@ -18,6 +18,7 @@ from service.answering.job import InHand, stored
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
+from service.answering.remote import NoServers, Servers
 from service.answering.replay import Replayer
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
@@ -26,6 +27,7 @@ from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Flow, Flows, Provider
+from service.flows.check_mcp import unready
 from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
@@ -84,6 +86,7 @@ class Service:
         self.tracing = spans.tracing(endpoint, providers, environ)
 
         self.metrics = Metrics()
+        self.servers = mcp_servers(flows, environ, self.metrics.mcp_called)
         self.hub = Hub()
         self.watchdog = Watchdog()
         wake = asyncio.Event()
@@ -113,7 +116,9 @@ class Service:
             lambda: losses.reply_fault(self.admin, settings.emqx_prefix, reply_tokens),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
-        self.health = Health(self.store, self.emqx, self.breakers, self.losses)
+        self.health = Health(
+            self.store, self.emqx, self.breakers, self.losses, self.servers.troubles
+        )
         self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
         self.insights = Insights(self.store, flows, now=now, stopped=self._stopped)
         self.statistics = Statistics(self.store, now=now)
@@ -153,6 +158,7 @@ class Service:
             self.controls,
             self.budgets.spent,
             now=now,
+            troubles=self.servers.troubles,
         )
         asker = Asker(
             self.gpt,
@@ -163,7 +169,7 @@ class Service:
             prices=prices,
             budget=self.budgets,
         )
-        self.replayer = Replayer(flows, asker, now=now)
+        self.replayer = Replayer(flows, asker, now=now, servers=self.servers.tools)
         life = Life(
             flows,
             self.store,
@@ -178,6 +184,7 @@ class Service:
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
             tracing=self.tracing,
+            servers=self.servers.tools,
             poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
@@ -277,10 +284,45 @@ class Service:
         await self.tracing.close()
         await self.store.close()
         await self.gpt.close()
+        await self.servers.close()
         await self.losses.stop()
         await self.admin.close()
         await self.emqx.close()
         log.info("stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class McpServers:
+    """Those that flows use. `tools` is for the flows; `troubles` tells of each what is wrong."""
+
+    tools: Servers
+    troubles: Callable[[], Mapping[str, str | None]]
+    close: Callable[[], Awaitable[None]]
+
+
+async def _none_to_close() -> None:
+    pass
+
+
+def mcp_servers(
+    flows: Flows,
+    environ: Mapping[str, str],
+    on_call: Callable[[str, str], None] = lambda server, result: None,
+) -> McpServers:
+    """The MCP servers, none of them connected yet. Raises ConfigError: a missing token, or the
+    missing package, which nobody loads who has no server."""
+    used = {name for flow in flows.flows.values() for name in flow.tools_from}
+    servers = [server for name, server in flows.mcp.items() if name in used]
+    if not servers:
+        return McpServers(NoServers(), dict, _none_to_close)
+    if faults := unready(flows, environ):
+        raise ConfigError(f"{flows.source} can't be used", tuple(faults))
+    from service.mcp.servers import Servers as Connected
+
+    tokens = {one.name: environ[one.token_env] for one in servers if one.token_env}
+    plain.hide(tokens.values())
+    made = Connected(servers, tokens, on_call=on_call)
+    return McpServers(made, lambda: made.troubles, made.close)
 
 
 def model_servers(

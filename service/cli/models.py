@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from service.answering.budget import Budgets
 from service.answering.replay import Replayer
-from service.bootstrap import model_servers
+from service.bootstrap import mcp_servers, model_servers
 from service.errors import ConfigError
 from service.flows import Flows, ModelRef
 from service.inbox import Inbox, epoch_ms
@@ -25,7 +25,9 @@ async def replayer(
     loaded: Settings, flows: Flows, store: Inbox | None, concurrency: int
 ) -> AsyncIterator[Replayer]:
     """With a store, what it takes counts for the budgets of the day. Raises ConfigError."""
-    providers, keys = model_servers(loaded, flows, environment())
+    environ = environment()
+    providers, keys = model_servers(loaded, flows, environ)
+    servers = mcp_servers(flows, environ)
     breakers = CircuitBreakers(time.monotonic, USUAL)
     gpt = Gpt(
         providers,
@@ -48,8 +50,9 @@ async def replayer(
         budget=budgets,
     )
     try:
-        yield Replayer(flows, asker, now=epoch_ms)
+        yield Replayer(flows, asker, now=epoch_ms, servers=servers.tools)
     finally:
+        await servers.close()
         if budgets is not None:
             await budgets.close()
         await gpt.close()
