@@ -432,7 +432,7 @@ MUTANTS = (
     ),
     Mutant(
         "service/mcp/transport.py",
-        "        self._most = None if kind.startswith(\"text/event-stream\") else MOST\n",
+        '        self._most = None if kind.startswith("text/event-stream") else MOST\n',
         "        self._most = None\n",
         "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
     ),
