@@ -168,12 +168,13 @@ CHINESE = {
     "wrong PINs: {n}": "错误 PIN：{n}",
     "came too late: {n}": "迟到：{n}",
     "What came": "收到的内容",
+    "PIN": "PIN",
     "Yes, do it": "是，执行",
     "No": "否",
     "Nobody knows what became of this": "不清楚执行结果",
     "It may have been carried out and must not be repeated. Look at the device, then say what"
-    " became of it; until then the request can't be retried.": "它可能已经执行，并且不能重复。请查看设备，"
-    "再说明结果；在此之前不能重试该请求。",
+    " became of it; until then the request can't be retried.": "它可能已经执行，并且不能重复。"
+    "请查看设备，再说明结果；在此之前不能重试该请求。",
     "It was done": "已执行",
     "It was not done": "未执行",
     "no flow of this name here": "没有这个名称的流程",
