@@ -19,6 +19,7 @@ from service.answering.job import InHand, stored
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
+from service.answering.recent import Recents
 from service.answering.remote import NoServers, Servers
 from service.answering.replay import Replayer
 from service.answering.shares import Refusals
@@ -145,6 +146,7 @@ class Service:
             policy=publishing,
             is_command=Commands(flows.flows.values()).__contains__,
         )
+        self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
@@ -188,6 +190,7 @@ class Service:
             in_hand,
             hold,
             limits,
+            recents=self.recents,
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
@@ -248,6 +251,7 @@ class Service:
         await stored(self.controls.start)
         self.publisher.start()
         self.worker.start()
+        self.recents.start()
         self.watchdog.start()
         self.statistics.start()
         self.losses.start()
@@ -273,10 +277,12 @@ class Service:
         if self.intake.closing:
             return
         self.intake.closing = True
+        self.recents.closing = True
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
         await self._settle()
         await self.worker.stop(self.settings.grace)
+        await self.recents.close()
         self.hub.close()
         await self.live.close()
         await self.bulk.stop()

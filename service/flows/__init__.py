@@ -7,7 +7,7 @@ but `load`.
 from service.flows.flow import Commands, Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import History, Price
+from service.flows.tables import History, Price, Recent
 from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.units import Limit, duration
 
@@ -25,6 +25,7 @@ __all__ = [
     "ModelRef",
     "Price",
     "Provider",
+    "Recent",
     "Tool",
     "Verify",
     "duration",

@@ -5,6 +5,7 @@ from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.outcomes import Settle, unsettled
+from service.inbox.readings import Chunk
 from service.inbox.rollup import BUCKETS, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
@@ -14,6 +15,7 @@ __all__ = [
     "Act",
     "Added",
     "Change",
+    "Chunk",
     "Claims",
     "Close",
     "Count",

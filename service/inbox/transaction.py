@@ -19,6 +19,7 @@ from service.inbox import (
     ordering,
     outcomes,
     purge,
+    readings,
     rollup,
     waits,
 )
@@ -46,6 +47,7 @@ _ORDER: tuple[Work, ...] = (
     outcomes.settle,
     entries.requeue,
     waits.hear,
+    readings.put,
     held.note,
     held.take,
     ordering.settle,
@@ -55,6 +57,8 @@ _ORDER: tuple[Work, ...] = (
     purge.remove,
     rollup.roll,
     purge.purge,
+    readings.expire,
+    readings.drop_oldest,
     leases.reap,
     claims.claim,
 )

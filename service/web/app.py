@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.answering.budget import Budgets
 from service.answering.ears import Ears
 from service.answering.intake import Intake
+from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Flows
@@ -66,6 +67,7 @@ class Parts(Protocol):
     store: Inbox
     intake: Intake
     ears: Ears
+    recents: Recents
     hub: Hub
     live: Live
     statistics: Statistics
@@ -98,6 +100,7 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
         known=parts.flows.flows,
+        recents=parts.recents,
         address=settings.client_identity == "address",
         ears=parts.ears,
     )

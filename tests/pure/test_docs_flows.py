@@ -10,7 +10,16 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import File, FlowKeys, History, McpKeys, Messages, Price, ProviderKeys
+from service.flows.tables import (
+    File,
+    FlowKeys,
+    History,
+    McpKeys,
+    Messages,
+    Price,
+    ProviderKeys,
+    Recent,
+)
 from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
@@ -54,6 +63,7 @@ def test_every_example_loads_without_a_warning(block: str) -> None:
 WAYS: dict[Any, list[tuple[str, ...]]] = {
     FlowKeys: [("flows", "*"), ("defaults",)],
     History: [("flows", "*", "history"), ("defaults", "history")],
+    Recent: [("flows", "*", "recent")],
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     Confirm: [("flows", "*", "tools", "confirm")],
@@ -77,11 +87,12 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
+    recent = {f"recent.{key}" for key in keys_of(Recent)}
     mcp = explained("MCP servers")
     assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
     assert (
         explained() | {"tools_from", "description"}
-        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages | recent
     )
     assert explained("Tools") == keys_of(Tool).keys()
     waiting = {
