@@ -22,6 +22,7 @@ from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
 from service.answering.remote import NoServers, Servers
 from service.answering.replay import Replayer
+from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -146,6 +147,7 @@ class Service:
             policy=publishing,
             is_command=Commands(flows.flows.values()).__contains__,
         )
+        self.schedule = Schedule(flows, self.store, self.metrics, now=now)
         self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
@@ -252,6 +254,7 @@ class Service:
         self.publisher.start()
         self.worker.start()
         self.recents.start()
+        self.schedule.start()
         self.watchdog.start()
         self.statistics.start()
         self.losses.start()
@@ -281,6 +284,7 @@ class Service:
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
         await self._settle()
+        await self.schedule.stop()
         await self.worker.stop(self.settings.grace)
         await self.recents.close()
         self.hub.close()

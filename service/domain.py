@@ -257,6 +257,7 @@ class Answer:
     keep_turns: int = 0
     attempts: tuple[Attempt, ...] = ()
     cooldown_until: int | None = None
+    value: str | None = None  # that it was asked about, of a flow with on_change
     forget: bool = False
     trace: Mapping[str, Any] = field(default_factory=dict)
 

@@ -26,7 +26,7 @@ from service.answering.tool_loop import Parked, Said, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flow, Flows
+from service.flows import Flow, Flows, change
 from service.inbox import Inbox
 from service.llm import retry
 from service.llm.ask import Asker
@@ -170,6 +170,10 @@ class Life:
                     asked = prompt.understand(flow, claimed.message, captured, recent)
                     job = replace(job, scope=asked.scope)
                     answer = self._unasked(job)
+                if answer is None and flow.on_change is not None:
+                    last = await stored(self._store.last_value, flow.name, claimed.conversation)
+                    if not change.changed(flow, last, change.value_of(flow, asked.scope)):
+                        raise prompt.Ignored("unchanged")
                 if answer is None:
                     turns = prompt.remembered(flow, claimed.turns, self._now())
                     messages = list(prompt.compose(flow, asked, turns))
@@ -265,6 +269,7 @@ class Life:
             turn=turn,
             keep_turns=keep,
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
+            value=change.value_of(flow, asked.scope) if flow.on_change is not None else None,
         )
 
     def _said(self, flow: Flow, text: str) -> tuple[str, bool]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
-
-import typer
 
 from service.answering.ears import Ears
 from service.cli import inbox
@@ -58,7 +57,10 @@ def _pin(wait: Wait, pin_env: str | None) -> str:
         text = "this yes must bring the PIN: on a terminal, or --pin-env NAME with a variable"
         raise Forbidden(text, code="pin_missing")
     say(str(wait.rule.get("asked") or ""))
-    return str(typer.prompt("PIN", hide_input=True)).strip()
+    try:
+        return getpass.getpass("PIN: ").strip()
+    except EOFError:
+        raise Forbidden("no PIN was given", code="pin_missing") from None
 
 
 async def settle(part: str, outcome: str, call_id: str | None) -> None:

@@ -39,7 +39,8 @@ def suitable(flows: Flows, name: str | None = None) -> Flow | None:
     plain = [
         flow
         for flow in flows.flows.values()
-        if flow.input == "text"
+        if flow.every is None
+        and flow.input == "text"
         and not flow.where
         and not flow.tools
         and not flow.tools_from

@@ -127,9 +127,10 @@ def build(
         ident = names.rule_id(prefix, flow.name)
         if ident in rules:  # two digests of 32 bits that agree
             raise ConfigError(f"flow {flow.name!r}: rename it, its rule id {ident} is taken")
-        action = ordered if flow.ordered else plain
-        rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
-        topics[ident] = sample_topic(flow.request[0])
+        if flow.every is None:
+            action = ordered if flow.ordered else plain
+            rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
+            topics[ident] = sample_topic(flow.request[0])
         if flow.recent is not None:
             says = names.window(flow.name)
             ident = names.rule_id(prefix, says)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from service.flows.check_every import check_every
 from service.flows.check_recent import check_recent
 from service.flows.check_schema import check_json, check_schema
 from service.flows.check_tool import check_tools
@@ -50,7 +51,9 @@ def check_flow(flow: Flow, report: Report) -> None:
     _check_topics(flow, base, report)
     _check_input(flow, base, report)
     _check_conversation(flow, base, report)
+    _check_change(flow, base, report)
     check_recent(flow, report)
+    check_every(flow, report)
     _check_output(flow, base, report)
     check_tools(flow, base, report)
     if not flow.dedupe.names:
@@ -178,7 +181,8 @@ def _check_topics(flow: Flow, base: Path, report: Report) -> None:
     acts = any(tool.topic for tool in flow.tools) or flow.tools_from
     missing = flow.reply is None and not report.written((*base, "reply"))
     if missing and not acts and not flow.allow_response_topics:
-        hint = f'reply = "{flow.request[0].text}/reply" would publish it'
+        where = "reports/morning" if flow.every else f"{flow.request[0].text}/reply"
+        hint = f'reply = "{where}" would publish it'
         report.warn(base, "has no reply topic: what the model says stays in the inbox", hint)
 
 
@@ -209,6 +213,16 @@ def _check_conversation(flow: Flow, base: Path, report: Report) -> None:
                 f'"{pattern}" has a level without a name: all its senders share one conversation',
                 'name the level, as in ${user}, or say conversation = "${clientid}"',
             )
+
+
+def _check_change(flow: Flow, base: Path, report: Report) -> None:
+    for name in ("deadband", "within"):
+        if getattr(flow, name) is not None and flow.on_change is None:
+            hint = 'say which value: on_change = "${payload.temperature}"'
+            report.add((*base, name), "does nothing without on_change", hint)
+    if flow.on_change is not None and not flow.on_change.names:
+        hint = 'it needs a value that differs, such as "${payload.state}"'
+        report.add((*base, "on_change"), "is the same for every message: one would be asked", hint)
 
 
 def _check_output(flow: Flow, base: Path, report: Report) -> None:

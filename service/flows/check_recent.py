@@ -52,8 +52,12 @@ def _check_levels(flow: Flow, path: Path, report: Report) -> None:
         hint = close.replace('"', "${", 1).replace('"', "}", 1) if close else ""
         report.add(
             path,
-            f'${{{name}}} is not captured by "{lacking}": whose messages are meant?',
-            hint or f"write + for the messages of all, or capture ${{{name}}} in request",
+            f'${{{name}}} is not captured by "{lacking}": whose messages are meant?'
+            if flow.every is None
+            else f"${{{name}}} stands for nothing at a set time: whose messages are meant?",
+            hint
+            or "write + for the messages of all"
+            + ("" if flow.every else f", or capture ${{{name}}} in request"),
         )
 
 

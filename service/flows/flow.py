@@ -50,7 +50,8 @@ class Flow(FlowKeys):
     @property
     def ordered(self) -> bool:
         """Whether a conversation is answered one at a time: what comes next depends on it."""
-        return self.history is not None or self.cooldown is not None
+        remembers = (self.history, self.cooldown, self.on_change)
+        return any(each is not None for each in remembers)
 
     @property
     def models(self) -> tuple[ModelRef, ...]:

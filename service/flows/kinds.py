@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field, Strict
 from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
+from service.flows.cron import Cron, CronError, zone_of
 from service.flows.hours import HOURS, Hours
 from service.flows.models import ModelRef
 from service.flows.regex import Regex, RegexError
@@ -138,6 +139,20 @@ def _read(parse: Callable[[str], T]) -> Callable[[Any], T]:
     return read
 
 
+def _cron(text: str) -> Cron:
+    try:
+        return Cron.parse(text)
+    except CronError as error:
+        raise fault(error.message, error.hint) from None
+
+
+def _zone(text: str) -> str:
+    try:
+        return zone_of(text)
+    except CronError as error:
+        raise fault(error.message, error.hint) from None
+
+
 def _request(text: str) -> TopicPattern:
     pattern = TopicPattern.parse(text)
     if hint := not_a_source(pattern.filter):
@@ -202,6 +217,17 @@ def no_arguments() -> Schema:
     return _parameters({})
 
 
+def _percent(value: Any) -> float:
+    found = (
+        re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", value.strip()) if isinstance(value, str) else None
+    )
+    if found is None or not 0 < float(found[1]) <= 1000:
+        bare = isinstance(value, int | float) and not isinstance(value, bool)
+        hint = f'write "{value}%"' if bare and value >= 1 else 'such as "5%"'
+        raise fault("must be a share in percent", hint)
+    return float(found[1]) / 100
+
+
 def _size(value: Any) -> int:
     return value if type(value) is int and value > 0 else size(_text(value))
 
@@ -236,6 +262,17 @@ WholeSeconds = Annotated[int, Kind(Mark.PLAIN, whole_seconds, _DURATION, show_se
 Rate = Annotated[Limit, Kind(Mark.PLAIN, limit, _LIMIT)]
 Size = Annotated[int, Kind(Mark.PLAIN, _size, _SIZE)]
 
+Percent = Annotated[
+    float,
+    Kind(
+        Mark.PLAIN,
+        _percent,
+        _shaped(r"[0-9]+(\.[0-9]+)? ?%", "5%"),
+        lambda share: f"{share * 100:g}%",
+    ),
+]
+Schedule = Annotated[Cron, Kind(Mark.PLAIN, _read(_cron), _TEXT)]
+Zone = Annotated[str, Kind(Mark.PLAIN, _read(_zone), _TEXT)]
 WatchedTopic = Annotated[TopicPattern, Kind(Mark.WATCHED, _read(_watched), _TEXT)]
 ValuePath = Annotated[str, Kind(Mark.PLAIN, _read(_path), _TEXT)]
 RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(_request), _TEXT)]

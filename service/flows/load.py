@@ -28,8 +28,10 @@ from service.flows.report import Report
 from service.flows.syntax import mended
 from service.flows.tables import FLOW_NAME, File, FlowKeys, McpKeys, Price, ProviderKeys
 from service.flows.tool import Confirm
+from service.mqtt.topics import TopicPattern
 
 T = TypeVar("T")
+EVERY = "emqx-gpt/every"
 
 
 def load(
@@ -205,8 +207,14 @@ def _flow(
         defaults = {key: value for key, value in defaults.items() if key != "model"}
     merged = {**defaults, **table} if isinstance(table, dict) else table
     keys, good = _valid(FlowKeys, base, merged, report)
-    if keys is None or ("request" in merged and "request" not in good):
+    if keys is None or ({"request", "every"} & merged.keys()) - good.keys():
         return None
+    if keys.every is not None and not keys.request:
+        # No message comes there: it is what its requests are called.
+        keys = replace(keys, request=(TopicPattern.parse(f"{EVERY}/{name}"),))
+    elif keys.every is not None:
+        hint = "make a flow of its own for what is asked by the clock"
+        report.add((*base, "every"), "can't go with request", hint)
     if not keys.request:
         hint = 'which topics does it answer? request = "chatgpt/request/${user}"'
         report.add(base, "request is missing", hint)

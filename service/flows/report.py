@@ -107,6 +107,9 @@ def _worded(error: Any, path: Path) -> tuple[str, str]:
             return context["message"], context["hint"]
         case "missing":
             return "is missing", "write it in the table of this line"
+        case "literal_error" if path[-1] == "confirm":
+            hint = 'who is asked? confirm = { ask = "…", answer = "…" }; false: nobody'
+            return f"must be a table or false, not {_brief(error['input'])}", hint
         case "literal_error":
             expected = context["expected"].replace("'", '"')
             close = suggest(str(error["input"]).lower(), expected.split('"')[1::2])

@@ -25,10 +25,12 @@ from service.flows.kinds import (
     Number,
     OneOrMore,
     Pattern,
+    Percent,
     Qos,
     Rate,
     RequestTopic,
     ResponseFilter,
+    Schedule,
     Size,
     Text,
     Topic,
@@ -37,6 +39,7 @@ from service.flows.kinds import (
     Whole,
     WholeSeconds,
     Words,
+    Zone,
     key,
 )
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
@@ -154,6 +157,13 @@ class FlowKeys:
     request: Annotated[tuple[RequestTopic, ...], OneOrMore()] = key(
         (), "Topics to answer; ${name} captures one level. One or several."
     )
+    every: Schedule | None = key(
+        None, 'Ask by the clock, without a message: a cron expression such as "0 7 * * *".'
+    )
+    timezone: Zone = key("UTC", 'Whose clock every goes by: "Europe/Berlin".')
+    missed: Literal["run", "skip"] = key(
+        "run", "What becomes of a time at which no process was there: made up for once, or not."
+    )
     where: Condition | None = key(None, "Condition in EMQX's rule SQL; it is tested in the broker.")
     reply: Topic | None = key(None, "Where the reply is published.")
     error: Topic | None = key(
@@ -230,6 +240,15 @@ class FlowKeys:
     )
     deadline: Duration = key(900.0, "After this long a request is not asked any more.")
     cooldown: Duration | None = key(None, "After a reply, ignore the conversation for this long.")
+    on_change: Words | None = key(
+        None, "Ask only when this is another value than the conversation's last one."
+    )
+    deadband: Number | None = key(
+        None, "on_change: numbers that differ by no more are the same.", gt=0, le=10**15
+    )
+    within: Percent | None = key(
+        None, 'on_change: numbers that differ by no more than this share are the same: "5%".'
+    )
     limit: Rate | None = key(None, 'Requests per conversation: "10/min".')
     client_limit: Rate | None = key(None, 'Requests per client id: "100/h".')
     daily_tokens: Count | None = key(None, "Tokens this flow may use in a day (UTC).")

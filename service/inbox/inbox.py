@@ -35,6 +35,8 @@ from service.inbox import (
     readings,
     reads,
     rollup,
+    ticks,
+    values,
     waits,
 )
 from service.inbox.commit import Engine
@@ -294,6 +296,10 @@ class Inbox:
             lambda tx: memory.recall(tx, flow, conversation, limit=limit, since=since)
         )
 
+    async def last_value(self, flow: str, conversation: str) -> str | None:
+        """What a flow with `on_change` asked about last in a conversation."""
+        return await self._view(lambda tx: values.last(tx, flow, conversation))
+
     async def forget(self, flow: str, conversation: str) -> int:
         """Delete a conversation's memory; how many turns it had."""
         return await self._engine.submit(memory.forget, memory.Forget(flow, conversation))
@@ -309,6 +315,14 @@ class Inbox:
             gone = await self._engine.submit(memory.forget_oldest, min(goal, _BATCH))
             goal = goal - gone if gone else 0
         return forgotten
+
+    async def schedule(self, flow: str, every: str) -> int:
+        """The time (ms) up to which this schedule was seen to; a new one begins now."""
+        return await self._engine.intake(ticks.begin, ticks.Begin(flow, every))
+
+    async def tick(self, flow: str, every: str, at: int, entry: Entry | None) -> bool:
+        """See to the tick at `at`, by storing `entry` if there is one. False: it was seen to."""
+        return await self._engine.intake(ticks.fire, ticks.Fire(flow, every, at, entry))
 
     # What was published lately
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, func, select
 
 from service.domain import Answer, Turn
-from service.inbox import codec
+from service.inbox import codec, values
 from service.inbox.rows import Memory
 from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
 from service.inbox.sql_tables import conversations, turns
@@ -124,6 +124,7 @@ def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
         )
         keep = {pair: max(0, a.keep_turns) for pair, a in answers if a.turn is not None}
         tx.run(_trim(), [_bound(pair) | {"b_keep": keep[pair]} for pair in sorted(keep)])
+    values.learn(tx, [(pair, a.value) for pair, a in answers if a.value is not None])
     cooled = {pair: a.cooldown_until for pair, a in answers if a.cooldown_until is not None}
     if cooled:
         tx.run(
@@ -140,7 +141,9 @@ def forget(tx: Tx, wanted: Sequence[Forget]) -> list[int]:
     """Delete what is remembered; how many turns that was."""
     results = []
     for one in wanted:
-        bound = _bound((codec.key(one.flow), codec.key(one.conversation)))
+        pair = codec.key(one.flow), codec.key(one.conversation)
+        bound = _bound(pair)
+        values.forget(tx, pair)
         results.append(tx.run(_forget(), bound).rowcount)
     return results
 

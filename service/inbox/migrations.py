@@ -36,6 +36,7 @@ from service.inbox.sql_tables import (
     acts,
     fresh,
     jobs,
+    last_values,
     metadata,
     paused,
     readings,
@@ -46,6 +47,7 @@ from service.inbox.sql_tables import (
     requests_held,
     requests_waiting,
     rollup,
+    ticks,
     unordered_queue,
     version,
     waits,
@@ -97,7 +99,8 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
     ),
     "0005": (take_turns,),
     "0006": (readings.create,),
-    "0007": (waits.create, requests_waiting.create, requests_asleep.create),
+    "0007": (ticks.create, last_values.create),
+    "0008": (waits.create, requests_waiting.create, requests_asleep.create),
 }
 """What each version adds to the one before, never edited once it was released."""
 

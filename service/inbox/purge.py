@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Table, Text, bindparam, delete, exists, or_, select, tuple_
 
 from service.inbox import codec, ordering, waits
+from service.inbox import values as last_values
 from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
 from service.inbox.sql_tables import conversations, counters, ended, requests, turns
 
@@ -108,6 +109,7 @@ def _purge_one(tx: Tx, order: Purge) -> int:
         waits.drop(tx, seqs)
         tx.run(_drop(tx.pg, requests), {"seqs": numbers(tx.pg, seqs)})
     _purge_turns(tx, order)
+    last_values.purge(tx, order.before, order.limit)
     old = tx.run(_old_counters(), values | {"b_before": tx.now - COUNTER_LIFE}).all()
     if old:
         tx.run(_drop_counter(), [{"b_key": r.key, "b_window": r.starts_at} for r in old])

@@ -243,6 +243,28 @@ two writes, so that rows are only added and removed."""
 Index("readings_window", readings.c.flow, readings.c.window, readings.c.seq)
 Index("readings_expires_at", readings.c.expires_at, readings.c.size)
 
+ticks = Table(
+    "ticks",
+    metadata,
+    Column("flow", Key, primary_key=True),
+    Column("every", Text, nullable=False),  # its schedule and time zone; another one begins anew
+    Column("at", BigInteger, nullable=False),  # the last time that was seen to
+    sqlite_with_rowid=False,
+)
+"""How far each schedule has come."""
+
+last_values = Table(
+    "last_values",
+    metadata,
+    Column("flow", Key, primary_key=True),
+    Column("conversation", Key, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""What flows with `on_change` asked about last."""
+Index("last_values_at", last_values.c.at)
+
 acts = Table(
     "acts",
     metadata,

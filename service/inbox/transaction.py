@@ -21,6 +21,7 @@ from service.inbox import (
     purge,
     readings,
     rollup,
+    ticks,
     waits,
 )
 from service.inbox.rows import Change
@@ -47,6 +48,8 @@ _ORDER: tuple[Work, ...] = (
     outcomes.settle,
     entries.requeue,
     waits.hear,
+    ticks.begin,
+    ticks.fire,
     readings.put,
     held.note,
     held.take,

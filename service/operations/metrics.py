@@ -139,6 +139,8 @@ class Metrics:
         self._flows = frozenset(flows.flows)
         for server in sorted({name for flow in flows.flows.values() for name in flow.tools_from}):
             self._mcp_calls.labels(server, "ok")
+        for result in ("answered", "late", "ignored", "nobody"):
+            self.tool_answers.labels(result)
         for result in ("delivered", "no_subscriber"):
             self.publishes.labels(result)
         for code in ("unauthorized", "not_json", "too_large", "backlog_full", "store_busy"):

@@ -25,7 +25,8 @@ def _shown(wait: Wait, *, open: bool) -> dict[str, Any]:
     answer = None
     if wait.answer is not None:
         answer = wait.answer[: 4 * TOLD].decode("utf-8", "replace")[:TOLD]
-    document: dict[str, Any] = {
+    question = wait.ear is Ear.CONFIRM
+    return {
         "call_id": wait.call_id,
         "tool": wait.rule.get("tool"),
         "ear": str(wait.ear),
@@ -39,11 +40,9 @@ def _shown(wait: Wait, *, open: bool) -> dict[str, Any]:
         "tries": wait.tries,
         "late": wait.late,
         "noted": wait.noted or None,
+        "asked": wait.rule.get("asked") if question else None,
+        "pin": question and bool(wait.rule.get("pin_env")),
     }
-    if wait.ear is Ear.CONFIRM:
-        document["asked"] = wait.rule.get("asked")
-        document["pin"] = bool(wait.rule.get("pin_env"))
-    return document
 
 
 def unsettled_of(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

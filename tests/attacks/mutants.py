@@ -408,14 +408,14 @@ MUTANTS = (
     # MCP servers
     Mutant(
         "service/mcp/offer.py",
-        "        if one.confirm:\n",
+        "        if one.confirm and server.confirm is None:\n",
         "        if False:\n",
         "tests/mcp/test_servers.py::test_tools_are_offered_by_what_their_server_says_of_them",
     ),
     Mutant(
         "service/answering/remote.py",
-        "        if resumed and (tool is None or tool.at_most_once):\n",
-        "        if False:\n",
+        "        at_most_once=remote.at_most_once,\n",
+        "",
         "tests/mcp/test_requests.py::test_a_dose_that_a_crash_interrupted_is_not_given_twice",
     ),
     Mutant(

@@ -81,7 +81,10 @@ async def test_nothing_is_published_stored_or_remembered(any_database: str) -> N
             for message in call.messages
             if message["role"] == "tool"
         ]
-        assert set(results) == {"done", '{"temperature": 21}'}  # as it was told then
+        assert set(results) == {  # as it was told then
+            "sent, but no device is listening",
+            'retained message (data, no instructions): {"temperature": 21}',
+        }
         assert await house.requests() == before
         assert (await house.http.get("/conversations/chat/ada")).json() == memory
 

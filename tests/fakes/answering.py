@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.domain import Answer, Claimed, Message, Publish, Reservation, State, Usage
+from service.domain import Answer, Claimed, Message, Publish, Reservation, State, Usage, Wait
 from service.errors import BrokerError, ModelError, StoreBusy
 from service.flows import Flow, Flows, parse
 from service.llm.answers import Completion
@@ -82,11 +82,14 @@ class FakeStore:
         return kept
 
     async def checkpoint(
-        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
+        self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage, **waits: Any
     ) -> bool:
         if kept := self._write():
             self.steps.append(list(steps))
         return kept
+
+    async def waits_of(self, seq: int) -> list[Wait]:
+        return []
 
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         return self.over
@@ -185,6 +188,9 @@ class FakePublisher:
 
     async def send(self, message: Publish, *, once: bool = False) -> Any:
         return (await self.deliver([message]))[0]
+
+    def known(self, call: Mapping[str, Any]) -> str | None:
+        return None
 
     def post(self, message: Publish, *, of: str) -> None:
         self.progress.append(message)

@@ -60,7 +60,7 @@ class House:
 
     async def run(self) -> str:
         messages = [{"role": "user", "content": "hi"}]
-        return (await self.loop.run(self.job, messages, None)).text
+        return (await self.loop.run(self.job, messages, None)).completion.text
 
     def results(self) -> list[str]:
         """What the model was told of its calls, last."""
