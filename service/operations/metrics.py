@@ -120,6 +120,10 @@ class Metrics:
             registry=registry,
         )
 
+    def keeps(self, flow: str, count: int) -> None:
+        """So many messages of a flow's window are on the disk."""
+        self.kept.labels(flow).inc(count)
+
     def expect(self, flows: Flows) -> None:
         """Begin at 0 what may come: a counter that begins at 1 has never risen, for Prometheus."""
         for flow in flows.flows.values():
