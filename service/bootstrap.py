@@ -139,7 +139,13 @@ class Service:
             client=limits.client,
         )
         self.schedule = Schedule(flows, self.store, self.metrics, now=now)
-        self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
+        self.recents = Recents(
+            flows,
+            self.store,
+            now=now,
+            most=settings.max_readings,
+            kept=self.metrics.keeps,
+        )
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
