@@ -35,6 +35,7 @@ from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flows
 from service.settings import LOOPBACK, Settings
 
+FLOWS = Path(__file__).parent / "flows.toml"  # those of the project, for who has no file
 OFFLINE_PATIENCE, REAL_PATIENCE = 15.0, 90.0  # seconds for one answer
 LOOK = 0.5  # seconds between two looks at the flows file
 
@@ -58,6 +59,7 @@ async def run(
         fault = Fault("--model-kind", f"{kind!r} is not known", hint=", ".join(FAMILIES))
         raise ConfigError(str(fault), (fault,))
     offline = offline or kind is not None
+    settings = _with_flows(settings)
     load = functools.partial(_load, settings, offline, kind or MODEL)
     stopped = asyncio.Event()
     _end_with_reader(console, stopped)
@@ -116,6 +118,14 @@ def _end_with_reader(console: Console, stopped: asyncio.Event) -> None:
         stopped.set()
 
     console.on_broken_pipe = gone  # type: ignore[method-assign]
+
+
+def _with_flows(settings: Settings) -> Settings:
+    """Where there is no flows.toml and none is named, those that come with the package."""
+    default = Settings.model_fields["flows"].default
+    if settings.flows != default or settings.flows.exists() or not FLOWS.exists():
+        return settings
+    return settings.model_copy(update={"flows": FLOWS})
 
 
 def _load(settings: Settings, offline: bool, kind: str) -> Flows:
@@ -249,7 +259,12 @@ def _welcome(screen: Screen, demo: Running) -> None:
     else:
         text = f"{demo.settings.openai_base_url}, asked first: it answers"
     _row(screen, "model", text)
-    _row(screen, "flows", f"{demo.settings.flows}: {', '.join(demo.flows.flows)}")
+    names = ", ".join(demo.flows.flows)
+    if demo.settings.flows == FLOWS:
+        names = f"no flows.toml here, so those that come along: {names}"
+    else:
+        names = f"{demo.settings.flows}: {names}"
+    _row(screen, "flows", names)
     for at, note in enumerate(demo.notes):
         if at == 0:
             screen.line()
@@ -313,6 +328,8 @@ def _farewell(screen: Screen, demo: Running, path: Path) -> None:
     for words in ("requests list", "emqx doctor", "emqx diff", "emqx apply"):
         screen.raw(f"  {_command()} --env {path} {words}")
     screen.line()
-    screen.line(
-        f"Save {demo.settings.flows} with a change, and it is live at once. Ctrl-C ends the demo."
-    )
+    if demo.settings.flows == FLOWS:
+        text = f"Write a flows.toml of your own here: {_command()} init."
+    else:
+        text = f"Save {demo.settings.flows} with a change, and it is live at once."
+    screen.line(f"{text} Ctrl-C ends the demo.")
