@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result as Published
 from service.errors import BudgetError, MessageError, ModelError
-from service.flows import Flow, Flows, ModelRef
+from service.flows import Catalogue, Flow, ModelRef
 from service.inbox import Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
@@ -117,10 +118,14 @@ class _Silence:
 class Replayer:
     """Asks again. `now` gives epoch ms."""
 
-    def __init__(self, flows: Flows, asker: Asker, *, now: Callable[[], int]) -> None:
+    def __init__(self, flows: Catalogue, asker: Asker, *, now: Callable[[], int]) -> None:
         self._flows = flows
         self._asker = asker
         self._now = now
+
+    def held(self) -> AbstractContextManager[None]:
+        """Within it the flows stay the same for the calling task."""
+        return self._flows.held()
 
     @property
     def providers(self) -> Sequence[str]:

@@ -30,7 +30,12 @@ T = TypeVar("T")
 
 def load(path: str | FilePath, *, model: str | None = None) -> Flows:
     """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL."""
-    flows, faults = parse(read(path), str(path), model)
+    return sound(read(path), str(path), model)
+
+
+def sound(text: str, source: str, model: str | None = None) -> Flows:
+    """The flows of a file's text; raises ConfigError with all faults."""
+    flows, faults = parse(text, source, model)
     errors = tuple(fault for fault in faults if not fault.warning)
     if flows is None:
         more = f" (and {len(errors) - 1} more: emqx-gpt check)" if len(errors) > 1 else ""

@@ -29,6 +29,7 @@ class Health:
         self._look_again = 0.0
         self.outage: BrokerError | None = None
         self.closing = False  # the process shuts down
+        self.flows_refused: str | None = None  # what is wrong with flows.toml as it stands
         self._back_at: float | None = None  # when the last outage was over
 
     def back(self) -> None:
@@ -48,6 +49,8 @@ class Health:
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
             parts["model"]["providers"] = [one.provider for one in closed]
+        if self.flows_refused is not None:
+            parts["flows"] = {"ok": True, "warning": self.flows_refused}
         if self.closing:
             parts["service"] = {"ok": False, "code": "shutting_down", "message": "shutting down"}
         return all(part["ok"] for part in parts.values()), parts

@@ -14,6 +14,7 @@ from service.answering.life import Life
 from service.answering.limits import Limits
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
+from service.flows import Catalogue, Edition
 from service.llm.answers import Completion
 from service.operations.events import Hub
 from service.operations.health import Health
@@ -39,7 +40,7 @@ class House:
         self.health = Health(*[None] * 4)  # type: ignore[arg-type]
         self.now = 1000
         self.life = Life(
-            flows(text),
+            Catalogue(Edition(flows(text))),
             self.store,  # type: ignore[arg-type]
             self.asker,  # type: ignore[arg-type]
             self.publisher,  # type: ignore[arg-type]
