@@ -8,7 +8,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 
 # What the package needs, first: a change of the program alone does not download it again.
 COPY pyproject.toml constraints.txt ./
-RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; print(*p['dependencies'], *e['prices'], *e['otel'], sep='\n')" > core.txt \
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; print(*p['dependencies'], *e['prices'], *e['otel'], *e['mcp'], sep='\n')" > core.txt \
  && pip install --no-cache-dir -c constraints.txt -r core.txt
 
 COPY README.md ./

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants pictures chaos bench audit dist clean
+.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants pictures chaos bench audit dist site clean
 DIST ?= dist
 
 help: ## Show this list
@@ -63,8 +63,11 @@ dist: $(VENV)/.test ## Wheel, sdist and bill of materials (CycloneDX), into dist
 	$(BIN)/python -m build --no-isolation --outdir $(DIST) .
 	$(BIN)/python .ci/bom.py $(DIST)/emqx-gpt.cdx.json
 
+site: $(VENV)/.test ## The documents as a site, into site/; a link that leads nowhere fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean: ## Remove what make made
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

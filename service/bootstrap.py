@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from service.answering.intake import Intake
 from service.answering.job import InHand, stored
 from service.answering.life import Life
 from service.answering.limits import Limits
+from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.replay import Replayer
 from service.answering.shares import Refusals
@@ -28,6 +30,7 @@ from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
 from service.flows import DEFAULT_PROVIDER, Catalogue, Edition, Flow, Flows
 from service.flows.changes import Changes
+from service.flows.check_mcp import unready
 from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
@@ -86,6 +89,7 @@ class Service:
         self.tracing = spans.tracing(endpoint, catalogue, environ)
 
         self.metrics = Metrics()
+        self.servers = McpServers(catalogue, self.metrics.mcp_called)
         self.hub = Hub()
         self.watchdog = Watchdog()
         wake = asyncio.Event()
@@ -112,7 +116,9 @@ class Service:
             lambda: losses.reply_fault(self.admin, settings.emqx_prefix, self._reply_tokens()),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
-        self.health = Health(self.store, self.emqx, self.breakers, self.losses)
+        self.health = Health(
+            self.store, self.emqx, self.breakers, self.losses, self.servers.troubles
+        )
         self.controls = Controls(self.store, catalogue, now=now, changed=self._controlled)
         self.insights = Insights(self.store, catalogue, now=now, stopped=self._stopped)
         self.statistics = Statistics(self.store, now=now)
@@ -152,6 +158,7 @@ class Service:
             self.controls,
             self.budgets.spent,
             now=now,
+            troubles=self.servers.troubles,
         )
         asker = Asker(
             self.gpt,
@@ -162,7 +169,7 @@ class Service:
             prices=prices,
             budget=self.budgets,
         )
-        self.replayer = Replayer(catalogue, asker, now=now)
+        self.replayer = Replayer(catalogue, asker, now=now, servers=self.servers)
         life = Life(
             catalogue,
             self.store,
@@ -177,6 +184,7 @@ class Service:
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
             tracing=self.tracing,
+            servers=self.servers,
             poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
@@ -203,6 +211,7 @@ class Service:
         self.flows.exchange(edition)
         self.metrics.expect(edition.flows)
         self.breakers.forget(changes.providers)
+        self.servers.follow()
         self.controls.tell()  # wakes the worker, too
         return changes
 
@@ -291,6 +300,7 @@ class Service:
         await self.tracing.close()
         await self.store.close()
         await self.gpt.close()
+        await self.servers.close()
         await self.losses.stop()
         await self.admin.close()
         await self.emqx.close()
@@ -298,8 +308,24 @@ class Service:
 
 
 def edition_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> Edition:
-    """The flows, their providers with their addresses and keys. Raises ConfigError for a missing
-    key."""
+    """The flows, their servers with their addresses, keys and tokens. Raises ConfigError for one
+    that is missing, or the missing package of MCP."""
+    edition = models_of(settings, flows, environ)
+    if faults := unready(flows, environ):
+        raise ConfigError(f"{flows.source} can't be used", tuple(faults))
+    used = edition.mcp_servers()
+    if used:
+        importlib.import_module("service.mcp.servers")  # 1 s, so not for all, nor later
+    tokens = {
+        name: environ[server.token_env] for name, (server, _) in used.items() if server.token_env
+    }
+    plain.hide(tokens.values())
+    return replace(edition, tokens=tokens)
+
+
+def models_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> Edition:
+    """The flows, their models' servers with their addresses and keys. Raises ConfigError for a
+    missing key."""
     key = settings.openai_api_key
     default = replace(flows.providers[DEFAULT_PROVIDER], base_url=settings.openai_base_url)
     providers = {**flows.providers, DEFAULT_PROVIDER: default}

@@ -26,10 +26,11 @@ SECRETS = (
     "WEBHOOK_TOKEN",
     "OPERATOR_TOKEN",
     "VIEWER_TOKEN",
+    "MCP_TOKEN",
 )
 OWN = "own-"
 """Begins a token that was made here, not by who set the service up: EMQX may not know it yet."""
-TOKENS = ("WEBHOOK_TOKEN", "OPERATOR_TOKEN", "VIEWER_TOKEN")
+TOKENS = ("WEBHOOK_TOKEN", "OPERATOR_TOKEN", "VIEWER_TOKEN", "MCP_TOKEN")
 SHORT_TOKEN = 16
 """Characters; fewer can be guessed."""
 HOW_TO_SET = "set it to a long random text, e.g. from: openssl rand -hex 24"
@@ -99,6 +100,9 @@ class Settings(BaseSettings):
     viewer_token: SecretStr | None = Field(
         None, description="For who may look and not act; two separated by a comma are both valid"
     )
+    mcp_token: SecretStr | None = Field(
+        None, description="For MCP clients over HTTP; two separated by a comma are both valid"
+    )
     store_prompts: bool = Field(
         False, description="Keep the prompt of each request as it was sent, for people to see"
     )
@@ -154,6 +158,10 @@ class Settings(BaseSettings):
     @property
     def viewer_tokens(self) -> tuple[str, ...]:
         return _tokens(self.viewer_token)
+
+    @property
+    def mcp_tokens(self) -> tuple[str, ...]:
+        return _tokens(self.mcp_token)
 
     @property
     def own_webhook_token(self) -> bool:

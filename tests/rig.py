@@ -121,13 +121,15 @@ class Rig:
         self.clock.ahead += int(self.lease * 1000) + 1
 
     @contextlib.asynccontextmanager
-    async def replica(self, flows: str | None = None) -> AsyncIterator[Service]:
+    async def replica(
+        self, flows: str | None = None, environ: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Service]:
         """Another process's service on the same database and model, in this event loop."""
         found = self.service.flows.file if flows is None else load_flows(flows)
         made = Service(
             self.service.settings,
             found,
-            environ={},
+            environ=environ or {},
             lease=self.lease,
             settle=self.settle,
             publishing=self.publishing,

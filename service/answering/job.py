@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import tenacity
 
+from service.answering.remote import NO_TOOLS, Remote
 from service.domain import Claimed, State
 from service.errors import StoreBusy
 from service.flows import Flow
@@ -35,7 +36,8 @@ class LostLease(Exception):
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed request of a known flow. `scope` is what templates read of its message,
-    `captured` the levels of its topic, `log` its calls to models, `spans` tell who traces."""
+    `captured` the levels of its topic, `log` its calls to models, `spans` tell who traces, `remote`
+    are the tools of MCP servers that it may call."""
 
     claimed: Claimed
     flow: Flow
@@ -43,6 +45,7 @@ class Job:
     scope: Scope
     log: Log
     spans: Spans = NOBODY
+    remote: Remote = NO_TOOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.limits import Limits
 from service.answering.publisher import Publisher
+from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
@@ -63,13 +64,14 @@ class Life:
         poison: frozenset[str] = frozenset(),
         keep_prompts: bool = False,
         tracing: Untraced | None = None,
+        servers: Servers | None = None,
     ) -> None:
         self._tracing = tracing or Untraced()
         self._keep_prompts = keep_prompts
         self._flows = flows
         self._store = store
         took = metrics.tools_stage.observe
-        self._tool_loop = ToolLoop(store, asker, publisher, now=now, took=took)
+        self._tool_loop = ToolLoop(store, asker, publisher, now=now, took=took, servers=servers)
         self._policy = asker.policy
         self._publisher = publisher
         self._hub = hub

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from service.errors import MessageError
 from service.flows import Flow
 from service.flows.schemas import fault_in
 from service.llm.contents import documents_of
+from service.mcp.offer import OfferedTool
 from service.mqtt.payloads import picture
 from service.mqtt.templates import MISSING, Scope
 
@@ -184,8 +185,9 @@ def compose(flow: Flow, asked: Asked, turns: Sequence[Turn]) -> tuple[Mapping[st
     return tuple(messages)
 
 
-def options_of(flow: Flow) -> dict[str, Any]:
-    """Optional fields of the request; nothing is sent that the flow does not set."""
+def options_of(flow: Flow, remote: Iterable[OfferedTool] = ()) -> dict[str, Any]:
+    """Optional fields of the request; nothing is sent that the flow does not set. `remote` are the
+    tools of MCP servers."""
     extra: dict[str, Any] = dict(flow.params)
     if flow.temperature is not None:
         extra["temperature"] = flow.temperature
@@ -196,17 +198,15 @@ def options_of(flow: Flow) -> dict[str, Any]:
     if flow.schema is not None:
         schema = {"name": flow.name.replace(".", "_")[:64], "schema": flow.schema}
         extra["response_format"] = {"type": "json_schema", "json_schema": schema}
-    if flow.tools:
+    tools = [(tool.name, tool.description, tool.parameters) for tool in flow.tools]
+    tools += [(tool.name, tool.description, tool.schema) for tool in remote]
+    if tools:
         extra["tools"] = [
             {
                 "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": tool.parameters,
-                },
+                "function": {"name": name, "description": description, "parameters": parameters},
             }
-            for tool in flow.tools
+            for name, description, parameters in tools
         ]
     return extra
 

@@ -1,6 +1,7 @@
 """Ask stored requests again and compare: nothing is published, stored or remembered.
 
 Tools are not carried out: a command counts as done, and a look-up is told what it was told then.
+MCP servers are asked which tools they have; a call of one is told what the same call was told then.
 The topic of a call is made and its arguments are checked as always, so what a flow refuses is
 refused here too.
 """
@@ -17,6 +18,7 @@ import orjson
 
 from service.answering import prompt, shape
 from service.answering.job import Job
+from service.answering.remote import NoServers, Remote, Servers
 from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result as Published
@@ -25,6 +27,8 @@ from service.flows import Catalogue, Flow, ModelRef
 from service.inbox import Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
+from service.mcp.offer import OfferedTool
+from service.mcp.results import Result
 from service.mqtt.templates import Scope
 
 PATIENCE = 120.0  # seconds in which all calls for one request have to end
@@ -97,8 +101,12 @@ def _shown(said: Said) -> dict[str, Any]:
 class _Silence:
     """Stands where the publisher and the inbox stand: nothing leaves, nothing is kept."""
 
-    def __init__(self, known: Mapping[str, str]) -> None:
+    def __init__(
+        self, known: Mapping[str, str], calls: Mapping[str, str], servers: Servers
+    ) -> None:
         self._known = known  # what a topic's retained message was, as it was told then
+        self._calls = calls  # likewise what a call of an MCP tool was told
+        self._servers = servers
         self.steps: Sequence[Mapping[str, Any]] = ()
 
     async def send(self, message: Publish, *, once: bool = False) -> Published:
@@ -107,6 +115,15 @@ class _Silence:
     async def retained(self, topic: str) -> bytes | None:
         told = self._known.get(topic)
         return None if told is None else told.encode("utf-8", "replace")
+
+    async def offered(self, names: Sequence[str]) -> list[OfferedTool]:
+        return await self._servers.offered(names)
+
+    async def call(self, tool: OfferedTool, arguments: Mapping[str, Any], timeout: float) -> Result:
+        told = self._calls.get(_call_key(tool.name, arguments))
+        if told is None:
+            told = "nothing is known: it is not asked here" if tool.read_only else "done"
+        return Result(told)
 
     async def checkpoint(
         self, claimed: Claimed, steps: Sequence[Mapping[str, Any]], usage: Usage
@@ -118,7 +135,15 @@ class _Silence:
 class Replayer:
     """Asks again. `now` gives epoch ms."""
 
-    def __init__(self, flows: Catalogue, asker: Asker, *, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        flows: Catalogue,
+        asker: Asker,
+        *,
+        now: Callable[[], int],
+        servers: Servers | None = None,
+    ) -> None:
+        self._servers = servers or NoServers()
         self._flows = flows
         self._asker = asker
         self._now = now
@@ -142,8 +167,10 @@ class Replayer:
     async def again(self, store: Inbox, row: Row, flow: Flow) -> Compared:
         """A stored request, whole, by this flow. Raises StoreError."""
         turns, memory = await self._memory(store, row, flow)
-        told = dict(_told(row, flow))
-        after = await self.ask(flow, row.message, row.conversation, turns=turns, told=told)
+        told, calls = dict(_told(row, flow)), dict(_called(row, flow))
+        after = await self.ask(
+            flow, row.message, row.conversation, turns=turns, told=told, calls=calls
+        )
         return Compared(row, _before(row, flow), after, memory)
 
     async def ask(
@@ -154,6 +181,7 @@ class Replayer:
         *,
         turns: Sequence[Turn] = (),
         told: Mapping[str, str] | None = None,
+        calls: Mapping[str, str] | None = None,
     ) -> Said:
         """What the flow's model says to a message."""
         message = flow.readable(message)
@@ -173,14 +201,14 @@ class Replayer:
             publish=False,
         )
         log = Log(f"{flow.name}/{conversation}", self._now, flow.name)
-        silence = _Silence(told or {})
+        silence = _Silence(told or {}, calls or {}, self._servers)
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
             asked = prompt.understand(flow, message, captured)
             job = Job(claimed, flow, captured, asked.scope, log)
             messages = list(prompt.compose(flow, asked, turns))
-            loop = ToolLoop(silence, self._asker, silence, now=self._now)
+            loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
             completion = await loop.run(job, messages, None)
             text, _ = shape.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
@@ -191,9 +219,9 @@ class Replayer:
             valid = False if code == "model_schema" else None
         except BudgetError as over:
             code, why = "limit", over.message
-        calls = tuple(_calls(silence.steps))
+        made = tuple(_calls(silence.steps))
         seconds = time.monotonic() - began
-        return Said(text, model, code, why, calls, log.usage, seconds, valid)
+        return Said(text, model, code, why, made, log.usage, seconds, valid)
 
     async def _memory(self, store: Inbox, row: Row, flow: Flow) -> tuple[list[Turn], str]:
         """What the conversation remembered then, as near as it can be known."""
@@ -269,3 +297,16 @@ def _told(row: Row, flow: Flow) -> Iterator[tuple[str, str]]:
                 yield tool.read.render_topic(Scope(row.message, captured, arguments)), result
             except MessageError:
                 continue
+
+
+def _called(row: Row, flow: Flow) -> Iterator[tuple[str, str]]:
+    """What each call of an MCP tool was told then."""
+    remote = Remote(names=flow.tools_from)
+    for step in row.steps:
+        for call, result in zip(step["calls"], step.get("results") or (), strict=False):
+            if remote.meant(call["name"]) and not result.startswith("unknown:"):
+                yield _call_key(call["name"], _loaded(call["arguments"])), result
+
+
+def _call_key(name: str, arguments: Any) -> str:
+    return name + orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS, default=str).decode()

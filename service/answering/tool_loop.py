@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from service.answering import budget, prompt, tools
 from service.answering.job import Job, fenced
+from service.answering.remote import NoServers, Servers, remote_of
 from service.answering.stream import Stream
 from service.domain import Claimed, Usage
 from service.errors import ErrorKind, ModelError
@@ -42,7 +43,9 @@ class ToolLoop:
         *,
         now: Callable[[], int],
         took: Callable[[float], None] = lambda seconds: None,
+        servers: Servers | None = None,
     ) -> None:
+        self._servers = servers or NoServers()
         self._store = store
         self._asker = asker
         self._publisher = publisher
@@ -53,11 +56,12 @@ class ToolLoop:
         """The model's last word, which fits the flow's schema. Raises ModelError, LostLease."""
         flow = job.flow
         turns = sum(message["role"] == "assistant" for message in messages)
+        job = replace(job, remote=await remote_of(flow, self._servers))
         steps = await self._resumed(job, messages)
-        options = prompt.options_of(flow)
+        options = prompt.options_of(flow, job.remote.tools.values())
         corrected = False  # it may correct itself once, where its answer must fit a schema
         while True:
-            if flow.tools and len(steps) >= ROUNDS:
+            if "tools" in options and len(steps) >= ROUNDS:
                 options = {**options, "tool_choice": "none"}
             question = Question(
                 flow.model,

@@ -89,12 +89,16 @@ async def _traced(job: Job, publisher: Sender, call: Mapping[str, Any], resumed:
     began = job.log.now()
     result = await _call(job, publisher, call, resumed)
     known = any(tool.name == call["name"] for tool in job.flow.tools)
+    known = known or call["name"] in job.remote.tools
     job.spans.tool(call, known, began, job.log.now(), result.startswith("error:"))
     return result
 
 
 async def _call(job: Job, publisher: Sender, call: Mapping[str, Any], resumed: bool) -> str:
     tool = next((one for one in job.flow.tools if one.name == call["name"]), None)
+    if tool is None and job.remote.meant(call["name"]):
+        left = (job.claimed.deadline - job.log.now()) / 1000
+        return await job.remote.call(call, left, resumed=resumed)
     if tool is None:
         return f"error: there is no tool {call['name']!r}"
     try:

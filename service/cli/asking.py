@@ -17,7 +17,8 @@ from service.settings import Settings
 PATIENCE = 310.0  # seconds without a word
 
 
-def _service(loaded: Settings) -> str:
+def service_url(loaded: Settings) -> str:
+    """Where the service of these settings is reached from this machine."""
     host = loaded.host if loaded.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{loaded.port}"
 
@@ -34,7 +35,7 @@ async def ask(
 ) -> None:
     """Print the reply. Raises ApiError: nobody answers, or what the service said."""
     loaded = settings.load()
-    base = (url or _service(loaded)).rstrip("/")
+    base = (url or service_url(loaded)).rstrip("/")
     body: dict[str, Any] = {"text": text, "publish": publish}
     body |= {"topic": topic} if topic else {}
     body |= {"conversation": conversation} if conversation else {}

@@ -16,6 +16,7 @@ from rich.text import Text
 from service import flows as flows_file
 from service import plain, settings
 from service.answering.intake import new_id
+from service.answering.remote import Remote
 from service.answering.replay import Replayer, Said
 from service.cli.common import console, say_json
 from service.cli.models import model_of, replayer
@@ -122,7 +123,9 @@ def _wrong(example: Example, flows: Flows) -> Iterator[tuple[tuple[str, ...], st
         listed = ", ".join(pattern.filter for pattern in flow.request)
         yield ("topic",), f"the flow does not listen there; it does to {listed}"
     tools = [tool.name for tool in flow.tools]
-    if example.expect.tool is not None and example.expect.tool not in tools:
+    remote = Remote(names=flow.tools_from)
+    wanted = example.expect.tool
+    if wanted is not None and wanted not in tools and not remote.meant(wanted):
         yield ("expect", "tool"), f"the flow has no such tool; it has: {', '.join(tools) or 'none'}"
     if example.expect.arguments is not None and example.expect.tool is None:
         yield ("expect", "arguments"), "name the tool as well"

@@ -217,6 +217,27 @@ def ask(
 
 
 @app.command()
+def mcp(
+    url: Annotated[
+        str | None, typer.Option(help="The running service; default: HOST and PORT of here.")
+    ] = None,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Serve over HTTP; else by stdin and stdout."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address for --http; 0.0.0.0 lets the network in.")
+    ] = "127.0.0.1",
+) -> None:
+    """Offer the flows of the running service as tools to MCP clients."""
+    from service.cli import mcp as command
+
+    run_async(command.serve(url=url, port=http, host=host))
+
+
+@app.command()
 def replay(
     state: InState = None,
     flow: OfFlow = None,
@@ -294,6 +315,7 @@ def check(
         return
     from service import flows, settings
     from service.emqx.names import check_prefix
+    from service.flows.check_mcp import unready
     from service.llm.addresses import doubt
 
     faults: list[Fault] = []
@@ -310,6 +332,7 @@ def check(
     try:
         found, in_file = flows.parse(flows.read(path), str(path), model)
         faults.extend(in_file)
+        faults.extend(unready(found, settings.environment()) if found else ())
     except ConfigError as error:
         faults.extend(error.faults)
     for name, provider in (found.providers if found else {}).items():

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 from service.answering.budget import Budgets
+from service.answering.mcp_servers import McpServers
 from service.answering.replay import Replayer
 from service.bootstrap import edition_of
 from service.errors import ConfigError
@@ -26,6 +27,7 @@ async def replayer(
 ) -> AsyncIterator[Replayer]:
     """With a store, what it takes counts for the budgets of the day. Raises ConfigError."""
     catalogue = Catalogue(edition_of(loaded, flows, environment()))
+    servers = McpServers(catalogue)
     breakers = CircuitBreakers(time.monotonic, USUAL)
     gpt = Gpt(
         catalogue,
@@ -47,8 +49,9 @@ async def replayer(
         budget=budgets,
     )
     try:
-        yield Replayer(catalogue, asker, now=epoch_ms)
+        yield Replayer(catalogue, asker, now=epoch_ms, servers=servers)
     finally:
+        await servers.close()
         if budgets is not None:
             await budgets.close()
         await gpt.close()

@@ -42,6 +42,7 @@ def suitable(flows: Flows, name: str | None = None) -> Flow | None:
         if flow.input == "text"
         and not flow.where
         and not flow.tools
+        and not flow.tools_from
         and flow.require is None
         and not flow.retain
         and flow.reply is not None

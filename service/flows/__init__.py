@@ -5,7 +5,7 @@ but `load`.
 """
 
 from service.flows.catalogue import Catalogue, Edition
-from service.flows.flow import Flow, Flows, Provider
+from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read, sound
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import History, Price, Tool
@@ -20,6 +20,7 @@ __all__ = [
     "Flows",
     "History",
     "Limit",
+    "McpServer",
     "ModelRef",
     "Price",
     "Provider",

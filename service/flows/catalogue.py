@@ -9,24 +9,33 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from service.flows.flow import Flow, Flows, Provider
+from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.tables import Price
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edition:
-    """A flows file as it was read once, with the key of each provider by its name."""
+    """A flows file as it was read once, with the key of each provider and the token of each MCP
+    server by its name."""
 
     flows: Flows
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tokens: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def server(self, name: str) -> tuple[Provider, str]:
         """A provider and its key; an empty one: it needs none."""
         return self.flows.providers[name], self.keys.get(name, "")
 
-    def same(self, other: Edition) -> bool:
-        """Whether nothing would be answered in another way by it."""
-        return self.flows == other.flows and dict(self.keys) == dict(other.keys)
+    def mcp_server(self, name: str) -> tuple[McpServer, str] | None:
+        """An MCP server and its token; None: there is none of this name."""
+        server = self.flows.mcp.get(name)
+        return None if server is None else (server, self.tokens.get(name, ""))
+
+    def mcp_servers(self) -> dict[str, tuple[McpServer, str]]:
+        """Those that flows use, by their names."""
+        used = {name for flow in self.flows.flows.values() for name in flow.tools_from}
+        found = {name: self.mcp_server(name) for name in self.flows.mcp if name in used}
+        return {name: one for name, one in found.items() if one is not None}
 
 
 class Catalogue:

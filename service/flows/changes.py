@@ -12,12 +12,13 @@ from service.flows.catalogue import Edition
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Names of flows; `providers` are those whose address, key or kind is another, or that are
-    gone; `prices`: what calls are said to cost."""
+    gone, `mcp` likewise of MCP servers; `prices`: what calls are said to cost."""
 
     added: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
+    mcp: tuple[str, ...] = ()
     prices: bool = False
 
     @classmethod
@@ -29,11 +30,16 @@ class Changes:
             _other(before, after),
             tuple(name for name in before if name not in after),
             tuple(name for name in there if _server(old, name) != _server(new, name)),
+            tuple(
+                name
+                for name in {**old.flows.mcp, **new.flows.mcp}
+                if old.mcp_server(name) != new.mcp_server(name)
+            ),
             (old.flows.prices, old.flows.price_list) != (new.flows.prices, new.flows.price_list),
         )
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed or self.providers or self.prices)
+        return self != Changes()
 
     def __str__(self) -> str:
         said = [
@@ -43,6 +49,7 @@ class Changes:
                 ("changed", self.changed),
                 ("removed", self.removed),
                 ("other providers:", self.providers),
+                ("other MCP servers:", self.mcp),
             )
             if names
         ]

@@ -167,7 +167,7 @@ def _check_topics(flow: Flow, base: Path, report: Report) -> None:
                 "give it a topic of its own",
             )
         said[text] = name
-    acts = any(tool.topic for tool in flow.tools)
+    acts = any(tool.topic for tool in flow.tools) or flow.tools_from
     missing = flow.reply is None and not report.written((*base, "reply"))
     if missing and not acts and not flow.allow_response_topics:
         hint = f'reply = "{flow.request[0].text}/reply" would publish it'

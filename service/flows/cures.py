@@ -9,7 +9,7 @@ from typing import Any
 from service.flows.keys import keys_of
 from service.flows.kinds import Mark
 from service.flows.lines import Path
-from service.flows.tables import File, FlowKeys, Tool
+from service.flows.tables import File, FlowKeys, McpKeys, Tool
 
 # What other programs call it.
 _FLOW_WORDS = {
@@ -39,6 +39,8 @@ _FLOW_WORDS = {
     "name": "a flow's name stands in its table: [flows.NAME]",
     "enabled": "put a # before each of its lines to leave a flow out",
     "retries": "failed calls are tried again until deadline",
+    "mcp": 'write [mcp.NAME] as a table of its own, and here tools_from = ["NAME"]',
+    "mcp_servers": 'write [mcp.NAME] as a table of its own, and here tools_from = ["NAME"]',
 }
 _FLOW_WORDS |= {
     name: f"what the API takes beside the keys here stands in params = {{ {name} = … }}"
@@ -55,6 +57,15 @@ _TOOL_WORDS = {
     "reply": 'did you mean "topic"?',
     "publish": 'did you mean "topic"?',
 }
+
+_MCP_WORDS = {
+    "token": "the token stands in the environment: token_env names the variable",
+    "headers": "a bearer token is all that is sent: token_env names its variable",
+    "tools": 'did you mean "allow"?',
+    "command": "only servers over HTTP are called, by their url",
+    "args": "only servers over HTTP are called, by their url",
+}
+_MCP_TABLES = ("mcpservers", "mcp_servers", "mcp-servers")
 
 
 def belongs(name: str, data: Mapping[str, Any]) -> str:
@@ -73,6 +84,8 @@ def belongs(name: str, data: Mapping[str, Any]) -> str:
     known = keys_of(File)
     close = _closest(name, known)
     inner = value if isinstance(value, dict) else {}
+    if name.lower() in _MCP_TABLES:
+        return "write [mcp.NAME] for each server"
     if close == "flows" and inner:
         names = ", ".join(f"[flows.{each}]" for each in inner if isinstance(inner[each], dict))
         return f'did you mean "flows"? write {names or "[flows.NAME]"}'
@@ -98,6 +111,8 @@ def elsewhere(path: Path, table: Any, value: Any) -> str:
             if key.table and name in keys_of(key.table):
                 return f"it belongs to {key.name}: {_within(path, key.name, name, key.many)}"
         return ""
+    if table is McpKeys:
+        return _MCP_WORDS.get(name, "")
     if table is Tool and name in _TOOL_WORDS:
         return _TOOL_WORDS[name].replace("NAME", _flow(path))
     if name in keys_of(FlowKeys) and path[0] in ("flows", "defaults"):
@@ -115,7 +130,7 @@ def shape_hint(path: Path, value: Any) -> str:
         if key in keys_of(FlowKeys):
             return "a flow has a name: write [flows.chat] above its keys"
         return f"write [flows.{key}], and its keys under it"
-    if path[:1] in (("providers",), ("prices",)) and len(path) == 2:
+    if path[:1] in (("providers",), ("prices",), ("mcp",)) and len(path) == 2:
         return f"write [{path[0]}.NAME] above it"
     owner = keys_of(FlowKeys).get(key)
     if len(path) > 3 and path[0] == "flows" and "tools" in path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.domain import Message
 from service.errors import MessageError
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import FlowKeys, Price, ProviderKeys
+from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
 from service.mqtt.payloads import readable
 from service.mqtt.templates import Scope
 from service.mqtt.topics import TopicPattern, matches
@@ -26,6 +26,14 @@ class Provider(ProviderKeys):
     """An OpenAI-compatible server. Without `base_url` it is the one of the settings."""
 
     name: str = DEFAULT_PROVIDER
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer(McpKeys):
+    """An MCP server. `line` of flows.toml is where its token, or else its table, stands."""
+
+    name: str = ""
+    line: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,7 @@ class Flows:
     prices: Mapping[str, Price]
     source: str = "flows.toml"
     price_list: str | None = None
+    mcp: Mapping[str, McpServer] = field(default_factory=dict)
 
     def find(self, name: str | None, topic: str) -> Flow | None:
         """The flow that a rule named; without a name, the one that listens to `topic`.

@@ -16,14 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from service.errors import ConfigError, Fault
 from service.flows.check import check
 from service.flows.check_flow import check_models
+from service.flows.check_mcp import check_mcp, check_name
 from service.flows.cures import belongs
-from service.flows.flow import Flow, Flows, Provider
+from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.keys import keys_of
 from service.flows.lines import Path, scan
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
 from service.flows.report import Report
 from service.flows.syntax import mended
-from service.flows.tables import FLOW_NAME, File, FlowKeys, Price, ProviderKeys
+from service.flows.tables import FLOW_NAME, File, FlowKeys, McpKeys, Price, ProviderKeys
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
         for name, table in tables["prices"].items()
         if (price := _valid(Price, ("prices", name), table, report)[0])
     }
+    servers = _servers(tables["mcp"], report)
     defaults = _valid(FlowKeys, ("defaults",), tables["defaults"], report)[1]
     override = _override(model, providers) if model else None
     flows: dict[str, Flow] = {}
@@ -115,8 +117,10 @@ def _flows(data: dict[str, Any], report: Report, source: str, model: str | None)
         MappingProxyType(prices),
         source,
         _price_list(data, report),
+        MappingProxyType(servers),
     )
     check(made, report)
+    check_mcp(made, tables["mcp"].keys(), report)
     return made
 
 
@@ -152,6 +156,17 @@ def _providers(tables: dict[str, Any], report: Report) -> dict[str, Provider]:
             hint = 'where is it? base_url = "http://localhost:11434/v1"'
             report.add(("providers", name), "base_url is missing", hint)
     return providers
+
+
+def _servers(tables: dict[str, Any], report: Report) -> dict[str, McpServer]:
+    servers = {}
+    for name, table in tables.items():
+        path: Path = ("mcp", name)
+        keys, good = _valid(McpKeys, path, table, report)
+        if check_name(name, report) and keys is not None and good == table:
+            line = report.line((*path, "token_env"))
+            servers[name] = McpServer(**_values(keys), name=name, line=line)
+    return servers
 
 
 def _override(text: str, providers: dict[str, Provider]) -> ModelRef:

@@ -55,6 +55,10 @@ class Report:
         # One text where a list could stand: it has no place of its own.
         return path[:-1] if path[-1:] == (0,) and not self._lines.has(path) else path
 
+    def line(self, path: Path) -> int | None:
+        """The line of a key, or of the nearest table around it."""
+        return self._lines.of(path)
+
     def written(self, path: Path) -> bool:
         """Whether the key stands in the file, in the flow itself or in `defaults`."""
         return self._lines.has(self.place(path))
@@ -138,10 +142,13 @@ def _pattern(path: Path, value: object) -> tuple[str, str]:
             return f"{_brief(value)} is no tool name", "up to 64 letters, digits, _ and -"
         case "base_url":
             return f"{_brief(value)} is no address", 'such as "http://localhost:11434/v1"'
-        case "api_key_env":  # not shown: it may be the key itself
+        case "url":  # not shown: it may hold a password
+            return "is no address", 'such as "http://127.0.0.1:9000/mcp", without a user name'
+        case "api_key_env" | "token_env" as name:  # not shown: it may be the key itself
+            example = "OLLAMA_API_KEY" if name == "api_key_env" else "PLANT_TOKEN"
             return (
                 "is no name of an environment variable",
-                "write the variable's name, such as OLLAMA_API_KEY, never the key",
+                f"write the variable's name, such as {example}, never the key",
             )
     return f"{_brief(value)} can't be used", ""
 

@@ -237,8 +237,14 @@ class FlowKeys:
     )
     messages: Messages | None = key(None, "Sentences of your own in place of the built-in ones.")
     tools: tuple[Tool, ...] = key((), "What the model may do.")
+    tools_from: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        (), "MCP servers, by their names in [mcp.NAME], whose tools the model may call too."
+    )
     allow_response_topics: Annotated[tuple[ResponseFilter, ...], OneOrMore()] = key(
         (), "Filters that an MQTT 5 Response-Topic must match to count."
+    )
+    description: Text | None = key(
+        None, "What it does, for programs that ask it: emqx-gpt mcp tells it to their models."
     )
 
 
@@ -262,6 +268,37 @@ class ProviderKeys:
     )
     max_tokens_param: Literal["max_tokens", "max_completion_tokens"] | None = key(
         None, "What this server calls max_tokens. Without it: as is known of its kind."
+    )
+
+
+MCP_NAME = "[A-Za-z][A-Za-z0-9-]*(?:_[A-Za-z0-9-]+)*"
+"""No double underscore: it stands between a server's name and its tool's."""
+LONGEST_MCP_NAME = 32
+
+
+@dataclass(frozen=True, slots=True)
+class McpKeys:
+    """An MCP server, whose tools flows may offer to their models."""
+
+    __pydantic_config__ = _FORBID
+
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/\S*)?$")] = key(
+        REQUIRED, "Its address (streamable HTTP), such as http://127.0.0.1:9000/mcp."
+    )
+    token_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = key(
+        None, "Name of the environment variable with its bearer token; none: no token."
+    )
+    allow: Annotated[tuple[Text, ...], OneOrMore()] = key(
+        ("*",), 'Which of its tools may be offered, by name; * is any characters: "get_*".'
+    )
+    timeout: Duration = key(30.0, "Longest wait for one call.")
+    confirm: Flag | None = key(
+        None, "false: tools that may destroy something are offered, and nobody is asked before."
+    )
+    at_most_once: Flag | None = key(
+        None,
+        "Rather lose a call in a crash than make it twice. Without it: of tools that are neither "
+        "read-only nor idempotent by the server's own word.",
     )
 
 
@@ -294,6 +331,7 @@ class File:
         None, "Keys that hold for every flow which does not set them itself."
     )
     providers: dict[str, ProviderKeys] = key(dict, "OpenAI-compatible servers by name.")
+    mcp: dict[str, McpKeys] = key(dict, "MCP servers by name; a flow takes tools_from them.")
     prices: dict[str, Price] = key(dict, "Prices by model, for the cost figures.")
     price_list: Literal["genai-prices"] | None = key(
         None, "Where prices come from that are not in [prices]; needs pip install emqx-gpt[prices]."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.emqx.publish_api import Emqx
@@ -19,8 +20,14 @@ class Health:
     which knows it first, writes it here."""
 
     def __init__(
-        self, store: Inbox, emqx: Emqx, breakers: CircuitBreakers, losses: LossWatch
+        self,
+        store: Inbox,
+        emqx: Emqx,
+        breakers: CircuitBreakers,
+        losses: LossWatch,
+        mcp: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
+        self._mcp = mcp
         self._store = store
         self._losses = losses
         self._emqx = emqx
@@ -49,6 +56,10 @@ class Health:
         if closed:
             parts["model"] |= {"code": closed[0].code, "message": closed[0].message}
             parts["model"]["providers"] = [one.provider for one in closed]
+        if servers := self._mcp():
+            # Flows answer without them, so they keep nobody from being ready.
+            away = [f"{name} {why}" for name, why in servers.items() if why is not None]
+            parts["mcp"] = {"ok": True} | ({"warning": "; ".join(away)} if away else {})
         if self.flows_refused is not None:
             parts["flows"] = {"ok": True, "warning": self.flows_refused}
         if self.closing:

@@ -124,6 +124,12 @@ class Metrics:
         for result in ("taken", "same", "refused"):
             self.flows_reloads.labels(result)
         self.in_flight = Gauge("emqx_gpt_in_flight", "Model calls in flight", registry=registry)
+        self._mcp_calls = Counter(
+            "emqx_gpt_mcp_calls",
+            "Calls of MCP servers' tools: ok, failed, or unknown (no answer came)",
+            ["server", "result"],
+            registry=registry,
+        )
 
     def expect(self, flows: Flows) -> None:
         """Begin at 0 what may come: a counter that begins at 1 has never risen, for Prometheus."""
@@ -135,6 +141,8 @@ class Metrics:
                 self._model(model)
         self._flows = frozenset(flows.flows)
         self.flows_loaded.set(len(flows.flows))
+        for server in sorted({name for flow in flows.flows.values() for name in flow.tools_from}):
+            self._mcp_calls.labels(server, "ok")
         for result in ("delivered", "no_subscriber"):
             self.publishes.labels(result)
         for code in ("unauthorized", "not_json", "too_large", "backlog_full", "store_busy"):
@@ -175,6 +183,10 @@ class Metrics:
     def again(self, how: str, code: str) -> None:
         """Something is tried again, after this error."""
         self.retries.labels(how, code).inc()
+
+    def mcp_called(self, server: str, result: str) -> None:
+        """A tool of an MCP server was called: ok, failed or unknown."""
+        self._mcp_calls.labels(server, result).inc()
 
     def nobody(self, flow: str) -> None:
         """Nobody came for a reply, and it is not tried again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from prometheus_client import Gauge
 
@@ -42,7 +42,9 @@ class Scrape:
         budgets: Budgets,
         *,
         now: Callable[[], int],
+        troubles: Callable[[], Mapping[str, str | None]] = dict,
     ) -> None:
+        self._troubles = troubles
         self._metrics = metrics
         self._flows = flows
         self._store = store
@@ -69,6 +71,9 @@ class Scrape:
             "model",
         )
         self._paused = gauge("paused", "1: a person paused it", "kind", "name")
+        self._mcp_up = gauge(
+            "mcp_up", "1: an MCP server's tools could be had when it was last asked", "server"
+        )
         self._budgets = {
             unit: (
                 gauge(f"budget_{unit}_used", f"{words} of today (UTC), reserved ones too", "flow"),
@@ -81,6 +86,9 @@ class Scrape:
         """Prometheus' text format."""
         self._circuits()
         self._pauses()
+        self._mcp_up.clear()
+        for server, why in self._troubles().items():
+            self._mcp_up.labels(server).set(why is None)
         try:
             await self._inbox()
             await self._budget()

@@ -40,6 +40,7 @@ from service.web.console.render import Pages
 from service.web.controls import ControlsApi
 from service.web.door import Door, Handler
 from service.web.events import Events
+from service.web.flows import FlowsApi
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
 from service.web.many import Many
@@ -155,6 +156,7 @@ def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
         "requests.retry_many": many.retry,
         "requests.export": many.export,
         "jobs.show": many.job,
+        "flows": FlowsApi(parts.flows).list,
         "controls.list": controls.list,
         "controls.pause": controls.pause,
         "controls.resume": controls.resume,

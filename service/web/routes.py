@@ -31,6 +31,8 @@ _STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, succe
 _JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
                done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip
 _PAUSED = _object("paused", "circuits", paused={"type": "array"}, circuits={"type": "array"})
+_FLOW = _object("name", "description", "input", "memory", "acts", name=_TEXT, description=_MAYBE,
+                input=_TEXT, memory={"type": "boolean"}, acts={"type": "boolean"})  # fmt: skip
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
@@ -225,6 +227,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         answers={200: "a stream without end"},
         errors=(503,),
         media="text/event-stream",
+    ),
+    Endpoint(
+        "GET",
+        "/flows",
+        "flows",
+        "The flows, in the order of the file: what each is for, what it is asked with (`input`),"
+        " whether it remembers conversations, and whether it may do something beside answering"
+        " (`acts`).",
+        answer=_object("flows", flows={"type": "array", "items": _FLOW}),
     ),
     Endpoint(
         "GET",

@@ -405,6 +405,49 @@ MUTANTS = (
         "            self._compiled = re.compile(pattern, re.S | re.I)  # type: ignore\n",
         "tests/pure/test_growth.py::test_twice_the_text_takes_twice_the_time",
     ),
+    # MCP servers
+    Mutant(
+        "service/mcp/offer.py",
+        "        if one.confirm:\n",
+        "        if False:\n",
+        "tests/mcp/test_servers.py::test_tools_are_offered_by_what_their_server_says_of_them",
+    ),
+    Mutant(
+        "service/answering/remote.py",
+        "        if resumed and (tool is None or tool.at_most_once):\n",
+        "        if False:\n",
+        "tests/mcp/test_requests.py::test_a_dose_that_a_crash_interrupted_is_not_given_twice",
+    ),
+    Mutant(
+        "service/mcp/servers.py",
+        "                if trouble.maybe and tool.at_most_once:\n",
+        "                if False:\n",
+        "tests/mcp/test_requests.py::test_a_dose_whose_answer_is_lost_is_not_given_twice",
+    ),
+    Mutant(
+        "service/mcp/results.py",
+        "    if len(data) <= most:\n",
+        "    if True:\n",
+        "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
+    ),
+    Mutant(
+        "service/mcp/transport.py",
+        '        self._most = None if kind.startswith("text/event-stream") else MOST\n',
+        "        self._most = None\n",
+        "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
+    ),
+    Mutant(
+        "service/mcp/house.py",
+        "        if re.fullmatch(FLOW_NAME, flow) is None:",
+        "        if False:",
+        "tests/mcp/test_serving.py::test_what_goes_wrong_is_told_as_the_tools_error",
+    ),
+    Mutant(
+        "service/mcp/serving.py",
+        "            if not any(matches):\n",
+        "            if False:\n",
+        "tests/mcp/test_serving.py::test_flows_are_tools_over_http_for_who_has_the_token",
+    ),
     Mutant(
         "service/inbox/codec.py",
         "        return orjson.dumps(value)\n    except TypeError:\n        return json.dumps",

@@ -16,6 +16,9 @@ m = { input = 1.0, output = 10.0 }
 [providers.other]
 base_url = "OTHER"
 
+[mcp.plant]
+url = "http://127.0.0.1:9/mcp"
+
 [flows.chat]
 request = "chat/${user}/ask"
 reply = "chat/${user}/say"
@@ -39,6 +42,7 @@ required = ["room"]
 properties.room = { enum = ["kitchen", "bedroom"] }
 
 [flows.idle]
+tools_from = ["plant"]
 request = "idle/${user}/ask"
 reply = "idle/${user}/say"
 model = "m"

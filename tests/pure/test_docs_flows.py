@@ -10,7 +10,16 @@ import pytest
 
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
-from service.flows.tables import File, FlowKeys, History, Messages, Price, ProviderKeys, Tool
+from service.flows.tables import (
+    File,
+    FlowKeys,
+    History,
+    McpKeys,
+    Messages,
+    Price,
+    ProviderKeys,
+    Tool,
+)
 from service.mqtt.topics import FIELDS
 from service.rulesql.functions import FUNCTIONS
 
@@ -21,7 +30,12 @@ SECTIONS = {part.partition("\n")[0]: part for part in TEXT.split("\n## ")}
 
 def explained(*sections: str) -> set[str]:
     """The keys that have a row in these sections; in all others without any."""
-    wanted = sections or SECTIONS.keys() - {"Tools", "Providers and prices", "Templates"}
+    wanted = sections or SECTIONS.keys() - {
+        "Tools",
+        "MCP servers",
+        "Providers and prices",
+        "Templates",
+    }
     rows = [row for name in wanted for row in re.findall(r"^\| (`.*?`) \|", SECTIONS[name], re.M)]
     return {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
 
@@ -56,6 +70,7 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     ProviderKeys: [("providers", "*")],
+    McpKeys: [("mcp", "*")],
     Price: [("prices", "*")],
 }
 
@@ -72,7 +87,12 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
-    assert explained() == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+    mcp = explained("MCP servers")
+    assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
+    assert (
+        explained() | {"tools_from", "description"}
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+    )
     assert explained("Tools") == keys_of(Tool).keys()
     assert explained("Providers and prices") == keys_of(ProviderKeys).keys()
     assert "with `tools`" in TEXT
@@ -94,7 +114,7 @@ SETS = [key for key in keys_of(FlowKeys).values() if key.default not in (None, (
 
 @pytest.mark.parametrize("key", SETS, ids=lambda key: key.name)
 def test_defaults_are_told_as_they_are(key: Any) -> None:
-    (row,) = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
+    row, *_ = re.findall(rf"^\| `{key.name}` \|.*$", TEXT, re.MULTILINE)
     (told, *_) = re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])
     made, _ = parse(f'[flows.x]\nrequest = "in"\nreply = "out"\n{key.name} = {told}\n')
     assert made is not None

@@ -1,0 +1,1 @@
+"""The documents as a reader uses them: the site, its flows, its commands."""
