@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Mapping
 
 from service.bootstrap import edition_of
 from tests.fakes.model import FakeModel, gate, ok, status, tool_calls
@@ -23,8 +24,8 @@ reply = "other/${user}/say"
 """
 
 
-def take(house: Rig, text: str) -> str:
-    edition = edition_of(house.service.settings, load_flows(text), {})
+def take(house: Rig, text: str, environ: Mapping[str, str] | None = None) -> str:
+    edition = edition_of(house.service.settings, load_flows(text), environ or {})
     return str(house.service.take(edition))
 
 
