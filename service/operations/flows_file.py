@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from service import flows
 from service.errors import ConfigError, Fault
 from service.operations.health import Health
 from service.operations.metrics import Metrics
 
 EVERY = 1.0  # seconds between looks
 SETTLED = 0.3  # seconds after which a new text is looked at once more
-LARGEST = 4 << 20  # bytes; what is larger is no flows file
 TOLD = 20  # faults that the log tells
 
 T = TypeVar("T")
@@ -102,19 +102,10 @@ class FlowsFile(Generic[T]):
 
     def _read(self) -> str | Fault:
         """Its text, or why there is none."""
-        where = str(self._path)
         try:
-            with self._path.open("rb") as file:
-                content = file.read(LARGEST + 1)
-            if len(content) > LARGEST:
-                return Fault(where, f"has more than {LARGEST >> 20} MB", hint="is it another file?")
-            return content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            return Fault(where, "is not UTF-8", line, "save it as UTF-8")
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            return Fault(where, f"can't be read: {reason}", hint="put it back")
+            return flows.read(self._path)
+        except ConfigError as error:
+            return error.faults[0]
 
     def _taken(self, changes: str) -> None:
         mended = self._health.flows_refused is not None
