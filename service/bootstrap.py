@@ -21,6 +21,7 @@ from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
+from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.answering.shares import Refusals
 from service.answering.worker import LEASE, Worker
@@ -136,6 +137,7 @@ class Service:
             settle=settle,
             client=limits.client,
         )
+        self.recents = Recents(catalogue, self.store, now=now, most=settings.max_readings)
         self.publisher = Publisher(self.emqx, self.metrics, self.health, policy=publishing)
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
@@ -180,6 +182,7 @@ class Service:
             in_hand,
             hold,
             limits,
+            recents=self.recents,
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
@@ -212,6 +215,7 @@ class Service:
         self.metrics.expect(edition.flows)
         self.breakers.forget(changes.providers)
         self.servers.follow()
+        self.recents.follow()
         self.controls.tell()  # wakes the worker, too
         return changes
 
@@ -256,6 +260,7 @@ class Service:
         await stored(self.controls.start)
         self.publisher.start()
         self.worker.start()
+        self.recents.start()
         self.watchdog.start()
         self.statistics.start()
         self.losses.start()
@@ -281,10 +286,12 @@ class Service:
         if self.intake.closing:
             return
         self.intake.closing = True
+        self.recents.closing = True
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
         await self._settle()
         await self.worker.stop(self.settings.grace)
+        await self.recents.close()
         self.hub.close()
         await self.live.close()
         await self.bulk.stop()

@@ -66,6 +66,18 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """One message of a window (`recent` of a flow): when EMQX received it, and its text.
+
+    `topic` is kept where a window has messages of several topics.
+    """
+
+    at: int
+    text: str
+    topic: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """One message to hand to EMQX. `expiry` in seconds; text properties only."""
 

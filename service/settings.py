@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     max_memory: Bytes = Field(
         1_000_000_000, ge=0, description="What all conversations remember, bytes or 1 GB"
     )
+    max_readings: Bytes = Field(
+        1_000_000_000, ge=0, description="What all windows (recent) keep, bytes or 1 GB"
+    )
     daily_tokens: int = Field(
         50_000_000, ge=0, description="Tokens of all flows in a day (UTC); 0: no limit"
     )

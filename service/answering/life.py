@@ -13,12 +13,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from service.answering import prompt, sentences, shape
+from service.answering import prompt, readings, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.limits import Limits
 from service.answering.publisher import Publisher
+from service.answering.recent import Recents
 from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
 from service.answering.tool_loop import ToolLoop
@@ -59,6 +60,7 @@ class Life:
         hold: Hold,
         limits: Limits,
         *,
+        recents: Recents,
         now: Callable[[], int],
         max_attempts: int,
         poison: frozenset[str] = frozenset(),
@@ -79,6 +81,7 @@ class Life:
         self._in_hand = in_hand
         self._hold = hold
         self._limits = limits
+        self._recents = recents
         self._now = now
         self._max_attempts = max_attempts
         self._poison = poison
@@ -162,7 +165,11 @@ class Life:
             try:
                 answer = self._too_late(job)
                 if answer is None:
-                    asked = prompt.understand(flow, claimed.message, captured)
+                    recent = None
+                    if flow.recent is not None:
+                        found = await stored(self._recents.read, flow, captured)
+                        recent = readings.told(flow.recent, found)
+                    asked = prompt.understand(flow, claimed.message, captured, recent)
                     job = replace(job, scope=asked.scope)
                     answer = self._unasked(job)
                 if answer is None:

@@ -17,7 +17,7 @@ from service.flows.schemas import fault_in
 from service.llm.contents import documents_of
 from service.mcp.offer import OfferedTool
 from service.mqtt.payloads import picture
-from service.mqtt.templates import MISSING, Scope
+from service.mqtt.templates import MISSING, Parts, Scope
 
 STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
 PICTURE = 50  # bytes of a picture for each one of max_input
@@ -42,15 +42,21 @@ class Asked:
     image: str | None = None  # a data: URL
 
 
-def understand(flow: Flow, message: Message, captured: Mapping[str, str]) -> Asked:
-    """Decode, strip, require. Raises Ignored, or MessageError that its sender is told."""
+def understand(
+    flow: Flow, message: Message, captured: Mapping[str, str], recent: Parts | None = None
+) -> Asked:
+    """Decode, strip, require; `recent` is what `${recent}` stands for.
+
+    Raises Ignored, or MessageError that its sender is told.
+    """
+    extras = None if recent is None else {"recent": recent}
     payload = message.payload
     if not payload:
         raise Ignored("empty")
     _bound(flow, len(payload) // (PICTURE if flow.input == "image" else 1))
     if flow.input == "image":
         image = _data_url(payload)
-        scope = Scope(message, captured)
+        scope = Scope(message, captured, extras)
         text = flow.prompt.render(scope) if flow.prompt else "Describe this picture."
         _bound(flow, len(text.encode("utf-8", "replace")))
         return Asked(text, scope, image)
@@ -59,7 +65,7 @@ def understand(flow: Flow, message: Message, captured: Mapping[str, str]) -> Ask
         raise Ignored("require")
     if not said.strip():
         raise Ignored("empty")
-    scope = Scope(message, captured, text=said)
+    scope = Scope(message, captured, extras, text=said)
     if flow.input == "json" and scope.payload is MISSING:
         raise MessageError("the payload is not JSON, as this topic expects", code="not_json")
     text = flow.prompt.render(scope) if flow.prompt is not None else said

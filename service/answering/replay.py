@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.answering import prompt, shape
+from service.answering import prompt, readings, shape
 from service.answering.job import Job
 from service.answering.remote import NoServers, Remote, Servers
 from service.answering.tool_loop import ToolLoop
@@ -205,7 +205,8 @@ class Replayer:
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
-            asked = prompt.understand(flow, message, captured)
+            recent = readings.NOT_KEPT if flow.recent is not None else None
+            asked = prompt.understand(flow, message, captured, recent)
             job = Job(claimed, flow, captured, asked.scope, log)
             messages = list(prompt.compose(flow, asked, turns))
             loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
@@ -243,7 +244,8 @@ class Replayer:
 def _turn(flow: Flow, row: Row) -> Turn | None:
     message = flow.readable(row.message)
     try:
-        asked = prompt.understand(flow, message, flow.match(message.topic) or {})
+        recent = readings.NOT_KEPT if flow.recent is not None else None
+        asked = prompt.understand(flow, message, flow.match(message.topic) or {}, recent)
     except (prompt.Ignored, MessageError):
         return None
     if row.reply is None or flow.history is None or flow.history.resets(asked.text):

@@ -34,6 +34,7 @@ async def suited(admin: EmqxAdmin, desired: Desired) -> Desired:
 async def read(admin: EmqxAdmin, prefix: str) -> Actual:
     """What the broker has now. Raises BrokerError, broker_namespace for a key of a namespace."""
     ids = [names.action_id(prefix), names.action_id(prefix, ordered=True)]
+    ids.append(names.recent_id(prefix))
     wanted: list[tuple[Kind, str]] = [("connector", ident) for ident in ids]
     wanted += [("action", ident) for ident in ids]
     wanted += [("action", names.again_id(ident)) for ident in ids]

@@ -20,8 +20,8 @@ _LOSSES = ("failed", "dropped")
 async def read(admin: EmqxAdmin, prefix: str) -> dict[str, dict[str, Counters]]:
     """The counters of our actions, by node and id. Raises BrokerError."""
     found: dict[str, dict[str, Counters]] = {}
-    for ordered in (False, True):
-        action = names.action_id(prefix, ordered=ordered)
+    plain, ordered = names.action_id(prefix), names.action_id(prefix, ordered=True)
+    for action in (plain, ordered, names.recent_id(prefix)):
         for ident in (action, names.again_id(action)):
             for node, counters in (await admin.node_metrics("action", ident)).items():
                 found.setdefault(node, {})[ident] = counters

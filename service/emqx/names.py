@@ -18,6 +18,8 @@ CONNECTOR_SAYS = f"{MARK} the service's webhook"
 ORDERED_CONNECTOR_SAYS = f"{MARK} the service's webhook, in order"
 ACTION_SAYS = f"{MARK} messages of flows without order"
 ORDERED_SAYS = f"{MARK} messages of flows with order"
+RECENT_CONNECTOR_SAYS = f"{MARK} the service's webhook, for what is only kept"
+RECENT_SAYS = f"{MARK} messages that are only kept"
 AGAIN_SAYS = f"{MARK} once more what the other action gave up"
 REPLY_SAYS = f"{MARK} replies with binary Correlation-Data"
 _FLOW_SAYS = f"{MARK} flow "
@@ -25,7 +27,7 @@ _FLOW_SAYS = f"{MARK} flow "
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _HASHED = re.compile(r"_[0-9a-f]{8}\Z")
-_ORDERED, _AGAIN = "_ordered", "_again"
+_ORDERED, _AGAIN, _RECENT = "_ordered", "_again", "_recent"
 _RESERVED = frozenset({"reply"})
 _TOKEN = re.compile(r" \(token ([0-9a-f]{8})\)\Z")
 
@@ -36,7 +38,7 @@ def check_prefix(prefix: str) -> str:
         raise ConfigError(
             f"the prefix {prefix!r} can't be used: a letter, then up to 63 letters, digits and _"
         )
-    if prefix.endswith((_ORDERED, _AGAIN)):
+    if prefix.endswith((_ORDERED, _AGAIN, _RECENT)):
         raise ConfigError(f"the prefix {prefix!r} can't be used: choose another ending")
     return prefix
 
@@ -61,6 +63,16 @@ def reply_id(prefix: str) -> str:
 def action_id(prefix: str, *, ordered: bool = False) -> str:
     """The action as rules and the REST API name it; the connector has the same id."""
     return f"http:{prefix}{_ORDERED if ordered else ''}"
+
+
+def recent_id(prefix: str) -> str:
+    """The action for what is only kept, and its connector."""
+    return f"http:{prefix}{_RECENT}"
+
+
+def window(flow: str) -> str:
+    """What the rule of a flow's window is called among the flows; no flow has such a name."""
+    return f"{flow}:recent"
 
 
 def again_id(action: str) -> str:

@@ -32,6 +32,8 @@ _COMMENTS = {
         "What the rules hand on becomes one POST each; kept and sent again while it is away."
     ),
     names.ORDERED_SAYS: "The same for flows in which a conversation keeps its order.",
+    names.RECENT_CONNECTOR_SAYS: "The same; what is only kept holds up no question here.",
+    names.RECENT_SAYS: "The same for what flows keep of other topics (recent).",
     names.REPLY_SAYS: (
         "Publishes replies that EMQX's API can't carry. It obeys only what the service signed."
     ),

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from service.emqx import names, reply_rule
 from service.errors import ConfigError
 from service.flows import Flow, Flows
+from service.mqtt.topics import TopicPattern
 
 Kind = Literal["connector", "action", "rule"]
 Body = Mapping[str, Any]
@@ -128,7 +129,13 @@ def build(
             raise ConfigError(f"flow {flow.name!r}: rename it, its rule id {ident} is taken")
         action = ordered if flow.ordered else plain
         rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
-        topics[ident] = sample_topic(flow)
+        topics[ident] = sample_topic(flow.request[0])
+        if flow.recent is not None:
+            says = names.window(flow.name)
+            ident = names.rule_id(prefix, says)
+            recent = names.recent_id(prefix)
+            rules[ident] = _rule(recent_sql(flow), [recent], names.flow_says(says))
+            topics[ident] = sample_topic(flow.recent.topic)
     if any(replies(flow) for flow in flows.flows.values()):
         keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
         sql = reply_rule.sql(prefix, keys)
@@ -137,13 +144,23 @@ def build(
     hashed = {"description": names.ORDERED_CONNECTOR_SAYS, "pool_type": "hash"}
     if to is not None:
         hashed["description"] = _with_fingerprint(names.ORDERED_CONNECTOR_SAYS, prefix, to)
+    connectors = {plain: connector, ordered: {**connector, **hashed}}
+    actions = {
+        plain: _action(plain, flows, names.ACTION_SAYS),
+        ordered: _action(ordered, flows, names.ORDERED_SAYS),
+    }
+    if any(flow.recent is not None for flow in flows.flows.values()):
+        # On connections of their own: answers leave in order, and readings take their time.
+        recent = names.recent_id(prefix)
+        says = names.RECENT_CONNECTOR_SAYS
+        if to is not None:
+            says = _with_fingerprint(says, prefix, to)
+        connectors[recent] = {**connector, "description": says}
+        actions[recent] = _action(recent, flows, names.RECENT_SAYS)
     return Desired(
         prefix,
-        {plain: connector, ordered: {**connector, **hashed}},
-        {
-            plain: _action(plain, flows, names.ACTION_SAYS),
-            ordered: _action(ordered, flows, names.ORDERED_SAYS),
-        },
+        connectors,
+        actions,
         rules,
         topics,
         to,
@@ -226,6 +243,20 @@ def flow_sql(flow: Flow) -> str:
     return "\n".join(lines)
 
 
+def recent_sql(flow: Flow) -> str:
+    """The rule SQL of a flow's window: no more than is kept. Raises ConfigError."""
+    assert flow.recent is not None
+    payload = "payload"
+    if flow.charset is not None:
+        payload = "base64_encode(payload) AS payload_base64"
+    return "\n".join(
+        [
+            f"SELECT {_literal(flow.name)} AS recent, topic, {payload}, publish_received_at",
+            f"FROM {_filter(flow, flow.recent.topic.filter)}",
+        ]
+    )
+
+
 def _literal(text: str) -> str:
     if re.fullmatch(r"[ -&(-\[\]-~]+", text):  # printable ASCII without ' and \
         return f"'{text}'"
@@ -249,7 +280,7 @@ def _condition(flow: Flow) -> str:
     return condition + "\n" if "--" in condition else condition
 
 
-def sample_topic(flow: Flow) -> str:
-    """A topic that the flow's first filter matches."""
-    levels = flow.request[0].filter.split("/")
+def sample_topic(pattern: TopicPattern) -> str:
+    """A topic that its filter matches."""
+    levels = pattern.filter.split("/")
     return "/".join("test" if level in ("+", "#") else level for level in levels)

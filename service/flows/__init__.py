@@ -8,7 +8,7 @@ from service.flows.catalogue import Catalogue, Edition
 from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read, sound
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import History, Price, Tool
+from service.flows.tables import History, Price, Recent, Tool
 from service.units import Limit, duration
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "ModelRef",
     "Price",
     "Provider",
+    "Recent",
     "Tool",
     "duration",
     "load",

@@ -40,17 +40,17 @@ def _published(flow: Flow) -> Iterator[tuple[Path, str, str]]:
             yield place.path, place.value, landing(place.value)
 
 
-def _sources(flow: Flow) -> Iterator[tuple[Path, TopicPattern]]:
+def _sources(flow: Flow, *marks: Mark) -> Iterator[tuple[Path, TopicPattern]]:
     """Every topic whose messages come to us, with its place."""
     for place in walk(flow, ("flows", flow.name)):
-        if place.mark is Mark.REQUEST:
+        if place.mark in marks:
             yield place.path, place.value
 
 
 def _check_loop(
     flow: Flow, path: Path, text: str, topic_filter: str, other: Flow, report: Report
 ) -> None:
-    for _, pattern in _sources(other):
+    for _, pattern in _sources(other, Mark.REQUEST):
         if overlap(topic_filter, pattern.filter):
             whose = "its own" if other is flow else f'flow "{other.name}"\'s'
             report.add(
@@ -68,7 +68,7 @@ def _check_reserved(flow: Flow, report: Report) -> None:
         for path, text, topic_filter in _published(flow):
             if overlap(topic_filter, reserved):
                 report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
-        for path, pattern in _sources(flow):
+        for path, pattern in _sources(flow, Mark.REQUEST, Mark.WATCHED):
             if overlap(pattern.filter, reserved):
                 said = f'"{pattern}" listens on the internal topic of the replies'
                 report.add(path, said, hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from service.flows.check_recent import check_recent
 from service.flows.check_schema import check_json, check_schema
 from service.flows.flow import Flow, Provider
 from service.flows.keys import Place, keys_of, walk
@@ -48,6 +49,7 @@ def check_flow(flow: Flow, report: Report) -> None:
     _check_topics(flow, base, report)
     _check_input(flow, base, report)
     _check_conversation(flow, base, report)
+    check_recent(flow, report)
     _check_output(flow, base, report)
     _check_tools(flow, base, report)
     if not flow.dedupe.names:
@@ -92,6 +94,8 @@ def _check_value(flow: Flow, place: Place, names: Names | None, report: Report) 
             names.check(place.path, place.value, report)
             key = place.key.name in ("conversation", "dedupe")
             names.check_words(place.path, place.value, report, key=key)
+            if key:
+                names.check_no_recent(place.path, place.value, report)
             _check_picture(flow, place, report)
         case Mark.TOPIC | Mark.LOOKUP if names:
             names.check_topic(place.path, place.value, report)

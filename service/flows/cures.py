@@ -27,6 +27,8 @@ _FLOW_WORDS = {
     "question": 'did you mean "prompt"?',
     "condition": 'did you mean "where"?',
     "filter": 'did you mean "where"?',
+    "window": 'write recent = { topic = "sensors/${device}/telemetry", messages = 20 }',
+    "last": 'write recent = { topic = "sensors/${device}/telemetry", messages = 20 }',
     "memory": "write history = { messages = 10 }",
     "reasoning_effort": 'did you mean "effort"?',
     "max_completion_tokens": 'did you mean "max_tokens"?',
@@ -138,6 +140,9 @@ def shape_hint(path: Path, value: Any) -> str:
     tools = f"write [[flows.{_flow(path)}.tools]], with two brackets, above each tool"
     if key == "tools" or path[-2:-1] == ("tools",):
         return tools
+    if key == "recent" and not isinstance(value, dict):
+        topic = value if isinstance(value, str) and value else "sensors/${device}/telemetry"
+        return f'write recent = {{ topic = "{topic}" }}'
     if key == "history" and not isinstance(value, dict):
         count = value if type(value) is int and value > 1 else 10
         return f"write history = {{ messages = {count} }}"

@@ -110,6 +110,16 @@ class Flow(FlowKeys):
         except MessageError:
             return alone
 
+    def window_of(self, levels: Mapping[str, str]) -> str | None:
+        """Whose readings these are, by the levels that `recent.topic` names: 1 to 200 harmless
+        characters. None if one of them is unknown: it belongs to nobody, and is mixed with
+        nobody's."""
+        assert self.recent is not None
+        names = self.recent.topic.names
+        if any(name not in levels for name in names):
+            return None
+        return key(_plain("/".join(levels[name] for name in names)))
+
     def dedupe_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """Two messages of one flow with the same value are one request.
 

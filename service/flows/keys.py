@@ -22,6 +22,7 @@ class Key:
     table (or `many` of them, by name or in a list) has it as `table`."""
 
     name: str
+    attribute: str
     description: str
     default: Any
     default_from: str
@@ -46,7 +47,9 @@ def keys_of(table: Any) -> dict[str, Key]:
         default = None if item.default is MISSING else item.default
         if item.default_factory is not MISSING:
             default = item.default_factory()
-        found[item.name] = Key(
+        name = item.name.removesuffix("_")  # such as `for`
+        found[name] = Key(
+            name,
             item.name,
             item.metadata["description"],
             default,
@@ -115,7 +118,7 @@ def walk(table: Any, path: Path) -> Iterator[Place]:
     """Every value that is set in a table and in the tables within it."""
     kind: Any = type(table)
     for declared in keys_of(kind).values():
-        value = getattr(table, declared.name)
+        value = getattr(table, declared.attribute)
         if declared.default_from and value is getattr(table, declared.default_from):
             continue
         whole = declared.kind is not None and declared.kind.mark in (Mark.JSON, Mark.SCHEMA)

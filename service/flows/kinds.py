@@ -6,6 +6,7 @@ A key is one line in `tables`: `status: Topic | None = key(None, "Where progress
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -53,6 +54,7 @@ class Mark(Enum):
 
     PLAIN = auto()  # nothing more
     REQUEST = auto()  # a topic that is answered: nothing is published to it
+    WATCHED = auto()  # a topic whose messages are kept and not answered
     TEMPLATE = auto()  # every ${name} in it stands for something
     TOPIC = auto()  # likewise, and it is published to
     LOOKUP = auto()  # likewise a topic, but only read
@@ -139,6 +141,21 @@ def _request(text: str) -> TopicPattern:
     return pattern
 
 
+def _watched(text: str) -> TopicPattern:
+    pattern = TopicPattern.parse(text)
+    if hint := not_a_source(pattern.filter):
+        raise TopicError(f'topic "{text}" can\'t be listened to', hint)
+    return pattern
+
+
+def _path(text: str) -> str:
+    if not _PATH.fullmatch(text):
+        raise fault(
+            f'"{text}" is no value of a JSON payload', 'such as "temperature" or "env.temp"'
+        )
+    return text
+
+
 def _filter(text: str) -> str:
     if found := fault_in_filter(text):
         raise fault(f'"{text}" {found}', 'a filter is such as "replies/#"')
@@ -196,6 +213,7 @@ def _shaped(pattern: str, *examples: str) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)}
 
 
+_PATH = re.compile(r"[\w-]+(\.[\w-]+)*")
 _TEXT = {"type": "string", "minLength": 1}
 _TABLE = {"type": "object", "additionalProperties": True}
 _DURATION = _shaped(DURATION, "90s", "5m", "24h", "7d")
@@ -213,6 +231,8 @@ WholeSeconds = Annotated[int, Kind(Mark.PLAIN, whole_seconds, _DURATION, show_se
 Rate = Annotated[Limit, Kind(Mark.PLAIN, limit, _LIMIT)]
 Size = Annotated[int, Kind(Mark.PLAIN, _size, _SIZE)]
 
+WatchedTopic = Annotated[TopicPattern, Kind(Mark.WATCHED, _read(_watched), _TEXT)]
+ValuePath = Annotated[str, Kind(Mark.PLAIN, _read(_path), _TEXT)]
 RequestTopic = Annotated[TopicPattern, Kind(Mark.REQUEST, _read(_request), _TEXT)]
 Words = Annotated[Template, Kind(Mark.TEMPLATE, _read(Template.parse), _TEXT)]
 Topic = Annotated[Template, Kind(Mark.TOPIC, _read(Template.parse), _TEXT)]

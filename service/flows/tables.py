@@ -31,8 +31,11 @@ from service.flows.kinds import (
     Rate,
     RequestTopic,
     ResponseFilter,
+    Size,
     Text,
     Topic,
+    ValuePath,
+    WatchedTopic,
     Whole,
     WholeSeconds,
     Words,
@@ -66,6 +69,8 @@ ServerKind = Literal[
 ]  # what is known of each is in llm.providers
 FLOW_NAME = "[A-Za-z][A-Za-z0-9_-]{0,63}"
 _FORBID = ConfigDict(extra="forbid")
+# A key may be a word that Python keeps for itself: it is written with a _ behind it here.
+_KEYWORDS = ConfigDict(extra="forbid", alias_generator=lambda name: name.removesuffix("_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,26 @@ def _folded(text: str) -> str:
     """Without the case and the punctuation that speech recognition adds."""
     bare = text.strip(_MARKS)
     return _WITHIN.sub(" ", bare).casefold() if bare else text.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was published lately on a topic: kept without asking a model, for its prompts."""
+
+    __pydantic_config__ = _KEYWORDS
+
+    topic: WatchedTopic = key(
+        REQUIRED, "Whose messages are kept; ${name} is a level that request captures too."
+    )
+    messages: Whole = key(100, "How many messages are kept.", ge=1, le=10_000)
+    for_: Duration = key(3600.0, 'How long they are kept: "1h".')
+    size: Size = key(256_000, 'How much of them is kept: "256 KB".')
+    fields: Annotated[tuple[ValuePath, ...], OneOrMore()] = key(
+        (), "The values of JSON payloads that are told; without it all that are no lists."
+    )
+    tokens: Whole = key(
+        1000, "About how long ${recent} may be; longer ones are thinned out.", ge=50, le=100_000
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +226,9 @@ class FlowKeys:
     timeout: Duration = key(60.0, 'Longest wait for one model call: "60s".')
     params: JsonTable = key(dict, "Anything else of the Chat Completions API, sent as it stands.")
     history: History | None = key(None, "Memory; off unless set.")
+    recent: Recent | None = key(
+        None, "What was published lately on another topic, as ${recent} in prompt and system."
+    )
     format: Literal["text", "json"] = key("text", "The reply as bare text, or in a JSON envelope.")
     speak: Flag = key(
         False, "The reply is read out: plain sentences, no Markdown, emoji, links or tables."

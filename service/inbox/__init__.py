@@ -4,6 +4,7 @@ from service.inbox.desk import Act, Job, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
+from service.inbox.readings import Chunk
 from service.inbox.rollup import BUCKETS, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 
@@ -12,6 +13,7 @@ __all__ = [
     "Act",
     "Added",
     "Change",
+    "Chunk",
     "Claims",
     "Count",
     "Filter",

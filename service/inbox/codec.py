@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.domain import NO_TRACE, Attempt, Entry, Message, Publish, State, Turn
+from service.domain import NO_TRACE, Attempt, Entry, Message, Publish, Reading, State, Turn
 
 MAX_KEY = 200
 MAX_TEXT = 2000
@@ -201,6 +201,14 @@ def turn_out(turn: Turn) -> bytes:
 def turn_in(blob: bytes, at: int, tokens: int) -> Turn:
     user, assistant = loads(blob)
     return Turn(user=user, assistant=assistant, at=at, tokens=tokens)
+
+
+def readings_out(readings: Iterable[Reading]) -> bytes:
+    return dumps([(one.at, one.text, one.topic) for one in readings])
+
+
+def readings_in(blob: bytes) -> list[Reading]:
+    return [Reading(at, text, topic) for at, text, topic in loads(blob)]
 
 
 def state_in(value: str | None) -> State | None:

@@ -134,8 +134,8 @@ class GroupCommit:
 class Engine:
     """Submits, commits, repeats what lost a race, and tells.
 
-    SQLite has one writer, so everything shares its transactions. PostgreSQL gets three
-    lanes side by side: what comes in, what lease holders write, and claims.
+    SQLite has one writer, so everything shares its transactions. PostgreSQL gets lanes
+    side by side: what comes in, what lease holders write, claims, and readings.
     """
 
     def __init__(
@@ -155,11 +155,13 @@ class Engine:
         several = self._database.concurrent
         self._intake = GroupCommit(self._commit) if several else self._work
         self._claims = GroupCommit(self._commit) if several else self._work
+        self._readings = GroupCommit(self._commit) if several else self._work
         self._counting: asyncio.Task[None] | None = None
         self.backlog = 0
         self.trouble: str | None = None
         self.submit = self._work.submit
         self.claim = self._claims.submit
+        self.read_in = self._readings.submit
 
     async def open(self) -> None:
         await self._database.open()
@@ -171,7 +173,7 @@ class Engine:
         if self._counting is not None:
             self._counting.cancel()
             await asyncio.gather(self._counting, return_exceptions=True)
-        for lane in (self._intake, self._claims, self._work):
+        for lane in (self._intake, self._claims, self._readings, self._work):
             await lane.close()
         await self._database.close()
 

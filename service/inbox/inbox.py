@@ -14,6 +14,7 @@ from service.domain import (
     Attempt,
     Claimed,
     Entry,
+    Reading,
     Reservation,
     State,
     Usage,
@@ -28,6 +29,7 @@ from service.inbox import (
     memory,
     ordering,
     purge,
+    readings,
     reads,
     rollup,
 )
@@ -269,6 +271,35 @@ class Inbox:
             gone = await self._engine.submit(memory.forget_oldest, min(goal, _BATCH))
             goal = goal - gone if gone else 0
         return forgotten
+
+    # What was published lately
+
+    def add_readings(self, chunks: Sequence[readings.Chunk]) -> asyncio.Future[None]:
+        """Committed to disk, all of them, when it is done. Within 4 s, or `StoreBusy`."""
+        weight = sum(len(one.body) for one in chunks)
+        return self._engine.read_in(readings.put, tuple(chunks), weight=weight, timeout=ADD_TIMEOUT)
+
+    async def readings(
+        self, flow: str, window: str, *, since: int, limit: int, size: int
+    ) -> list[Reading]:
+        """The newest of a window, oldest first: at most `limit`, of `size` bytes together, none
+        before `since` (ms). The same message twice counts once."""
+        return await self._view(
+            lambda tx: readings.recall(tx, flow, window, since=since, limit=limit, size=size)
+        )
+
+    async def bound_readings(self, most: int) -> int:
+        """Drop what is too old, and the oldest of all windows until no more than `most` bytes are
+        kept; how many rows the latter were."""
+        gone = _BATCH
+        while gone == _BATCH:  # small bites: others write in between
+            gone = await self._engine.read_in(readings.expire, _BATCH)
+        count, size = await self._view(readings.measure)
+        goal = dropped = -(-(size - most) * count // size) if size > most else 0
+        while goal > 0:
+            gone = await self._engine.read_in(readings.drop_oldest, min(goal, _BATCH))
+            goal = goal - gone if gone else 0
+        return dropped
 
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         """All of it or nothing; None if granted, else the key that would run over."""

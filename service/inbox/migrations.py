@@ -38,6 +38,7 @@ from service.inbox.sql_tables import (
     jobs,
     metadata,
     paused,
+    readings,
     requests,
     requests_error,
     requests_flow,
@@ -92,6 +93,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
         *(table.create for table in (acts, paused, jobs, rollup)),
     ),
     "0005": (take_turns,),
+    "0006": (readings.create,),
 }
 """What each version adds to the one before, never edited once it was released."""
 
@@ -204,7 +206,7 @@ def _create(connection: Connection) -> None:
     connection.execute(insert(version).values(version_num=newest()))
     if connection.dialect.name == "postgresql":
         # Rows change state several times a second; the fronts of the indexes stay short.
-        for table in ("requests", "conversations", "turns"):
+        for table in ("requests", "conversations", "turns", "readings"):
             connection.execute(
                 text(
                     f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02,"

@@ -191,6 +191,23 @@ counters = Table(
 )
 Index("counters_starts_at", counters.c.starts_at)
 
+readings = Table(
+    "readings",
+    metadata,
+    Column("seq", Seq, primary_key=True, autoincrement=True),
+    Column("flow", Key, nullable=False),
+    Column("window", Key, nullable=False),
+    Column("at", BigInteger, nullable=False),  # of the newest one
+    Column("expires_at", BigInteger, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("size", BigInteger, nullable=False),  # bytes of their payloads
+    Column("body", LargeBinary, nullable=False),  # `codec.readings_out`
+)
+"""What was published lately, for prompts. A row has what one process took for one window between
+two writes, so that rows are only added and removed."""
+Index("readings_window", readings.c.flow, readings.c.window, readings.c.seq)
+Index("readings_expires_at", readings.c.expires_at, readings.c.size)
+
 acts = Table(
     "acts",
     metadata,

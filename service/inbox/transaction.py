@@ -18,6 +18,7 @@ from service.inbox import (
     notices,
     ordering,
     purge,
+    readings,
     rollup,
 )
 from service.inbox.rows import Change
@@ -41,6 +42,7 @@ _ORDER: tuple[Work, ...] = (
     entries.add,
     entries.adopt,
     entries.requeue,
+    readings.put,
     held.note,
     held.take,
     ordering.settle,
@@ -50,6 +52,8 @@ _ORDER: tuple[Work, ...] = (
     purge.remove,
     rollup.roll,
     purge.purge,
+    readings.expire,
+    readings.drop_oldest,
     leases.reap,
     claims.claim,
 )

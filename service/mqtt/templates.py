@@ -31,6 +31,14 @@ class _Missing:
         return "MISSING"
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A value that is a text by its name, and has values of its own by `name.part`."""
+
+    text: str
+    values: Mapping[str, Any]
+
+
 MISSING: Final = _Missing()
 """What a scope gives for a name that has no value; JSON's null is None."""
 
@@ -81,7 +89,8 @@ class Scope:
             case "clientid" | "username" | "topic" | "id" | "qos" if not path:
                 value = getattr(self._message, root)
                 return MISSING if value is None else value
-        return _walk(self._extras, [root, *path])
+        value = _walk(self._extras, [root, *path])
+        return value.text if isinstance(value, Parts) else value
 
     @property
     def text(self) -> str:
@@ -239,6 +248,8 @@ def _name(name: str, position: int) -> str:
 
 def _walk(value: Any, path: list[str]) -> Any:
     for key in path:
+        if isinstance(value, Parts):
+            value = value.values
         if isinstance(value, Mapping):
             value = value.get(key, MISSING)
         elif isinstance(value, list | tuple) and key.isdecimal() and len(key) < 10:

@@ -47,6 +47,9 @@ class Metrics:
         self._models: dict[ModelRef, _Model] = {}
         ProcessCollector(registry=registry)
         self.accepted = Counter("emqx_gpt_accepted", "Messages stored", ["flow"], registry=registry)
+        self.kept = Counter(
+            "emqx_gpt_kept", "Messages kept for prompts (recent)", ["flow"], registry=registry
+        )
         self.duplicates = Counter(
             "emqx_gpt_duplicates", "Messages that were stored before", registry=registry
         )
@@ -135,6 +138,8 @@ class Metrics:
         """Begin at 0 what may come: a counter that begins at 1 has never risen, for Prometheus."""
         for flow in flows.flows.values():
             self.accepted.labels(flow.name)
+            if flow.recent is not None:
+                self.kept.labels(flow.name)
             self.ended.labels(flow.name, str(State.DONE), NO_ERROR)
             self.undelivered.labels(flow.name)
             for model in flow.models:

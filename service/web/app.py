@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.budget import Budgets
 from service.answering.intake import Intake
+from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Catalogue
@@ -63,6 +64,7 @@ class Parts(Protocol):
     flows: Catalogue
     store: Inbox
     intake: Intake
+    recents: Recents
     hub: Hub
     live: Live
     statistics: Statistics
@@ -95,6 +97,7 @@ def create_app(parts: Parts) -> Starlette:
         names=settings.names,
         own_token=settings.own_webhook_token,
         known=lambda name: name in parts.flows.flows,
+        recents=parts.recents,
         address=settings.client_identity == "address",
     )
     door = Door(access, parts.store)

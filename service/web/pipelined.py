@@ -32,11 +32,14 @@ KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_
 
 
 class Webhook(Protocol):
-    """Takes webhooks; `take` answers within the webhook's limit."""
+    """Takes webhooks; `take` answers within the webhook's limit, and so does what `keep` gives,
+    for what is only kept: many have one answer."""
 
     def authorized(self, headers: Headers) -> bool: ...
 
     async def take(self, headers: Headers, body: bytes) -> Response: ...
+
+    def keep(self, body: bytes) -> asyncio.Future[Response] | None: ...
 
 
 class _Busy:
@@ -61,7 +64,7 @@ class Pipelined(Bounded):
         self._of_emqx = False  # an authorized webhook came this way
         self._shut_by: float | None = None  # time of the loop: closed then, quiet or not
         self._body: bytearray | None = None  # of the webhook that is being read
-        self._answers: deque[tuple[asyncio.Task[Response], int]] = deque()
+        self._answers: deque[tuple[asyncio.Future[Response], int]] = deque()
         self._held = 0  # bytes of the bodies in hand
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -109,13 +112,17 @@ class Pipelined(Bounded):
             return
         body, self._body = bytes(self._body), None
         self._body_came()
-        answer = self.loop.create_task(self._webhook.take(self.headers, body))
+        answer = self._webhook.keep(body)
+        if answer is None:
+            answer = self.loop.create_task(self._webhook.take(self.headers, body))
+        told = bool(self._answers) and self._answers[-1][0] is answer
         self._answers.append((answer, len(body)))
         self._held += len(body)
         self.server_state.total_requests += 1
-        answer.add_done_callback(self._answered)
+        if not told:
+            answer.add_done_callback(self._answered)
 
-    def _answered(self, answer: asyncio.Task[Response]) -> None:
+    def _answered(self, answer: asyncio.Future[Response]) -> None:
         answers = self._answers
         if not answers or answers[0][0] is not answer:
             return  # written together with the one that it waits for

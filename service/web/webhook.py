@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake
+from service.answering.recent import Recents
 from service.emqx import message as webhook
 from service.errors import ApiError, BadRequest, OverShare, TooLarge, Unavailable
 from service.operations.metrics import Metrics
@@ -25,11 +26,18 @@ from service.web.origin import Names, is_json, same_origin
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
 REFUSED = JSON({"accepted": 0, "duplicates": 0, "refused": 1}, status_code=202)
 ACCEPTED = JSON({"accepted": 1, "duplicates": 0}, status_code=202)
+IGNORED = JSON({"accepted": 0, "duplicates": 0, "ignored": 1}, status_code=202)
 DUPLICATE = JSON({"accepted": 0, "duplicates": 1}, status_code=202)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 log = logging.getLogger("emqx-gpt.webhook")
+
+
+def _answer(response: Response) -> asyncio.Future[Response]:
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    answer.set_result(response)
+    return answer
 
 
 class Webhook:
@@ -46,9 +54,12 @@ class Webhook:
         names: Names = None,
         own_token: bool = False,
         known: Callable[[str], bool] = lambda name: False,
+        recents: Recents | None = None,
         address: bool = False,
     ) -> None:
         self._address = address  # whether the client's is kept
+        self._recents = recents
+        self._kept: tuple[object, asyncio.Future[Response]] | None = None  # the last batch
         self._known = known  # whether there is such a flow; figures are kept for no others
         self._names = names
         self._own_token = own_token
@@ -111,6 +122,37 @@ class Webhook:
         self._metrics.accepted.labels(flow).inc()
         return ACCEPTED
 
+    def keep(self, body: bytes) -> asyncio.Future[Response] | None:
+        """The answer to a reading of a window; None for everything else. Readings that are
+        written together are answered together: one future is the answer to many."""
+        if self._recents is None or not webhook.may_be_reading(body):
+            return None
+        kept = webhook.reading(body, now=self._now())
+        if kept is None:
+            return None
+        flow = self._recents.known(kept.flow)
+        try:
+            if len(body) > self._max_body:
+                raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
+            done = None if flow is None else self._recents.keep(flow, kept)
+        except Exception as error:
+            return _answer(self._refused(error, ()))
+        if flow is None or done is None:
+            self._metrics.refused.labels(code="no_window").inc()
+            return _answer(IGNORED)
+        self._metrics.kept.labels(flow.name).inc()
+        if self._kept is not None and self._kept[0] is done:
+            return self._kept[1]
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+        def answered(stored: asyncio.Future[Exception | None]) -> None:
+            error = stored.result()
+            answer.set_result(ACCEPTED if error is None else self._refused(error, ()))
+
+        done.add_done_callback(answered)
+        self._kept = (done, answer)
+        return answer
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = scope["headers"]
         try:
@@ -121,7 +163,11 @@ class Webhook:
                 trust()
             async with asyncio.timeout(LIMIT):
                 body = await read_body(scope, receive, self._max_body)
-                answer = await self.take(headers, body)
+                kept = self.keep(body)
+                if kept is None:
+                    answer = await self.take(headers, body)
+                else:
+                    answer = await asyncio.shield(kept)  # it is the answer to others too
         except TimeoutError:
             answer = self._refused(Unavailable("no answer in time"), headers)
         except ApiError as error:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import accept, answers, backlog, console, latency, replicas
+from tests.bench import accept, answers, backlog, console, latency, recent, replicas
 from tests.bench.machine import facts
 from tests.bench.picture import svg
 from tests.bench.processes import TREE, ends_up
@@ -26,6 +26,7 @@ from tests.bench.rows import Bench, Row
 
 MEASURES: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "accept": accept.accepted,
+    "windows": recent.windows,
     "instant": answers.instant,
     "slow": answers.slow,
     "idle": latency.idle,

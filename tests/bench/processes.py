@@ -41,6 +41,12 @@ request = "later/request/${{user}}"
 reply = "later/response/${{user}}"
 history = {{ messages = 10 }}
 
+[flows.kept]
+request = "kept/${{device}}/ask"
+reply = "kept/${{device}}/say"
+system = "${{recent}}"
+recent = {{ topic = "kept/${{device}}/telemetry", messages = 20 }}
+
 [flows.loose]
 model = "slow/gpt-5.4-mini"
 request = "loose/request/${{user}}"

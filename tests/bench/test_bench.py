@@ -11,7 +11,7 @@ import pytest
 
 from tests.rig import ROOT
 
-ROWS = "accept,instant,slow,idle,backlog,streaming,pages,open pages"
+ROWS = "accept,windows,instant,slow,idle,backlog,streaming,pages,open pages"
 
 
 @pytest.mark.timeout(400)
@@ -31,7 +31,17 @@ def test_a_quick_bench_gives_figures_for_every_row(tmp_path):
     found = json.loads((tmp_path / "bench.json").read_text())
     names = [row["name"] for row in found["rows"]]
     assert names == [
-        *("accept", "latency", "instant", "one publisher", "cpu", "slow", "plain", "memory"),
+        *(
+            "accept",
+            "latency",
+            "windows",
+            "instant",
+            "one publisher",
+            "cpu",
+            "slow",
+            "plain",
+            "memory",
+        ),
         *("idle", "backlog", "streaming", "pages SQLite", "pages PostgreSQL", "open pages"),
     ]
     for row in found["rows"]:

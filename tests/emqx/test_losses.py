@@ -16,6 +16,7 @@ from service.operations.losses import LossWatch
 from tests.rig import eventually
 
 PLAIN, AGAIN = "http:emqx_gpt", "http:emqx_gpt_again"
+RECENT, RECENT_AGAIN = "http:emqx_gpt_recent", "http:emqx_gpt_recent_again"
 
 
 def action(failed: float = 0, dropped: float = 0, matched: float = 100) -> dict[str, float]:
@@ -88,10 +89,10 @@ async def test_counters_are_read_by_node_and_of_our_actions_only(
     async with EmqxAdmin("http://emqx:18083", ("key", "secret")) as admin:
         found = await losses.read(admin, "emqx_gpt")
     assert {node: sorted(actions) for node, actions in found.items()} == {
-        "a@1": [PLAIN, AGAIN],
-        "b@2": [PLAIN, AGAIN],
+        "a@1": [PLAIN, AGAIN, RECENT, RECENT_AGAIN],
+        "b@2": [PLAIN, AGAIN, RECENT, RECENT_AGAIN],
     }
-    assert len(asked) == 4
+    assert len(asked) == 6
 
 
 class Counters:

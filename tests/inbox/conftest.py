@@ -96,7 +96,7 @@ def url(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
         return f"sqlite:///{tmp_path / 'inbox.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     name: str = request.getfixturevalue("shared")
-    tables = ("requests", "conversations", "turns", "counters")
+    tables = ("requests", "conversations", "turns", "counters", "readings")
     server.run("".join(f"DELETE FROM {table};" for table in tables), name)
     return server.uri(name)
 

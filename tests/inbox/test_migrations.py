@@ -163,7 +163,7 @@ async def test_an_old_database_comes_to_the_tables_of_a_new_one(version1: str, u
 
 def test_each_table_is_known() -> None:
     names = {"requests", "conversations", "turns", "counters", "emqx_gpt_version"}
-    names |= {"acts", "paused", "jobs", "rollup"}
+    names |= {"acts", "paused", "jobs", "rollup", "readings"}
     assert set(metadata.tables) == names
 
 

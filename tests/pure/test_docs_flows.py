@@ -18,6 +18,7 @@ from service.flows.tables import (
     Messages,
     Price,
     ProviderKeys,
+    Recent,
     Tool,
 )
 from service.mqtt.topics import FIELDS
@@ -67,6 +68,7 @@ def test_every_example_loads_without_a_warning(block: str) -> None:
 WAYS: dict[Any, list[tuple[str, ...]]] = {
     FlowKeys: [("flows", "*"), ("defaults",)],
     History: [("flows", "*", "history"), ("defaults", "history")],
+    Recent: [("flows", "*", "recent")],
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     ProviderKeys: [("providers", "*")],
@@ -87,11 +89,12 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 def test_every_key_is_explained_and_no_other() -> None:
     history = {f"history.{key}" for key in keys_of(History)}
     messages = {f"messages.{key}" for key in keys_of(Messages)}
+    recent = {f"recent.{key}" for key in keys_of(Recent)}
     mcp = explained("MCP servers")
     assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
     assert (
         explained() | {"tools_from", "description"}
-        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages | recent
     )
     assert explained("Tools") == keys_of(Tool).keys()
     assert explained("Providers and prices") == keys_of(ProviderKeys).keys()

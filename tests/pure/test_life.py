@@ -12,6 +12,7 @@ from service.answering.hold import Hold
 from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.limits import Limits
+from service.answering.recent import Recents
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
 from service.flows import Catalogue, Edition
@@ -49,6 +50,9 @@ class House:
             self.in_hand,
             Hold(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
             Limits(self.store),  # type: ignore[arg-type]
+            recents=Recents(
+                Catalogue(Edition(flows(text))), self.store, now=lambda: self.now, most=0
+            ),  # type: ignore[arg-type]
             now=lambda: self.now,
             max_attempts=3,
         )

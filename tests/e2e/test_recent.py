@@ -1,0 +1,153 @@
+"""What was published lately, in prompts: kept by the service, at the price of no model call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.fakes.model import ok
+from tests.rig import Rig, counter, eventually, message, rig
+
+FLOWS = """
+[flows.boiler]
+request = "boilers/${device}/ask"
+reply = "boilers/${device}/say"
+system = "Readings of ${device}:\\n${recent}"
+prompt = "${payload} (mean ${recent.temperature.mean}, count ${recent.count})"
+recent = { topic = "boilers/${device}/telemetry", messages = 5, for = "1h" }
+"""
+
+
+async def kept(house: Rig, count: int) -> None:
+    """Wait until so many messages are on the disk."""
+
+    async def look() -> bool:
+        text = (await house.http.get("/metrics")).text
+        service = house.service
+        return counter(text, "emqx_gpt_kept_total") >= count and not service.recents.waiting
+
+    await eventually(look)
+
+
+def reading(degrees: float, **more: Any) -> bytes:
+    return json.dumps({"temperature": degrees, **more}).encode()
+
+
+async def test_a_question_is_answered_by_what_was_published_and_each_device_has_its_own(
+    any_database,
+):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        house.model.script(ok("warm"), ok("cold"))
+        for number in range(8):
+            await client.publish("boilers/b1/telemetry", reading(20 + number, mode="heat"))
+        await client.publish("boilers/b2/telemetry", reading(3))
+        await kept(house, 9)
+        assert not house.model.calls
+        assert await house.requests() == []
+        await client.publish("boilers/b1/ask", "How warm?")
+        assert await message(client) == ("boilers/b1/say", b"warm")
+        (call,) = house.model.calls
+        assert call.text == "How warm? (mean 25, count 5)"
+        system = call.messages[0]["content"]
+        assert system.count(",heat") == 5
+        assert "22,heat" not in system
+        assert "temperature: min 23" in system
+        await client.publish("boilers/b2/ask", "And now?")
+        assert await message(client) == ("boilers/b2/say", b"cold")
+        assert house.model.calls[1].text == "And now? (mean 3, count 1)"
+
+
+async def test_what_is_too_old_is_not_told(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        house.model.script(ok("?"))
+        await client.publish("boilers/b1/telemetry", reading(20))
+        await kept(house, 1)
+        await house.move(3_601_000)
+        await client.publish("boilers/b1/ask", "How warm?")
+        await message(client)
+        (call,) = house.model.calls
+        assert call.text == "How warm? (mean undefined, count 0)"
+        assert "nothing was published in the last 1h" in call.messages[0]["content"]
+
+
+async def test_windows_outlive_the_process(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        house.model.script(ok("warm"))
+        await client.publish("boilers/b1/telemetry", reading(20))
+        await kept(house, 1)
+        await house.crash()
+        async with house.replica():
+            await client.publish("boilers/b1/ask", "How warm?")
+            assert await message(client) == ("boilers/b1/say", b"warm")
+        assert house.model.calls[0].text == "How warm? (mean 20, count 1)"
+
+
+async def test_a_burst_a_hundred_times_the_window_is_bounded_and_told(any_database):
+    async with rig(any_database, flows=FLOWS) as house:
+        bodies = [
+            {
+                "recent": "boiler",
+                "topic": "boilers/b1/telemetry",
+                "payload": json.dumps({"temperature": number}),
+                "publish_received_at": house.clock() + number,
+            }
+            for number in range(500)
+        ]
+        for body in bodies:
+            answer = await house.webhook(body)
+            assert (answer.status_code, answer.json()["accepted"]) == (202, 1)
+        await kept(house, 500)
+        answer = await house.http.post("/ask/boiler", json={"text": "?", "conversation": "b1"})
+        assert answer.status_code in (200, 202)
+        await house.ended(1)
+        assert house.model.calls[0].text == "? (mean 497, count 5)"
+
+
+async def test_what_fits_no_window_is_not_kept_and_is_told(any_database):
+    async with rig(any_database, flows=FLOWS) as house:
+        for body in (
+            {"recent": "nobody", "topic": "boilers/b1/telemetry", "payload": "1"},
+            {"recent": "boiler", "topic": "elsewhere", "payload": "1"},
+        ):
+            answer = await house.webhook(body)
+            assert (answer.status_code, answer.json()) == (
+                202,
+                {"accepted": 0, "duplicates": 0, "ignored": 1},
+            )
+        text = (await house.http.get("/metrics")).text
+        assert counter(text, "emqx_gpt_refused_total", code="no_window") == 2
+        assert (await house.webhook({"recent": "boiler", "id": "1"})).status_code == 400
+
+
+async def test_a_question_that_speaks_of_recent_is_still_a_question(any_database):
+    async with rig(any_database, flows=FLOWS) as house:
+        body = {
+            "flow": "boiler",
+            "recent": "boiler",
+            "id": "m1",
+            "topic": "boilers/b1/ask",
+            "payload": '{"recent":"boiler"}',
+        }
+        assert (await house.webhook(body)).json()["accepted"] == 1
+        assert len(await house.ended(1)) == 1
+
+
+async def test_a_window_can_have_the_messages_of_all_and_says_whose_they_are(any_database):
+    flows = """
+[flows.night]
+request = "plant/ask"
+reply = "plant/say"
+prompt = "${payload}\\n${recent}"
+recent = { topic = "plant/+/state" }
+"""
+    async with rig(any_database, flows=flows) as house, house.mqtt("plant/say") as client:
+        house.model.script(ok("quiet"))
+        await client.publish("plant/oven/state", "on")
+        await client.publish("plant/fan/state", "off")
+        await kept(house, 2)
+        await client.publish("plant/ask", "What was on?")
+        await message(client)
+        asked = house.model.calls[0].text
+        assert "time (UTC),topic,value" in asked
+        assert "plant/oven/state,on" in asked
+        assert "plant/fan/state,off" in asked
