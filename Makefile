@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways fuzz mutants pictures chaos bench audit dist site clean
+.PHONY: help demo once serve env test lint types layers unit gateways home fuzz mutants pictures chaos bench audit dist site clean
 DIST ?= dist
 
 help: ## Show this list
@@ -40,6 +40,8 @@ unit: $(VENV)/.test ## All tests, four at a time: most of them wait for somethin
 	$(BIN)/pytest -q -n 4
 
 gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
+
+home: .venv-home/.made ## Home Assistant beside us, for the tests of the examples
 
 fuzz: $(VENV)/.test ## What the tests try at random, fifty times as much of it (FUZZ_SCALE=…)
 	FUZZ_SCALE=$${FUZZ_SCALE:-50} $(BIN)/pytest -q -n 2 tests/fuzz
@@ -78,6 +80,11 @@ $(VENV)/bin/python:
 .venv-gateways/.made:
 	$(PYTHON) -m venv .venv-gateways
 	.venv-gateways/bin/pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' 'llmock==0.2.2'
+	@touch $@
+
+.venv-home/.made: tests/examples/home/requirements.txt
+	$(PYTHON) -m venv .venv-home
+	.venv-home/bin/pip install --quiet --disable-pip-version-check --no-compile -r $<
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt

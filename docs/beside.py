@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,30 @@ def links(text: str, here: str) -> set[str]:
     """The files of the repository that a page links to."""
     found = (target(here, one[2]) for one in _LINK.finditer(_CODE.sub("", text)))
     return {one for one in found if one}
+
+
+def on_config(config: Any) -> Any:
+    """Each decision under its heading; what has no place in the menu yet comes last."""
+    docs = ROOT / "docs"
+    decisions = ["adr/README.md", *sorted(f"adr/{path.name}" for path in docs.glob("adr/0*.md"))]
+    for _, part in (item for section in config.nav for item in section.items()):
+        for entry in part if isinstance(part, list) else ():
+            if entry.get("Decisions"):
+                entry["Decisions"] = decisions
+    known = set(_named(config.nav))
+    others = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - known
+    if others:
+        config.nav.append({"More": sorted(others)})
+    return config
+
+
+def _named(nav: Any) -> Iterator[str]:
+    """All pages of a menu."""
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for one in nav.values() if isinstance(nav, dict) else nav:
+            yield from _named(one)
 
 
 def on_files(files: Files, config: Any) -> Files:
