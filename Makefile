@@ -7,6 +7,8 @@ RUN := $(BIN)/python -m service
 .DEFAULT_GOAL := help
 .PHONY: help demo once serve env test lint types layers unit gateways home fuzz mutants pictures chaos bench audit dist site clean
 DIST ?= dist
+# A Python that is gone, after an update of the system: its environment is made anew.
+GONE := $(shell test -x $(BIN)/python || rm -f $(BIN)/pip $(VENV)/.demo $(VENV)/.test)
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,9 +73,13 @@ site: $(VENV)/.test ## The documents as a site, into site/; a link that leads no
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-$(VENV)/bin/python:
+# pip comes last: without it .venv is half-made, by an interruption or on Debian without python3-venv.
+$(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'Python 3.11 or later is needed; name one: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'This Python can make no environments. On Debian and Ubuntu: sudo apt install python3-venv'; exit 1; }
+	@rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 
@@ -87,7 +93,7 @@ $(VENV)/bin/python:
 	.venv-home/bin/pip install --quiet --disable-pip-version-check --no-compile -r $<
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/bin/pip pyproject.toml constraints.txt
 	@echo 'Installing (once) …'
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
 	@touch $@
@@ -96,6 +102,6 @@ $(VENV)/.audit: $(VENV)/.test
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.test: $(VENV)/bin/pip pyproject.toml constraints.txt
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@ $(VENV)/.demo

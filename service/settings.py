@@ -63,7 +63,7 @@ Bytes = Annotated[int, _text(size)]
 
 
 class Settings(BaseSettings):
-    """What the service reads from its environment (README, "Settings")."""
+    """What the service reads from its environment (docs/settings.md)."""
 
     model_config = SettingsConfigDict(
         env_file=".env",

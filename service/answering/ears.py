@@ -35,16 +35,18 @@ def pins_of(flows: Flows, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Ears:
-    """`pins` has each PIN by the name of its variable; `now` gives epoch ms."""
+    """`pins` gives each PIN by the name of its variable; `now` gives epoch ms."""
 
-    def __init__(self, store: Inbox, pins: Mapping[str, str], *, now: Callable[[], int]) -> None:
+    def __init__(
+        self, store: Inbox, pins: Callable[[], Mapping[str, str]], *, now: Callable[[], int]
+    ) -> None:
         self._store = store
         self._pins = pins
         self._now = now
 
     async def hear(self, message: Message) -> str:
         """A message of a device or a person: what it was, for figures. Raises Unavailable."""
-        judge = judge_of(message, self._pins, self._now())
+        judge = judge_of(message, self._pins(), self._now())
         said = Hear(judge, message.received_at, topic=message.topic)
         return _result(await self._heard(said))
 
@@ -63,7 +65,7 @@ class Ears:
             meant = [at for at in places if call_id in (None, asked[places.index(at)])]
             if len(meant) != 1:
                 return {}
-            return {meant[0]: _decided(heard[meant[0]].wait, given, self._pins, who)}
+            return {meant[0]: _decided(heard[meant[0]].wait, given, self._pins(), who)}
 
         found = await self._heard(Hear(judge, self._now(), id=id))
         if found:

@@ -15,7 +15,7 @@ import orjson
 from service.answering.intake import new_id
 from service.domain import Entry, Message
 from service.errors import StoreError
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Inbox
 from service.inbox.ticks import AHEAD
 from service.operations.metrics import Metrics
@@ -38,9 +38,9 @@ class Schedule:
     """The schedules of all flows. `now` gives epoch ms."""
 
     def __init__(
-        self, flows: Flows, store: Inbox, metrics: Metrics, *, now: Callable[[], int]
+        self, flows: Catalogue, store: Inbox, metrics: Metrics, *, now: Callable[[], int]
     ) -> None:
-        self._flows = [flow for flow in flows.flows.values() if flow.every is not None]
+        self._flows = flows
         self._store = store
         self._metrics = metrics
         self._now = now
@@ -49,8 +49,7 @@ class Schedule:
         self._failing = False
 
     def start(self) -> None:
-        if self._flows:
-            self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -72,12 +71,13 @@ class Schedule:
 
     async def look(self) -> None:
         """See to what is due now. Raises StoreError."""
-        for flow in self._flows:
+        flows = [flow for flow in self._flows.latest.flows.flows.values() if flow.every is not None]
+        for flow in flows:
             now = self._now()
-            known = self._known.get(flow.name)
+            known = self._known.get(_named(flow))
             if known is None or known.last > now + AHEAD:
                 last = await self._store.schedule(flow.name, _said(flow))
-                known = self._known[flow.name] = self._from(flow, last)
+                known = self._known[_named(flow)] = self._from(flow, last)
             if known.next is not None and known.next <= now:
                 await self._due(flow, known, now)
 
@@ -94,7 +94,7 @@ class Schedule:
         late = now - at > LATE
         entry = None if late and flow.missed == "skip" else _entry(flow, at, now)
         mine = await self._store.tick(flow.name, _said(flow), at, entry)
-        self._known[flow.name] = self._from(flow, at)
+        self._known[_named(flow)] = self._from(flow, at)
         if not mine:
             return
         when = datetime.fromtimestamp(at / 1000, ZoneInfo(flow.timezone)).isoformat()
@@ -108,6 +108,10 @@ class Schedule:
 def _said(flow: Flow) -> str:
     """What a schedule is; another one begins anew."""
     return f"{flow.every} {flow.timezone}"
+
+
+def _named(flow: Flow) -> str:
+    return f"{flow.name} {_said(flow)}"
 
 
 def _entry(flow: Flow, at: int, now: int) -> Entry:

@@ -29,7 +29,7 @@ async def confirm(part: str, answer: str, call_id: str | None, pin_env: str | No
         names = {str(name) for one in asked if (name := one.rule.get("pin_env"))}
         known = environment()
         pins = {name: known[name] for name in names if name in known}
-        ears = Ears(store, pins, now=epoch_ms)
+        ears = Ears(store, lambda: pins, now=epoch_ms)
         try:
             await ears.decide(id, answer == "yes", call_id=call_id, pin=pin, who=who())
         except EmqxGptError as error:

@@ -39,6 +39,7 @@ from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flows
 from service.settings import LOOPBACK, Settings
 
+FLOWS = Path(__file__).parent / "flows.toml"  # those of the project, for who has no file
 OFFLINE_PATIENCE, REAL_PATIENCE = 15.0, 90.0  # seconds for one answer
 LOOK = 0.5  # seconds between two looks at the flows file
 
@@ -62,13 +63,14 @@ async def run(
         fault = Fault("--model-kind", f"{kind!r} is not known", hint=", ".join(FAMILIES))
         raise ConfigError(str(fault), (fault,))
     offline = offline or kind is not None
+    settings = _with_flows(settings)
     load = functools.partial(_load, settings, offline, kind or MODEL)
     stopped = asyncio.Event()
     _end_with_reader(console, stopped)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    # While the service starts again nobody answers the stand-in: no news in a demo.
+    # While the service starts or ends nobody answers the stand-in: no news in a demo.
     logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
     # What becomes of a request is on the screen; how a server wants to be asked is no trouble.
     for name in ("emqx-gpt.requests", "emqx-gpt.model"):
@@ -125,6 +127,14 @@ def _end_with_reader(console: Console, stopped: asyncio.Event) -> None:
         stopped.set()
 
     console.on_broken_pipe = gone  # type: ignore[method-assign]
+
+
+def _with_flows(settings: Settings) -> Settings:
+    """Where there is no flows.toml and none is named, those that come with the package."""
+    default = Settings.model_fields["flows"].default
+    if settings.flows != default or settings.flows.exists() or not FLOWS.exists():
+        return settings
+    return settings.model_copy(update={"flows": FLOWS})
 
 
 def _load(settings: Settings, offline: bool, kind: str) -> Flows:
@@ -202,13 +212,7 @@ async def _changed(screen: Screen, demo: Running, devices: Household, found: Flo
     before = demo.flows
     if found == before:
         return
-    try:
-        await demo.change_flows(found)
-    except EmqxGptError:
-        await demo.stop_service()
-        demo.flows = before
-        await demo.start_service()
-        raise
+    await demo.change_flows(found)
     screen.flows = found
     await devices.follow(found)
     changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
@@ -262,7 +266,12 @@ def _welcome(screen: Screen, demo: Running) -> None:
     else:
         text = f"{demo.settings.openai_base_url}, asked first: it answers"
     _row(screen, "model", text)
-    _row(screen, "flows", f"{demo.settings.flows}: {', '.join(demo.flows.flows)}")
+    names = ", ".join(demo.flows.flows)
+    if demo.settings.flows == FLOWS:
+        names = f"no flows.toml here, so those that come along: {names}"
+    else:
+        names = f"{demo.settings.flows}: {names}"
+    _row(screen, "flows", names)
     for at, note in enumerate(demo.notes):
         if at == 0:
             screen.line()
@@ -331,6 +340,8 @@ def _farewell(screen: Screen, demo: Running, path: Path) -> None:
     for words in ("requests list", "emqx doctor", "emqx diff", "emqx apply"):
         screen.raw(f"  {_command()} --env {path} {words}")
     screen.line()
-    screen.line(
-        f"Save {demo.settings.flows} with a change, and it is live at once. Ctrl-C ends the demo."
-    )
+    if demo.settings.flows == FLOWS:
+        text = f"Write a flows.toml of your own here: {_command()} init."
+    else:
+        text = f"Save {demo.settings.flows} with a change, and it is live at once."
+    screen.line(f"{text} Ctrl-C ends the demo.")

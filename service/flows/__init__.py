@@ -4,8 +4,9 @@
 but `load`.
 """
 
+from service.flows.catalogue import Catalogue, Edition
 from service.flows.flow import Commands, Flow, Flows, McpServer, Provider
-from service.flows.load import load, parse, read
+from service.flows.load import load, parse, read, sound
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import History, Price, Recent
 from service.flows.tool import Bounds, Confirm, Tool, Verify
@@ -15,8 +16,10 @@ __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_PROVIDER",
     "Bounds",
+    "Catalogue",
     "Commands",
     "Confirm",
+    "Edition",
     "Flow",
     "Flows",
     "History",
@@ -32,4 +35,5 @@ __all__ = [
     "load",
     "parse",
     "read",
+    "sound",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ from service.mqtt.topics import TopicPattern
 
 T = TypeVar("T")
 EVERY = "emqx-gpt/every"
+LARGEST = 4 << 20  # bytes; what is larger is no flows file
 
 
 def load(
@@ -42,7 +44,17 @@ def load(
 ) -> Flows:
     """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL; `environ` has
     the variables that the file names, where they count."""
-    flows, faults = parse(read(path), str(path), model, environ)
+    return sound(read(path), str(path), model, environ)
+
+
+def sound(
+    text: str,
+    source: str,
+    model: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Flows:
+    """The flows of a file's text; raises ConfigError with all faults."""
+    flows, faults = parse(text, source, model, environ)
     errors = tuple(fault for fault in faults if not fault.warning)
     if flows is None:
         more = f" (and {len(errors) - 1} more: emqx-gpt check)" if len(errors) > 1 else ""
@@ -53,7 +65,12 @@ def load(
 def read(path: str | FilePath) -> str:
     """The file's text; raises ConfigError in one line if there is none."""
     try:
-        return FilePath(path).read_bytes().decode("utf-8-sig")  # Windows editors put a BOM
+        with FilePath(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) <= LARGEST:
+            return content.decode("utf-8-sig")  # Windows editors put a BOM
+        more = f"has more than {LARGEST >> 20} MB"
+        fault = Fault(str(path), more, hint="is it another file? FLOWS names it")
     except FileNotFoundError:
         hint = "write one with emqx-gpt init (docs/flows.md), or point FLOWS at it"
         fault = Fault(str(path), "there is no such file", hint=hint)
@@ -62,7 +79,11 @@ def read(path: str | FilePath) -> str:
         fault = Fault(str(path), "is not UTF-8", line, "save it as UTF-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        fault = Fault(str(path), f"can't be read: {reason}", hint="FLOWS names the file")
+        hint = "FLOWS names the file"
+        if isinstance(error, PermissionError):  # a checkout with umask 077, and a container
+            who = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
+            hint = f"let {who} read it: chmod a+r {FilePath(path).name}"
+        fault = Fault(str(path), f"can't be read: {reason}", hint=hint)
     raise ConfigError(str(fault), (fault,))
 
 

@@ -143,7 +143,7 @@ async def test_of_several_questions_one_has_to_be_named(any_database: str) -> No
             Wait(call, Ear.CONFIRM, "a/b", clock.now + 9, {"tool": "unlock"}) for call in ("x", "y")
         ]
         await store.checkpoint(claimed, [], begun=begun)
-        ears = Ears(store, {}, now=clock)
+        ears = Ears(store, dict, now=clock)
 
         async def decide(call_id: str | None, id: str = claimed.id) -> str:
             try:

@@ -79,6 +79,14 @@ async def test_pictures(database: str, tmp_path: Path, quick: None) -> None:
         await _shot(desk, _kept("console-flows", tmp_path))
         phone = await fresh(house, made, size=PHONE)
         await _shot(phone, _kept("console-phone-live", tmp_path))
-        await phone.goto("/console/conversation?flow=chat&conversation=ada")
+        conversation = "/console/conversation?flow=chat&conversation=ada"
+        await phone.goto(conversation)
         await _shot(phone, _kept("console-phone", tmp_path))
+        # The same for README.zh-CN.md.
+        desk = await fresh(house, made, theme="dark", language="zh-CN")
+        await expect(desk.locator("#newest li")).to_have_count(len(ASKED) + 4)
+        await _shot(desk, _kept("console-live.zh-CN", tmp_path))
+        phone = await fresh(house, made, size=PHONE, language="zh-CN")
+        await phone.goto(conversation)
+        await _shot(phone, _kept("console-phone.zh-CN", tmp_path))
         held.release()

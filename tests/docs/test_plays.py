@@ -115,6 +115,8 @@ class Typist:
             raise AssertionError(f"no end: {line}") from None
         self._said = said.decode()
         assert process.returncode == 0, f"{line}\n{self._said}"
+        actions = self._demo.broker.resources.actions.values()
+        await eventually(lambda: not any(one.queuing + one.inflight for one in actions))
 
     async def sees(self, text: str) -> str:
         if self._said.strip() or self._listener is None:
