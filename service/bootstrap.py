@@ -148,7 +148,13 @@ class Service:
             is_command=Commands(flows.flows.values()).__contains__,
         )
         self.schedule = Schedule(flows, self.store, self.metrics, now=now)
-        self.recents = Recents(flows, self.store, now=now, most=settings.max_readings)
+        self.recents = Recents(
+            flows,
+            self.store,
+            now=now,
+            most=settings.max_readings,
+            kept=self.metrics.keeps,
+        )
         self.intake.refusals = Refusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)

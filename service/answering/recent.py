@@ -36,6 +36,7 @@ log = logging.getLogger("emqx-gpt.recent")
 class _Window:
     flow: Flow
     readings: deque[Reading]
+    came: int = 0  # more than that, if it came faster than a window holds
 
 
 @dataclass(slots=True)
@@ -48,16 +49,27 @@ class _Batch:
 
 
 class Recents:
-    """The windows of all flows. `now` gives epoch ms, `most` bytes are kept on disk."""
+    """The windows of all flows. `now` gives epoch ms, `most` bytes are kept on disk; `kept` is
+    told how many messages of a flow are on it now."""
 
-    def __init__(self, flows: Flows, store: Inbox, *, now: Callable[[], int], most: int) -> None:
+    def __init__(
+        self,
+        flows: Flows,
+        store: Inbox,
+        *,
+        now: Callable[[], int],
+        most: int,
+        kept: Callable[[str, int], None] = lambda flow, count: None,
+    ) -> None:
         self._flows = {flow.name: flow for flow in flows.flows.values() if flow.recent is not None}
         self._many = {name for name, flow in self._flows.items() if _of_many_topics(flow)}
         self._store = store
         self._now = now
         self._most = most
+        self._kept = kept
         self._batch: _Batch | None = None
         self.waiting = 0  # bytes taken and not yet on disk
+        self._places: dict[tuple[str, str], Place] = {}  # by flow and topic
         self._grown: OrderedDict[Place, tuple[int, int]] = OrderedDict()
         self._writer: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
@@ -78,9 +90,8 @@ class Recents:
         """
         assert flow.recent is not None
         topic = kept.topic
-        levels = flow.recent.topic.match(topic)
-        window = None if levels is None else flow.window_of(levels)
-        if window is None:
+        place = self._places.get((flow.name, topic)) or self._place(flow, topic)
+        if place is None:
             return None
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
@@ -97,7 +108,6 @@ class Recents:
             batch = self._batch = _Batch(asyncio.get_running_loop().create_future())
             if self._writer is None or self._writer.done():
                 self._writer = asyncio.create_task(self._write_all())
-        place = flow.name, window
         found = batch.windows.get(place)
         if found is None:
             # More than a window holds need not even be written.
@@ -105,9 +115,22 @@ class Recents:
             batch.windows[place] = found
         named = topic if flow.name in self._many else ""
         found.readings.append(Reading(at, text, named))
+        found.came += 1
         batch.size += size
         self.waiting += size
         return batch.done
+
+    def _place(self, flow: Flow, topic: str) -> Place | None:
+        """The window of a topic: most topics come again and again."""
+        assert flow.recent is not None
+        levels = flow.recent.topic.match(topic)
+        window = None if levels is None else flow.window_of(levels)
+        if window is None:
+            return None
+        if len(self._places) >= KNOWN:
+            self._places.clear()
+        place = self._places[flow.name, topic] = flow.name, window
+        return place
 
     async def _write_all(self) -> None:
         while self._batch is not None:
@@ -133,6 +156,8 @@ class Recents:
         for start in range(0, len(places), ROWS):
             chunks = [self._chunk(place, one) for place, one in places[start : start + ROWS]]
             await self._store.add_readings(chunks)
+            for (flow, _), one in places[start : start + ROWS]:
+                self._kept(flow, one.came)
 
     def _chunk(self, place: Place, one: _Window) -> Chunk:
         recent = one.flow.recent

@@ -38,7 +38,8 @@ def _commands(flow: Flow, where: list[str]) -> Iterator[list[str]]:
     if sample is None:
         asked = " or ".join(pattern.text for pattern in flow.request)
         told = f", listen on {flow.reply}" if flow.reply else ""
-        yield ["#", f"publish to {asked}{told}"]
+        how = f"publish to {asked}" if flow.every is None else f"asks by the clock ({flow.every})"
+        yield ["#", f"{how}{told}"]
         return
     if flow.input == "image":
         said = ["-f", "picture.jpg"]

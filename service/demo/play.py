@@ -102,7 +102,10 @@ async def play(
         scene = SCENES.get(flow.name)
         onlooker.screen.title(flow.name, scene.title if scene else "your flow")
         found = samples(flow)
-        if not found:
+        if flow.every is not None:
+            text = f"It asks by the clock: {flow.every} ({flow.timezone})."
+            onlooker.screen.line(text, indent=2)
+        elif not found:
             onlooker.screen.line(
                 "No message was found that this flow would answer: its where, require or reply "
                 "is more than the demo can guess. Publish one of your own below.",

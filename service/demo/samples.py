@@ -68,6 +68,8 @@ def _until_silent(flow: Flow, made: tuple[Sample, ...]) -> tuple[Sample, ...]:
 
 def one(flow: Flow, levels: Mapping[str, str] | None = None) -> Sample | None:
     """A single message that the flow answers, for people to try; None if none is found."""
+    if flow.every is not None:
+        return None  # it asks by the clock
     levels = {**_LEVELS, **(levels or {})}
     scene = SCENES.get(flow.name)
     short = [scene.short or scene.lines[-1]] if scene else []

@@ -157,6 +157,7 @@ class FlowKeys:
     request: Annotated[tuple[RequestTopic, ...], OneOrMore()] = key(
         (), "Topics to answer; ${name} captures one level. One or several."
     )
+    where: Condition | None = key(None, "Condition in EMQX's rule SQL; it is tested in the broker.")
     every: Schedule | None = key(
         None, 'Ask by the clock, without a message: a cron expression such as "0 7 * * *".'
     )
@@ -164,7 +165,6 @@ class FlowKeys:
     missed: Literal["run", "skip"] = key(
         "run", "What becomes of a time at which no process was there: made up for once, or not."
     )
-    where: Condition | None = key(None, "Condition in EMQX's rule SQL; it is tested in the broker.")
     reply: Topic | None = key(None, "Where the reply is published.")
     error: Topic | None = key(
         None, "Where failures are told. Without it: on the reply topic.", default_from="reply"

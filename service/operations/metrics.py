@@ -24,6 +24,8 @@ from service.flows import Flows, ModelRef
 
 STAGES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 NO_ERROR = ""
+SAVED = frozenset({"unchanged", "cooldown"})
+"""Why messages are ignored that would have cost a call."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,12 @@ class Metrics:
         self.accepted = Counter("emqx_gpt_accepted", "Messages stored", ["flow"], registry=registry)
         self.kept = Counter(
             "emqx_gpt_kept", "Messages kept for prompts (recent)", ["flow"], registry=registry
+        )
+        self.saved = Counter(
+            "emqx_gpt_calls_saved",
+            "Messages that asked no model: kept (recent), unchanged (on_change), cooldown",
+            ["flow", "how"],
+            registry=registry,
         )
         self.duplicates = Counter(
             "emqx_gpt_duplicates", "Messages that were stored before", registry=registry
@@ -126,12 +134,22 @@ class Metrics:
             registry=registry,
         )
 
+    def keeps(self, flow: str, count: int) -> None:
+        """So many messages of a flow's window are on the disk."""
+        self.kept.labels(flow).inc(count)
+        self.saved.labels(flow, "kept").inc(count)
+
     def expect(self, flows: Flows) -> None:
         """Begin at 0 what may come: a counter that begins at 1 has never risen, for Prometheus."""
         for flow in flows.flows.values():
             self.accepted.labels(flow.name)
             if flow.recent is not None:
                 self.kept.labels(flow.name)
+                self.saved.labels(flow.name, "kept")
+            if flow.on_change is not None:
+                self.saved.labels(flow.name, "unchanged")
+            if flow.cooldown is not None:
+                self.saved.labels(flow.name, "cooldown")
             self.ended.labels(flow.name, str(State.DONE), NO_ERROR)
             self.undelivered.labels(flow.name)
             for model in flow.models:
@@ -198,6 +216,8 @@ class Metrics:
         """A request ended, `seconds` after it was accepted."""
         self.ended.labels(flow, str(state), code or NO_ERROR).inc()
         self.total_stage.observe(seconds)
+        if state is State.IGNORED and code in SAVED:
+            self.saved.labels(flow, code).inc()
 
     def text(self) -> bytes:
         """Prometheus' text; what is looked up, as it was last seen."""

@@ -153,7 +153,6 @@ class Webhook:
         if flow is None or done is None:
             self._metrics.refused.labels(code="no_window").inc()
             return _answer(IGNORED)
-        self._metrics.kept.labels(flow.name).inc()
         if self._kept is not None and self._kept[0] is done:
             return self._kept[1]
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

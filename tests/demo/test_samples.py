@@ -116,3 +116,10 @@ def test_wrapping_keeps_every_character_and_the_width(text: str) -> None:
     found = wrapped(text, 12, 2, 4)
     assert all(len(line) <= 12 for line in found)
     assert "".join("".join(found).split()) == "".join(text.split())
+
+
+def test_a_flow_by_the_clock_has_no_message_and_says_when_it_asks() -> None:
+    made = flow('every = "0 7 * * *"\nprompt = "Sum up the night."')
+    assert samples(made) == ()
+    lines = " ".join(join_lines(Flows({made.name: made}, {}, {}), "127.0.0.1", 1883))
+    assert "asks by the clock (0 7 * * *), listen on out/x" in " ".join(lines.split())

@@ -6,7 +6,7 @@ import contextlib
 import json
 
 from tests.fakes.model import ok, status
-from tests.rig import HASTY, rig
+from tests.rig import HASTY, counter, rig
 
 FLOWS = """
 [flows.door]
@@ -40,6 +40,8 @@ async def test_only_another_value_costs_a_call_and_each_device_has_its_own(any_d
         ends = await house.ended(6)
         assert sorted(one["state"] for one in ends) == ["done"] * 4 + ["ignored"] * 2
         assert {one["error"]["code"] for one in ends if one["error"]} == {"unchanged"}
+        text = (await house.http.get("/metrics")).text
+        assert counter(text, "emqx_gpt_calls_saved_total", flow="door", how="unchanged") == 2
 
 
 async def test_numbers_move_by_more_than_the_deadband_from_what_was_asked_about(any_database):

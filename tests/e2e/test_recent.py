@@ -44,6 +44,8 @@ async def test_a_question_is_answered_by_what_was_published_and_each_device_has_
         await kept(house, 9)
         assert not house.model.calls
         assert await house.requests() == []
+        text = (await house.http.get("/metrics")).text
+        assert counter(text, "emqx_gpt_calls_saved_total", flow="boiler", how="kept") == 9
         await client.publish("boilers/b1/ask", "How warm?")
         assert await message(client) == ("boilers/b1/say", b"warm")
         (call,) = house.model.calls

@@ -46,6 +46,8 @@ tools_from = ["plant"]
 request = "idle/${user}/ask"
 reply = "idle/${user}/say"
 model = "m"
+prompt = "${recent} ${payload}"
+recent = { topic = "readings/${user}", messages = 3, for = "1h" }
 
 [flows.broken]
 request = "broken/${user}/ask"
