@@ -31,6 +31,7 @@ def heater(command):
 
 
 DEVICES = {"lamps": lamp, "doors": door, "heaters": heater}
+done = {}  # what was answered, by call_id: a command that comes twice is carried out once
 
 
 def on_connect(client, userdata, flags, reason, properties):
@@ -44,11 +45,14 @@ def on_subscribe(client, userdata, mid, reasons, properties):
 def on_message(client, userdata, message):
     try:
         command = json.loads(message.payload)
-        state = DEVICES[message.topic.split("/")[1]](command)
-    except (ValueError, KeyError, TypeError):
+        call_id = command.get("call_id")
+        state = done.get(call_id) or DEVICES[message.topic.split("/")[1]](command)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return  # no command: a device that does not understand does nothing
-    if "call_id" in command:
-        state["call_id"] = command["call_id"]
+    if call_id is not None:
+        state["call_id"] = call_id
+        done.clear()  # the last one is enough
+        done[call_id] = state
     where, properties = message.topic.removesuffix("set") + "state", None
     asked = message.properties  # None with MQTT 3.1.1
     if hasattr(asked, "ResponseTopic"):
