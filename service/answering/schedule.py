@@ -28,8 +28,9 @@ log = logging.getLogger("emqx-gpt.schedule")
 
 @dataclass(slots=True)
 class _Known:
-    """The last tick that was seen to, and the next one (ms)."""
+    """A schedule, the last tick of it that was seen to, and the next one (ms)."""
 
+    said: str
     last: int
     next: int | None
 
@@ -40,7 +41,7 @@ class Schedule:
     def __init__(
         self, flows: Flows, store: Inbox, metrics: Metrics, *, now: Callable[[], int]
     ) -> None:
-        self._flows = [flow for flow in flows.flows.values() if flow.every is not None]
+        self._flows = flows
         self._store = store
         self._metrics = metrics
         self._now = now
@@ -49,8 +50,7 @@ class Schedule:
         self._failing = False
 
     def start(self) -> None:
-        if self._flows:
-            self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -72,10 +72,12 @@ class Schedule:
 
     async def look(self) -> None:
         """See to what is due now. Raises StoreError."""
-        for flow in self._flows:
+        for flow in self._flows.flows.values():
+            if flow.every is None:
+                continue
             now = self._now()
             known = self._known.get(flow.name)
-            if known is None or known.last > now + AHEAD:
+            if known is None or known.said != _said(flow) or known.last > now + AHEAD:
                 last = await self._store.schedule(flow.name, _said(flow))
                 known = self._known[flow.name] = self._from(flow, last)
             if known.next is not None and known.next <= now:
@@ -83,7 +85,7 @@ class Schedule:
 
     def _from(self, flow: Flow, last: int) -> _Known:
         assert flow.every is not None
-        return _Known(last, flow.every.after(last, flow.timezone))
+        return _Known(_said(flow), last, flow.every.after(last, flow.timezone))
 
     async def _due(self, flow: Flow, known: _Known, now: int) -> None:
         """Of several that were missed only the last one counts."""
