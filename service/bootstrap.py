@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from service import plain
 from service.answering.budget import Budgets
@@ -17,9 +19,9 @@ from service.answering.intake import Intake
 from service.answering.job import InHand, stored
 from service.answering.life import Life
 from service.answering.limits import Limits
+from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
-from service.answering.remote import NoServers, Servers
 from service.answering.replay import Replayer
 from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
@@ -28,13 +30,14 @@ from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
-from service.flows import DEFAULT_PROVIDER, Flow, Flows, Provider
+from service.flows import DEFAULT_PROVIDER, Catalogue, Edition, Flow, Flows
+from service.flows.changes import Changes
 from service.flows.check_mcp import unready
 from service.inbox import Change, Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
-from service.llm.prices import prices_of
+from service.llm.prices import PricesInForce
 from service.llm.retry import USUAL, RetryPolicy
 from service.operations import spans
 from service.operations.actions import Actions
@@ -61,7 +64,8 @@ log = logging.getLogger("emqx-gpt")
 class Service:
     """Everything of one process, wired. `start` and `stop` in the event loop.
 
-    `environ` holds the keys of other providers, `lease` is in seconds, `now` gives epoch ms.
+    `flows` are those to begin with. `environ` holds the keys of other providers, `lease` is in
+    seconds, `now` gives epoch ms.
     """
 
     def __init__(
@@ -79,16 +83,15 @@ class Service:
     ) -> None:
         plain.hide(settings.secrets())
         self.settings = settings
-        self.flows = flows
         self.now = now
         self._opened = False
         environ = environment() if environ is None else environ
-        providers, keys = model_servers(settings, flows, environ)
+        catalogue = self.flows = Catalogue(edition_of(settings, flows, environ))
         endpoint = settings.otel_exporter_otlp_endpoint
-        self.tracing = spans.tracing(endpoint, providers, environ)
+        self.tracing = spans.tracing(endpoint, catalogue, environ)
 
         self.metrics = Metrics()
-        self.servers = mcp_servers(flows, environ, self.metrics.mcp_called)
+        self.servers = McpServers(catalogue, self.metrics.mcp_called)
         self.hub = Hub()
         self.watchdog = Watchdog()
         wake = asyncio.Event()
@@ -96,8 +99,7 @@ class Service:
         self.store = Inbox(url, now=now, on_change=self._changed, on_wake=wake.set)
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(
-            providers,
-            keys,
+            catalogue,
             concurrency=settings.max_concurrency,
             max_answer=settings.max_answer,
             granted=self.breakers.granted,
@@ -109,38 +111,36 @@ class Service:
             prefix=settings.emqx_prefix,
             tokens=settings.webhook_tokens,
         )
-        wanted = any(resources.replies(flow) for flow in flows.flows.values())
-        reply_tokens = settings.webhook_tokens if wanted else ()
         self.admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin)
         self.losses = LossWatch(
             lambda: losses.read(self.admin, settings.emqx_prefix),
             lambda: self.metrics.refused_for_good,
-            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, reply_tokens),
+            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, self._reply_tokens()),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(
             self.store, self.emqx, self.breakers, self.losses, self.servers.troubles
         )
-        self.controls = Controls(self.store, flows, now=now, changed=self._controlled)
-        self.insights = Insights(self.store, flows, now=now, stopped=self._stopped)
+        self.controls = Controls(self.store, catalogue, now=now, changed=self._controlled)
+        self.insights = Insights(self.store, catalogue, now=now, stopped=self._stopped)
         self.statistics = Statistics(self.store, now=now)
         board = Board(self.store, self.health, self.controls, self.losses, self.statistics)
         self.live = Live(self.hub, board, now=now)
-        self.actions = Actions(self.store, flows, now=now)
+        self.actions = Actions(self.store, catalogue, now=now)
         self.bulk = Bulk(self.store, self.actions, now=now)
 
         limits = Limits(self.store, identity=settings.client_identity)
         self.intake = Intake(
-            flows,
+            catalogue,
             self.store,
             now=now,
             max_backlog=settings.max_backlog,
             settle=settle,
             client=limits.client,
         )
-        self.schedule = Schedule(flows, self.store, self.metrics, now=now)
+        self.schedule = Schedule(catalogue, self.store, self.metrics, now=now)
         self.recents = Recents(
-            flows,
+            catalogue,
             self.store,
             now=now,
             most=settings.max_readings,
@@ -151,10 +151,10 @@ class Service:
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
         hold = Hold(self.store, self.publisher, self.health, now=now, given_up=self.metrics.nobody)
-        prices = prices_of(flows, providers)
+        prices = PricesInForce(catalogue)
         self.budgets = Budgets(
             self.store,
-            flows,
+            catalogue,
             prices,
             tokens=settings.daily_tokens,
             usd=settings.daily_usd,
@@ -162,7 +162,7 @@ class Service:
         )
         self.scrape = Scrape(
             self.metrics,
-            flows,
+            catalogue,
             self.store,
             self.breakers,
             self.controls,
@@ -179,9 +179,9 @@ class Service:
             prices=prices,
             budget=self.budgets,
         )
-        self.replayer = Replayer(flows, asker, now=now, servers=self.servers.tools)
+        self.replayer = Replayer(catalogue, asker, now=now, servers=self.servers)
         life = Life(
-            flows,
+            catalogue,
             self.store,
             asker,
             self.publisher,
@@ -195,11 +195,11 @@ class Service:
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
             tracing=self.tracing,
-            servers=self.servers.tools,
+            servers=self.servers,
             poison=link.poison if link is not None else frozenset(),
         )
         self.worker = Worker(
-            flows,
+            catalogue,
             self.store,
             life,
             in_hand,
@@ -214,6 +214,23 @@ class Service:
             lease=lease,
             link=link,
         )
+
+    def take(self, edition: Edition) -> Changes:
+        """These flows from now on; what they changed. What is in hand ends by those it began
+        with. Counts, pauses and cooldowns go on: they are kept by the flows' names."""
+        changes = Changes.between(self.flows.latest, edition)
+        self.flows.exchange(edition)
+        self.metrics.expect(edition.flows)
+        self.breakers.forget(changes.providers)
+        self.servers.follow()
+        self.recents.follow()
+        self.controls.tell()  # wakes the worker, too
+        return changes
+
+    def _reply_tokens(self) -> tuple[str, ...]:
+        """Those that the reply rule should know, where there is one."""
+        wanted = any(resources.replies(flow) for flow in self.flows.flows.values())
+        return self.settings.webhook_tokens if wanted else ()
 
     def _stopped(self, flow: Flow) -> tuple[str, str | None] | None:
         """Why this flow asks nobody now, and for which error; None: it does."""
@@ -307,44 +324,25 @@ class Service:
         log.info("stopped")
 
 
-@dataclass(frozen=True, slots=True)
-class McpServers:
-    """Those that flows use. `tools` is for the flows; `troubles` tells of each what is wrong."""
-
-    tools: Servers
-    troubles: Callable[[], Mapping[str, str | None]]
-    close: Callable[[], Awaitable[None]]
-
-
-async def _none_to_close() -> None:
-    pass
-
-
-def mcp_servers(
-    flows: Flows,
-    environ: Mapping[str, str],
-    on_call: Callable[[str, str], None] = lambda server, result: None,
-) -> McpServers:
-    """The MCP servers, none of them connected yet. Raises ConfigError: a missing token, or the
-    missing package, which nobody loads who has no server."""
-    used = {name for flow in flows.flows.values() for name in flow.tools_from}
-    servers = [server for name, server in flows.mcp.items() if name in used]
-    if not servers:
-        return McpServers(NoServers(), dict, _none_to_close)
+def edition_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> Edition:
+    """The flows, their servers with their addresses, keys and tokens. Raises ConfigError for one
+    that is missing, or the missing package of MCP."""
+    edition = models_of(settings, flows, environ)
     if faults := unready(flows, environ):
         raise ConfigError(f"{flows.source} can't be used", tuple(faults))
-    from service.mcp.servers import Servers as Connected
-
-    tokens = {one.name: environ[one.token_env] for one in servers if one.token_env}
+    used = edition.mcp_servers()
+    if used:
+        importlib.import_module("service.mcp.servers")  # 1 s, so not for all, nor later
+    tokens = {
+        name: environ[server.token_env] for name, (server, _) in used.items() if server.token_env
+    }
     plain.hide(tokens.values())
-    made = Connected(servers, tokens, on_call=on_call)
-    return McpServers(made, lambda: made.troubles, made.close)
+    return replace(edition, tokens=tokens)
 
 
-def model_servers(
-    settings: Settings, flows: Flows, environ: Mapping[str, str]
-) -> tuple[dict[str, Provider], dict[str, str]]:
-    """Providers with their URLs, and their keys. Raises ConfigError for a missing key."""
+def models_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> Edition:
+    """The flows, their models' servers with their addresses and keys. Raises ConfigError for a
+    missing key."""
     key = settings.openai_api_key
     default = replace(flows.providers[DEFAULT_PROVIDER], base_url=settings.openai_base_url)
     providers = {**flows.providers, DEFAULT_PROVIDER: default}
@@ -366,4 +364,4 @@ def model_servers(
             faults.append(Fault(variable, fault, hint="copy the key once more"))
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))
-    return providers, keys
+    return Edition(replace(flows, providers=MappingProxyType(providers)), keys)

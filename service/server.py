@@ -20,6 +20,9 @@ from service.web.connections import Bounds, Connections
 from service.web.pipelined import Pipelined
 
 KEEP_ALIVE = 120  # seconds, for connections other than EMQX's
+_SIGNALS = [
+    number for name in ("SIGTERM", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None))
+]
 
 
 log = logging.getLogger("emqx-gpt")
@@ -121,10 +124,12 @@ async def serve(
     sock: socket.socket,
     drain: Callable[[], Awaitable[None]],
     link: Link | None = None,
+    reload: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, also while `drain` finishes what is in hand; then close
     the connections and return. A second signal does not wait for `drain`; with a `link` it has
-    to be the parent that got it, since systemd signals all processes of a service at once."""
+    to be the parent that got it, since systemd signals all processes of a service at once. On
+    SIGHUP, `reload` is called."""
     loop = asyncio.get_running_loop()
     draining: asyncio.Task[None] | None = None
 
@@ -150,9 +155,11 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop if link is None else begin)
     if link is not None:
-        link.watch(stop)
+        link.watch(stop, reload)
+    elif hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         await server.serve(sockets=[sock])
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)

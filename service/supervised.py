@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 T = TypeVar("T")
 BEAT = 1.0  # seconds
+END, RELOAD = b"t", b"h"  # what the parent says; `supervisor` has them too
 _PDEATHSIG = 1
 
 
@@ -56,8 +57,9 @@ class Link:
             socket.send_fds(self._link, [f"{workers} {grace}\n".encode()], [sock.fileno()])
             self._link.setblocking(False)
 
-    def watch(self, stop: Callable[[], None]) -> None:
-        """In the event loop: beat, and call `stop` for each time the parent was told to end."""
+    def watch(self, stop: Callable[[], None], reload: Callable[[], None] = lambda: None) -> None:
+        """In the event loop: beat, and call `stop` for each time the parent was told to end, and
+        `reload` when it was told to read the flows again."""
         loop = asyncio.get_running_loop()
 
         def beat() -> None:
@@ -74,8 +76,8 @@ class Link:
                 said = b""
             if not said:
                 loop.remove_reader(self._link.fileno())
-            for _ in said or b"t":
-                stop()
+            for word in said or END:
+                (reload if word == RELOAD[0] else stop)()
 
         loop.add_reader(self._link.fileno(), heard)
         self._at[len(self._at) - 1] = 1

@@ -1,8 +1,9 @@
 """The process that looks after `serve` from outside: it imports little and does nothing else.
 
 Whatever holds a child's event loop up, also a C extension that never lets go of the interpreter,
-the child's beats stop; then it is ended and begun anew. SIGTERM ends all, stuck or not. What the
-child was at when it ended like that is remembered, so that one message does it twice at most.
+the child's beats stop; then it is ended and begun anew. What the child was at when it ended like
+that is remembered, so that one message does it twice at most. SIGTERM ends all, stuck or not;
+SIGHUP has all of them read the flows again.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Supervisor:
         self._announced = False
         self._grace = 30.0
         self._signals = 0
+        self._reloads = 0
+        self._terminal = False
         self._stop_until = 0.0
         self._early = 0
         self._code = 0
@@ -83,6 +86,8 @@ class Supervisor:
         signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._count)
+        self._terminal = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN and _terminal()
+        signal.signal(signal.SIGHUP, self._hang_up)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         inner = (wake, ring)
         if self._start(0, inner):
@@ -98,6 +103,10 @@ class Supervisor:
             for child in list(self._children):
                 if child.link in readable and self._hear(child, inner):
                     return None
+            if self._reloads:
+                self._reloads = 0
+                for child in self._children:
+                    child.send(b"h")
             while handled < self._signals:
                 handled += 1
                 self._stop()
@@ -111,6 +120,13 @@ class Supervisor:
 
     def _count(self, number: int, frame: object) -> None:
         self._signals += 1
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        """The flows are to be read again; or the terminal that this was started in is gone."""
+        if self._terminal and not _terminal():
+            self._signals += 1
+        else:
+            self._reloads += 1
 
     # Children
 
@@ -132,6 +148,7 @@ class Supervisor:
         for fd in inner:
             os.close(fd)
         ours.close()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent passes it on
         for other in self._children:
             other.link.close()
             other.at.close()
@@ -251,6 +268,15 @@ class Supervisor:
         address = "\0" + self._notify[1:] if self._notify.startswith("@") else self._notify
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendto(state.encode(), address)
+
+
+def _terminal() -> bool:
+    """Whether there is one that this process belongs to."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _say(text: str) -> None:

@@ -125,7 +125,7 @@ class Rig:
         self, flows: str | None = None, environ: Mapping[str, str] | None = None
     ) -> AsyncIterator[Service]:
         """Another process's service on the same database and model, in this event loop."""
-        found = self.service.flows if flows is None else load_flows(flows)
+        found = self.service.flows.file if flows is None else load_flows(flows)
         made = Service(
             self.service.settings,
             found,

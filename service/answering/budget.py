@@ -19,10 +19,10 @@ import orjson
 from service.answering.job import stored
 from service.domain import Reservation, Spent, Usage
 from service.errors import BudgetError, StoreError
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Inbox
 from service.llm.chat import LIMITS, Question
-from service.llm.prices import Prices
+from service.llm.prices import Billing
 
 DAY_MS = 86_400_000
 MAX_TOKENS = 16_000  # tokens of an answer, where a flow sets no max_tokens
@@ -159,8 +159,8 @@ class Budgets:
     def __init__(
         self,
         store: Inbox,
-        flows: Flows,
-        prices: Prices | None,
+        flows: Catalogue,
+        prices: Billing | None,
         *,
         tokens: int,
         usd: float,

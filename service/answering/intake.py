@@ -12,7 +12,7 @@ from dataclasses import replace
 from service.answering.shares import PART, Refusals, Shares, Turns
 from service.domain import Entry, Message
 from service.errors import OverShare, StoreBusy, Unavailable
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Added, Inbox
 from service.mqtt import traceparent
 
@@ -39,7 +39,7 @@ class Intake:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         store: Inbox,
         *,
         now: Callable[[], int],

@@ -26,7 +26,7 @@ from service.answering.tool_loop import ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Flow, Flows, change
+from service.flows import Catalogue, Flow, change
 from service.inbox import Inbox
 from service.llm import retry
 from service.llm.answers import Completion
@@ -50,7 +50,7 @@ class Life:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         store: Inbox,
         asker: Asker,
         publisher: Publisher,
@@ -88,7 +88,12 @@ class Life:
 
     async def run(self, claimed: Claimed) -> None:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
-        this process; what was stored before it is not done again."""
+        this process; what was stored before it is not done again. It ends by the flows that were
+        in force when it began."""
+        with self._flows.held():
+            await self._run(claimed)
+
+    async def _run(self, claimed: Claimed) -> None:
         spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it

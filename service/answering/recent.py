@@ -11,12 +11,13 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from service.answering.intake import SKEW
 from service.domain import Message, Reading
 from service.emqx.message import Kept
 from service.errors import StoreBusy, StoreError, Unavailable
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Chunk, Inbox
 
 GATHER = 0.04  # seconds
@@ -54,15 +55,14 @@ class Recents:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         store: Inbox,
         *,
         now: Callable[[], int],
         most: int,
         kept: Callable[[str, int], None] = lambda flow, count: None,
     ) -> None:
-        self._flows = {flow.name: flow for flow in flows.flows.values() if flow.recent is not None}
-        self._many = {name for name, flow in self._flows.items() if _of_many_topics(flow)}
+        self._flows = flows
         self._store = store
         self._now = now
         self._most = most
@@ -76,12 +76,19 @@ class Recents:
         self.closing = False
 
     def start(self) -> None:
-        if self._flows:
+        wanted = any(flow.recent is not None for flow in self._flows.flows.values())
+        if wanted and self._upkeep is None:
             self._upkeep = asyncio.create_task(self._tidy())
+
+    def follow(self) -> None:
+        """The flows are others now, and so may be what a window holds: look at each at once."""
+        self._grown.clear()
+        self.start()
 
     def known(self, name: str) -> Flow | None:
         """The flow of this name, if it has a window."""
-        return self._flows.get(name)
+        flow = self._flows.flows.get(name)
+        return flow if flow is not None and flow.recent is not None else None
 
     def keep(self, flow: Flow, kept: Kept) -> asyncio.Future[Exception | None] | None:
         """Done once it is on disk, with None or why it is not; None: not a window's message.
@@ -114,7 +121,7 @@ class Recents:
             # More than a window holds need not even be written.
             found = _Window(flow, deque(maxlen=flow.recent.messages))
             batch.windows[place] = found
-        named = topic if flow.name in self._many else ""
+        named = topic if _of_many_topics(flow.recent.topic.text) else ""
         found.readings.append(Reading(at, text, named))
         found.came += 1
         batch.size += size
@@ -226,8 +233,8 @@ def _text(flow: Flow, kept: Kept) -> str:
     return flow.readable(message).payload.decode("utf-8", "replace")
 
 
-def _of_many_topics(flow: Flow) -> bool:
+@lru_cache(maxsize=1000)
+def _of_many_topics(pattern: str) -> bool:
     """Whether one window has messages of several topics."""
-    assert flow.recent is not None
-    levels = flow.recent.topic.text.split("/")
+    levels = pattern.split("/")
     return "+" in levels or "#" in levels

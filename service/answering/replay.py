@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result as Published
 from service.errors import BudgetError, MessageError, ModelError
-from service.flows import Flow, Flows, ModelRef
+from service.flows import Catalogue, Flow, ModelRef
 from service.inbox import Filter, Inbox, Row
 from service.llm.ask import Asker
 from service.llm.attempts import Log
@@ -136,7 +137,7 @@ class Replayer:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         asker: Asker,
         *,
         now: Callable[[], int],
@@ -146,6 +147,10 @@ class Replayer:
         self._flows = flows
         self._asker = asker
         self._now = now
+
+    def held(self) -> AbstractContextManager[None]:
+        """Within it the flows stay the same for the calling task."""
+        return self._flows.held()
 
     @property
     def providers(self) -> Sequence[str]:

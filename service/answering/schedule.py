@@ -15,7 +15,7 @@ import orjson
 from service.answering.intake import new_id
 from service.domain import Entry, Message
 from service.errors import StoreError
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Inbox
 from service.inbox.ticks import AHEAD
 from service.operations.metrics import Metrics
@@ -39,7 +39,7 @@ class Schedule:
     """The schedules of all flows. `now` gives epoch ms."""
 
     def __init__(
-        self, flows: Flows, store: Inbox, metrics: Metrics, *, now: Callable[[], int]
+        self, flows: Catalogue, store: Inbox, metrics: Metrics, *, now: Callable[[], int]
     ) -> None:
         self._flows = flows
         self._store = store

@@ -18,7 +18,7 @@ from service.answering.job import InHand, about, size_of
 from service.answering.life import Life
 from service.domain import Claimed
 from service.errors import StoreError
-from service.flows import Flows
+from service.flows import Catalogue
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 from service.supervised import Link
@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         store: Inbox,
         life: Life,
         in_hand: InHand,

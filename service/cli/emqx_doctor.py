@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from service.bootstrap import model_servers
+from service.bootstrap import models_of
 from service.emqx.doctor import Doctor
 from service.emqx.findings import Finding, fail, ok, skip, warn
 from service.emqx.loop import Loop, suitable
@@ -55,11 +55,11 @@ async def examination(
 async def ask_models(settings: Settings, flows: Flows) -> list[Finding]:
     """Key and names of the models that the flows use, by each provider's GET /models."""
     try:
-        providers, keys = model_servers(settings, flows, environment())
+        edition = models_of(settings, flows, environment())
     except ConfigError as error:
         return [fail("model's key", str(fault)) for fault in error.faults]
     used = {model for flow in flows.flows.values() for model in flow.models}
-    gpt = Gpt(providers, keys, concurrency=2)
+    gpt = Gpt(edition, concurrency=2)
     findings = []
     try:
         for provider in sorted({model.provider for model in used}):

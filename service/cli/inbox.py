@@ -9,6 +9,7 @@ from pathlib import Path
 from service import flows, settings
 from service.domain import State
 from service.errors import BadRequest, StoreUnusable
+from service.flows import Catalogue, Edition
 from service.inbox import Filter, Inbox, database, epoch_ms
 from service.operations.actions import Actions
 from service.operations.insights import Insights
@@ -29,7 +30,8 @@ async def opened() -> AsyncIterator[tuple[Insights, Actions, Inbox]]:
     store = Inbox(url, now=epoch_ms)
     await store.open()
     try:
-        yield Insights(store, found), Actions(store, found, now=epoch_ms), store
+        known = Catalogue(Edition(found))
+        yield Insights(store, known), Actions(store, known, now=epoch_ms), store
     finally:
         await store.close()
 

@@ -7,15 +7,16 @@ import time
 from collections.abc import AsyncIterator
 
 from service.answering.budget import Budgets
+from service.answering.mcp_servers import McpServers
 from service.answering.replay import Replayer
-from service.bootstrap import mcp_servers, model_servers
+from service.bootstrap import edition_of
 from service.errors import ConfigError
-from service.flows import Flows, ModelRef
+from service.flows import Catalogue, Flows, ModelRef
 from service.inbox import Inbox, epoch_ms
 from service.llm.ask import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
-from service.llm.prices import prices_of
+from service.llm.prices import PricesInForce
 from service.llm.retry import USUAL
 from service.settings import Settings, environment
 
@@ -25,22 +26,20 @@ async def replayer(
     loaded: Settings, flows: Flows, store: Inbox | None, concurrency: int
 ) -> AsyncIterator[Replayer]:
     """With a store, what it takes counts for the budgets of the day. Raises ConfigError."""
-    environ = environment()
-    providers, keys = model_servers(loaded, flows, environ)
-    servers = mcp_servers(flows, environ)
+    catalogue = Catalogue(edition_of(loaded, flows, environment()))
+    servers = McpServers(catalogue)
     breakers = CircuitBreakers(time.monotonic, USUAL)
     gpt = Gpt(
-        providers,
-        keys,
+        catalogue,
         concurrency=concurrency,
         max_answer=loaded.max_answer,
         granted=breakers.granted,
     )
-    prices = prices_of(flows, providers)
+    prices = PricesInForce(catalogue)
     budgets = None
     if store is not None:
         tokens, usd = loaded.daily_tokens, loaded.daily_usd
-        budgets = Budgets(store, flows, prices, tokens=tokens, usd=usd, now=epoch_ms)
+        budgets = Budgets(store, catalogue, prices, tokens=tokens, usd=usd, now=epoch_ms)
     asker = Asker(
         gpt,
         breakers,
@@ -50,7 +49,7 @@ async def replayer(
         budget=budgets,
     )
     try:
-        yield Replayer(flows, asker, now=epoch_ms, servers=servers.tools)
+        yield Replayer(catalogue, asker, now=epoch_ms, servers=servers)
     finally:
         await servers.close()
         if budgets is not None:

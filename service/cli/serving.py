@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator
 
 from service import flows
 from service import settings as environment
 from service.bootstrap import Service
 from service.cli.env_file import ENV, TOKENS, add_tokens
-from service.emqx.apply import apply_when_ready
-from service.emqx.management_api import EmqxAdmin
-from service.emqx.resources import Desired, build, target
-from service.emqx.run import ApplyError
+from service.cli.following import Following
 from service.errors import ConfigError, Fault
 from service.operations import logs
 from service.server import bind, make_server, serve
@@ -66,12 +60,11 @@ async def run_service(settings: Settings, *, apply: bool = False, workers: int =
     settings = with_tokens(settings)
     for fault in settings.weak_tokens():
         log.warning("%s", fault)
-    found = flows.load(settings.flows, model=settings.openai_model)
-    desired = None
-    if apply and (link is None or link.number == 0):
-        to = target(settings.webhook_url, *settings.webhook_tokens)
-        desired = build(found, prefix=settings.emqx_prefix, to=to)
+    text = flows.read(settings.flows)
+    found = flows.sound(text, str(settings.flows), settings.openai_model)
+    first = link is None or link.number == 0
     service = Service(settings, found, link=link)
+    following = Following(settings, service, text, apply=apply and first, quiet=not first)
     # Opened here, not in the lifespan: an unusable database is one line, before we listen.
     await service.open()
     sock = link.sock if link is not None and link.sock is not None else None
@@ -80,10 +73,10 @@ async def run_service(settings: Settings, *, apply: bool = False, workers: int =
     server = make_server(create_app(service))
     log.info("listening on http://%s:%d", *sock.getsockname()[:2])
     _settle_garbage()
-    async with _applying(settings, desired):
+    async with following:
         if link is not None:
             link.announce(workers, sock, settings.grace)
-        await serve(server, sock, service.drain, link)
+        await serve(server, sock, service.drain, link, following.file.ask)
 
 
 def _several(settings: Settings, link: Link | None) -> list[Fault]:
@@ -102,30 +95,3 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-@contextlib.asynccontextmanager
-async def _applying(settings: Settings, desired: Desired | None) -> AsyncIterator[None]:
-    """Apply beside serving: the probe waits until the webhook answers."""
-    if desired is None:
-        yield
-        return
-    task = asyncio.create_task(_apply(settings, desired))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _apply(settings: Settings, desired: Desired) -> None:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    probe = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-    admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin, hide=tuple(settings.webhook_tokens))
-    try:
-        await apply_when_ready(admin, desired, probe_url=probe, tell=log.info)
-        log.info("EMQX's half is up to date")
-    except ApplyError as error:
-        log.error("EMQX's half is not up to date: %s; see: emqx-gpt emqx diff", error.message)
-    finally:
-        await admin.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from service.bootstrap import model_servers
+from service.bootstrap import models_of
 from service.errors import ModelError
 from service.flows import Flows, ModelRef
 from service.llm.client import Gpt, Question
@@ -17,8 +17,8 @@ async def probe(
     settings: Settings, flows: Flows, environ: Mapping[str, str] | None = None
 ) -> dict[ModelRef, ModelError | None]:
     """What each first model answers: None where it does. Raises ConfigError for a missing key."""
-    providers, keys = model_servers(settings, flows, environment() if environ is None else environ)
-    gpt = Gpt(providers, keys, concurrency=4)
+    edition = models_of(settings, flows, environment() if environ is None else environ)
+    gpt = Gpt(edition, concurrency=4)
     found: dict[ModelRef, ModelError | None] = {}
     try:
         for model in dict.fromkeys(flow.model for flow in flows.flows.values()):

@@ -64,7 +64,7 @@ async def run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    # While the service starts again nobody answers the stand-in: no news in a demo.
+    # While the service starts or ends nobody answers the stand-in: no news in a demo.
     logging.getLogger("service.demo.standin.action").setLevel(logging.ERROR)
     # What becomes of a request is on the screen; how a server wants to be asked is no trouble.
     for name in ("emqx-gpt.requests", "emqx-gpt.model"):
@@ -190,13 +190,7 @@ async def _changed(screen: Screen, demo: Running, found: Flows) -> None:
     before = demo.flows
     if found == before:
         return
-    try:
-        await demo.change_flows(found)
-    except EmqxGptError:
-        await demo.stop_service()
-        demo.flows = before
-        await demo.start_service()
-        raise
+    await demo.change_flows(found)
     screen.flows = found
     changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
     gone = [name for name in before.flows if name not in found.flows]

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from service.bootstrap import Service
+from service.bootstrap import Service, edition_of
 from service.demo.offline_model.model import MODEL, OfflineModel
 from service.demo.standin.broker import StandIn
 from service.emqx import names
@@ -24,10 +24,10 @@ from service.emqx.apply import apply
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.render import render_filled
 from service.emqx.resources import build, target
-from service.errors import ConfigError, Fault
+from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flow, Flows, ModelRef
 from service.server import bind, make_server
-from service.settings import Settings
+from service.settings import Settings, environment
 from service.web.app import create_app
 
 HOST = "127.0.0.1"
@@ -74,6 +74,7 @@ class Running:
     kind: str = MODEL  # the family of servers that the offline model plays
     notes: list[str] = field(default_factory=list)
     _stop: Callable[[], Any] | None = None
+    _service: Service | None = None
 
     @property
     def address(self) -> str:
@@ -87,7 +88,7 @@ class Running:
     async def start_service(self) -> None:
         """The service with the present flows; raises EmqxGptError."""
         sock = bind(self.settings.host, self.settings.port)
-        service = Service(self.settings, self.flows)
+        service = self._service = Service(self.settings, self.flows)
         server = make_server(create_app(service))
         serving = asyncio.create_task(server.serve(sockets=[sock]))
 
@@ -107,10 +108,22 @@ class Running:
             await stop()
 
     async def change_flows(self, flows: Flows) -> None:
-        """Other flows from now on: the service starts again, the broker's half follows."""
-        await self.stop_service()
+        """Other flows from now on, as `serve` takes them; the broker's half follows. Where it
+        can't, the flows stay as they were. Raises EmqxGptError."""
+        before = self.flows
+        self._take(flows)
+        try:
+            await self._apply(flows)
+        except EmqxGptError:
+            self._take(before)
+            raise
+
+    def _take(self, flows: Flows) -> None:
+        if self._service is not None:
+            self._service.take(edition_of(self.settings, flows, environment()))
         self.flows = flows
-        await self.start_service()
+
+    async def _apply(self, flows: Flows) -> None:
         admin = EmqxAdmin(self.settings.emqx_url, self.settings.emqx_admin, hide=(self.token,))
         try:
             await apply(admin, build(flows, to=target(self.url, self.token)))

@@ -135,7 +135,10 @@ def address_hint(url: str) -> str:
     """What to look at when EMQX does not reach the service at `url`."""
     hint = "Is the service running, and is PUBLIC_URL its address as EMQX's machine sees it?"
     if any(name in url for name in ("//127.", "//localhost", "//[::1]")):
-        hint += " In a container 127.0.0.1 is the container itself"
+        hint += (
+            " In a container 127.0.0.1 is the container itself: for an EMQX in Docker on this"
+            " machine set HOST=0.0.0.0 and PUBLIC_URL=http://host.docker.internal:8000"
+        )
     return hint
 
 

@@ -4,8 +4,9 @@
 but `load`.
 """
 
+from service.flows.catalogue import Catalogue, Edition
 from service.flows.flow import Flow, Flows, McpServer, Provider
-from service.flows.load import load, parse, read
+from service.flows.load import load, parse, read, sound
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import History, Price, Recent, Tool
 from service.units import Limit, duration
@@ -13,6 +14,8 @@ from service.units import Limit, duration
 __all__ = [
     "DEFAULT_MODEL",
     "DEFAULT_PROVIDER",
+    "Catalogue",
+    "Edition",
     "Flow",
     "Flows",
     "History",
@@ -27,4 +30,5 @@ __all__ = [
     "load",
     "parse",
     "read",
+    "sound",
 ]

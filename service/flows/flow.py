@@ -33,7 +33,7 @@ class McpServer(McpKeys):
     """An MCP server. `line` of flows.toml is where its token, or else its table, stands."""
 
     name: str = ""
-    line: int | None = None
+    line: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -28,12 +29,18 @@ from service.flows.tables import FLOW_NAME, File, FlowKeys, McpKeys, Price, Prov
 from service.mqtt.topics import TopicPattern
 
 T = TypeVar("T")
+LARGEST = 4 << 20  # bytes; what is larger is no flows file
 EVERY = "emqx-gpt/every"
 
 
 def load(path: str | FilePath, *, model: str | None = None) -> Flows:
     """Read the file; raises ConfigError with all faults. `model` is OPENAI_MODEL."""
-    flows, faults = parse(read(path), str(path), model)
+    return sound(read(path), str(path), model)
+
+
+def sound(text: str, source: str, model: str | None = None) -> Flows:
+    """The flows of a file's text; raises ConfigError with all faults."""
+    flows, faults = parse(text, source, model)
     errors = tuple(fault for fault in faults if not fault.warning)
     if flows is None:
         more = f" (and {len(errors) - 1} more: emqx-gpt check)" if len(errors) > 1 else ""
@@ -44,7 +51,12 @@ def load(path: str | FilePath, *, model: str | None = None) -> Flows:
 def read(path: str | FilePath) -> str:
     """The file's text; raises ConfigError in one line if there is none."""
     try:
-        return FilePath(path).read_bytes().decode("utf-8-sig")  # Windows editors put a BOM
+        with FilePath(path).open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) <= LARGEST:
+            return content.decode("utf-8-sig")  # Windows editors put a BOM
+        more = f"has more than {LARGEST >> 20} MB"
+        fault = Fault(str(path), more, hint="is it another file? FLOWS names it")
     except FileNotFoundError:
         hint = "write one with emqx-gpt init (docs/flows.md), or point FLOWS at it"
         fault = Fault(str(path), "there is no such file", hint=hint)
@@ -53,7 +65,11 @@ def read(path: str | FilePath) -> str:
         fault = Fault(str(path), "is not UTF-8", line, "save it as UTF-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        fault = Fault(str(path), f"can't be read: {reason}", hint="FLOWS names the file")
+        hint = "FLOWS names the file"
+        if isinstance(error, PermissionError):  # a checkout with umask 077, and a container
+            who = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "this user"
+            hint = f"let {who} read it: chmod a+r {FilePath(path).name}"
+        fault = Fault(str(path), f"can't be read: {reason}", hint=hint)
     raise ConfigError(str(fault), (fault,))
 
 

@@ -18,7 +18,7 @@ from service.llm.attempts import Call, Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
 from service.llm.pace import Start
-from service.llm.prices import Prices
+from service.llm.prices import Billing
 from service.llm.retry import RetryPolicy
 
 
@@ -73,7 +73,7 @@ class Asker:
         on_call: OnCall,
         on_again: OnAgain = lambda how, code: None,
         policy: RetryPolicy,
-        prices: Prices | None = None,
+        prices: Billing | None = None,
         budget: Budget | None = None,
     ) -> None:
         self._gpt = gpt

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from service.errors import ErrorKind, ModelError
@@ -247,6 +247,16 @@ class CircuitBreakers:
             if self._breakers or self._held
             else 0.0
         )
+
+    def forget(self, providers: Collection[str]) -> None:
+        """Another server, or another key, stands behind these: what the one before did counts no
+        more. How fast its models may be asked is learned anew by asking."""
+        for where in list(self._breakers):
+            if (where.provider if isinstance(where, ModelRef) else where) in providers:
+                del self._breakers[where]
+        for model in self._queues:
+            if model.provider in providers:
+                self._wake(model)
 
     def hold(self, providers: frozenset[str]) -> None:
         """These are not called until they are left out of it: a person paused them."""

@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 import openai
@@ -45,6 +45,8 @@ OFF_LOOP = 64 * 1024
 """Characters; what a model wrote at a greater length is looked at in a thread."""
 KEEP_ALIVE = 60.0  # seconds; at the SDK's 5 most lone questions would wait for a handshake
 
+KEPT = 500  # servers, those that are no provider any more among them
+
 OnDelta = Callable[[str], Awaitable[None]]
 log = logging.getLogger("emqx-gpt.model")
 
@@ -67,8 +69,15 @@ class _Server:
         return self.urls[endpoint]
 
 
+class Servers(Protocol):
+    """Who knows the providers."""
+
+    def server(self, name: str) -> tuple[Provider, str]:
+        """One and its key; an empty one: it needs none."""
+
+
 class Gpt:
-    """All providers behind one door. `keys` by provider name; pools fit `concurrency`.
+    """All providers behind one door. `servers` knows them by name; pools fit `concurrency`.
 
     `max_answer`: bytes of one answer, its reasoning and its tool calls together. `granted` hears
     what a model's server says of its limits.
@@ -76,8 +85,7 @@ class Gpt:
 
     def __init__(
         self,
-        servers: Mapping[str, Provider],
-        keys: Mapping[str, str],
+        servers: Servers,
         *,
         concurrency: int,
         max_answer: int = MAX_ANSWER,
@@ -91,11 +99,21 @@ class Gpt:
         self._http = openai.DefaultAioHttpClient(limits=limits, timeout=None)
         self._granted = granted
         self._max_answer = max_answer
-        self._servers = {
-            name: self._server(provider, keys.get(name) or "") for name, provider in servers.items()
-        }
+        self._servers = servers
+        self._made: dict[tuple[Provider, str], _Server] = {}
 
-    def _server(self, provider: Provider, key: str) -> _Server:
+    def _server(self, name: str) -> _Server:
+        """The provider of this name as it is now; what was learned of it stays while it is the
+        same, and calls to what it was before go on."""
+        found = self._servers.server(name)
+        made = self._made.get(found)
+        if made is None:
+            while len(self._made) >= KEPT:
+                del self._made[next(iter(self._made))]
+            made = self._made[found] = self._make(*found)
+        return made
+
+    def _make(self, provider: Provider, key: str) -> _Server:
         base_url = provider.base_url or providers.KINDS["openai"].address
         sdk = openai.AsyncOpenAI(
             api_key=key or "none",
@@ -132,7 +150,7 @@ class Gpt:
 
         A server that refuses how it is asked is asked again as it wants it. Raises ModelError.
         """
-        server = self._servers[question.model.provider]
+        server = self._server(question.model.provider)
         name = question.model.model
         for _ in range(learning.MOST):
             dialect = self._dialect(server, question)
@@ -213,7 +231,7 @@ class Gpt:
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
-        server = self._servers[provider]
+        server = self._server(provider)
         question = Question(ModelRef(provider, "-"), (), timeout=10.0)
         try:
             async with asyncio.timeout(question.timeout):

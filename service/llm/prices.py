@@ -6,10 +6,11 @@ import importlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any, Protocol
 
 from service.domain import Usage
-from service.flows import Flows, ModelRef, Provider
+from service.flows import Catalogue, Flows, ModelRef
 from service.flows.tables import Price
 
 MILLION = 1_000_000
@@ -24,6 +25,13 @@ class PriceList(Protocol):
     """Prices from elsewhere, for models that flows.toml has no price for."""
 
     def cost(self, model: str, base_url: str | None, usage: Usage) -> float | None: ...
+
+
+class Billing(Protocol):
+    """Who knows what a call cost."""
+
+    def billed(self, model: ModelRef, usage: Usage) -> Usage:
+        """The usage with its cost; None where nobody knows."""
 
 
 class Prices:
@@ -66,12 +74,27 @@ def cost_of(price: Price, usage: Usage) -> float:
     return total * factor / MILLION
 
 
-def prices_of(flows: Flows, providers: Mapping[str, Provider]) -> Prices | None:
-    """The prices that hold for these flows, if there are any."""
-    if not flows.prices and not flows.price_list:
-        return None
-    urls = {name: provider.base_url for name, provider in providers.items()}
-    return Prices(flows.prices, urls, GenaiPrices() if flows.price_list else None)
+class PricesInForce:
+    """The prices of the flows in force."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        prepare(catalogue.file)
+
+    def billed(self, model: ModelRef, usage: Usage) -> Usage:
+        """As `Prices` does."""
+        flows = self._catalogue.file
+        if not flows.prices and not flows.price_list:
+            return usage
+        urls = {name: provider.base_url for name, provider in flows.providers.items()}
+        listed = _genai_prices() if flows.price_list else None
+        return Prices(flows.prices, urls, listed).billed(model, usage)
+
+
+def prepare(flows: Flows) -> None:
+    """Load the list of prices that these name, if they do; takes a second."""
+    if flows.price_list:
+        _genai_prices()
 
 
 class GenaiPrices:
@@ -100,3 +123,8 @@ class GenaiPrices:
                 log.warning("genai-prices has no price for model %s: add it to [prices]", model)
             return None
         return float(found.total_price)
+
+
+@cache
+def _genai_prices() -> GenaiPrices:
+    return GenaiPrices()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from service.errors import Conflict
-from service.flows import Flows
+from service.flows import Catalogue
 from service.inbox import Inbox
 from service.operations.insights import found, known
 
@@ -15,7 +15,7 @@ DEADLINE = 900.0  # seconds, for a request whose flow is gone
 class Actions:
     """Changes that the API and the CLI make. `now` gives epoch ms."""
 
-    def __init__(self, store: Inbox, flows: Flows, *, now: Callable[[], int]) -> None:
+    def __init__(self, store: Inbox, flows: Catalogue, *, now: Callable[[], int]) -> None:
         self._store = store
         self._flows = flows
         self._now = now

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from service.errors import BadRequest, NotFound, StoreError
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Inbox, Pause, Resume
 
 EVERY = 1.0  # seconds between looks
@@ -22,7 +22,7 @@ class Controls:
     def __init__(
         self,
         store: Inbox,
-        flows: Flows,
+        flows: Catalogue,
         *,
         now: Callable[[], int],
         changed: Callable[[frozenset[str]], None],
@@ -51,8 +51,12 @@ class Controls:
         if found == self.paused:
             return
         self.paused = found
-        self.flows = frozenset(one.name for one in found if one.kind == FLOW)
-        self._changed(frozenset(one.name for one in found if one.kind == PROVIDER))
+        self.tell()
+
+    def tell(self) -> None:
+        """Have it carried out, for the flows there are now."""
+        self.flows = frozenset(one.name for one in self.paused if one.kind == FLOW)
+        self._changed(frozenset(one.name for one in self.paused if one.kind == PROVIDER))
 
     async def _watch(self) -> None:
         while True:

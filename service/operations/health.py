@@ -36,6 +36,7 @@ class Health:
         self._look_again = 0.0
         self.outage: BrokerError | None = None
         self.closing = False  # the process shuts down
+        self.flows_refused: str | None = None  # what is wrong with flows.toml as it stands
         self._back_at: float | None = None  # when the last outage was over
 
     def back(self) -> None:
@@ -59,6 +60,8 @@ class Health:
             # Flows answer without them, so they keep nobody from being ready.
             away = [f"{name} {why}" for name, why in servers.items() if why is not None]
             parts["mcp"] = {"ok": True} | ({"warning": "; ".join(away)} if away else {})
+        if self.flows_refused is not None:
+            parts["flows"] = {"ok": True, "warning": self.flows_refused}
         if self.closing:
             parts["service"] = {"ok": False, "code": "shutting_down", "message": "shutting down"}
         return all(part["ok"] for part in parts.values()), parts

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.domain import State
 from service.errors import NotFound
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Filter, Inbox, Row, epoch_ms
 from service.operations.timeline import Stopped, timeline
 
@@ -97,7 +97,7 @@ class Insights:
     def __init__(
         self,
         store: Inbox,
-        flows: Flows,
+        flows: Catalogue,
         *,
         now: Callable[[], int] = epoch_ms,
         stopped: Callable[[Flow], Stopped] = lambda flow: None,
@@ -195,7 +195,7 @@ async def found(store: Inbox, id: str) -> Row:
     return row
 
 
-def known(flows: Flows, name: str) -> Flow:
+def known(flows: Catalogue, name: str) -> Flow:
     """Raises NotFound that lists what there is."""
     if name not in flows.flows:
         raise NotFound(f"no flow {name!r}; there are: {', '.join(flows.flows)}")

@@ -120,6 +120,20 @@ class Metrics:
             "Messages that EMQX lost on their way to the webhook, since this process started",
             registry=registry,
         )
+        self.flows_loaded = Gauge("emqx_gpt_flows_loaded", "Flows in force", registry=registry)
+        self.flows_refused = Gauge(
+            "emqx_gpt_flows_refused",
+            "1: flows.toml as it stands was refused, and the flows from before go on",
+            registry=registry,
+        )
+        self.flows_reloads = Counter(
+            "emqx_gpt_flows_reloads",
+            "Times that flows.toml was read again: taken, same (nothing was different), refused",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("taken", "same", "refused"):
+            self.flows_reloads.labels(result)
         self.in_flight = Gauge("emqx_gpt_in_flight", "Model calls in flight", registry=registry)
         self._mcp_calls = Counter(
             "emqx_gpt_mcp_calls",
@@ -149,6 +163,7 @@ class Metrics:
             for model in flow.models:
                 self._model(model)
         self._flows = frozenset(flows.flows)
+        self.flows_loaded.set(len(flows.flows))
         for server in sorted({name for flow in flows.flows.values() for name in flow.tools_from}):
             self._mcp_calls.labels(server, "ok")
         for result in ("delivered", "no_subscriber"):

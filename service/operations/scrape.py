@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from service.domain import Spent, State
 from service.errors import StoreError
-from service.flows import Flows
+from service.flows import Catalogue
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 from service.operations.controls import FLOW, PROVIDER, Controls
@@ -35,7 +35,7 @@ class Scrape:
     def __init__(
         self,
         metrics: Metrics,
-        flows: Flows,
+        flows: Catalogue,
         store: Inbox,
         breakers: CircuitBreakers,
         controls: Controls,
@@ -54,7 +54,7 @@ class Scrape:
         self._now = now
         self._looking = asyncio.Lock()
         self._looked_at = -GOOD_FOR
-        metrics.expect(flows)
+        metrics.expect(flows.file)
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"emqx_gpt_{name}", text, labels, registry=metrics.registry)
@@ -86,6 +86,7 @@ class Scrape:
         """Prometheus' text format."""
         self._circuits()
         self._pauses()
+        self._mcp_up.clear()
         for server, why in self._troubles().items():
             self._mcp_up.labels(server).set(why is None)
         try:
@@ -111,6 +112,7 @@ class Scrape:
             self._dead.labels(str(state)).set(stats.dead.get(state, 0))
 
     def _circuits(self) -> None:
+        self._circuit.clear()  # what no flow uses any more
         for flow in self._flows.flows.values():
             for model in flow.models:
                 at = self._circuit.labels(model.provider, str(model))
@@ -118,6 +120,7 @@ class Scrape:
 
     def _pauses(self) -> None:
         now = {(one.kind, one.name) for one in self._controls.paused}
+        self._paused.clear()
         for kind, names in ((FLOW, self._flows.flows), (PROVIDER, self._flows.providers)):
             for name in names:
                 self._paused.labels(kind, name).set((kind, name) in now)
@@ -126,7 +129,11 @@ class Scrape:
         async with self._looking:
             if 0 <= self._now() - self._looked_at < GOOD_FOR:
                 return
-            for one in await self._spent():
+            found = await self._spent()
+            for gauges in self._budgets.values():
+                for gauge in gauges:
+                    gauge.clear()
+            for one in found:
                 used, limit = self._budgets[one.unit]
                 used.labels(one.flow).set(one.used)
                 limit.labels(one.flow).set(one.limit)

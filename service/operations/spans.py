@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from service import plain
 from service.domain import Claimed, Publish, State, Usage
 from service.errors import ConfigError, Fault
-from service.flows import Flow, Provider
+from service.flows import Catalogue, Flow
 from service.llm.attempts import Call
 from service.mqtt import traceparent
 from service.mqtt.traceparent import Properties
@@ -73,9 +73,7 @@ class Untraced:
         """Nothing is left to send."""
 
 
-def tracing(
-    endpoint: str | None, servers: Mapping[str, Provider], environ: Mapping[str, str]
-) -> Untraced:
+def tracing(endpoint: str | None, catalogue: Catalogue, environ: Mapping[str, str]) -> Untraced:
     """Where OTEL_EXPORTER_OTLP_ENDPOINT names a collector, spans go there. Raises ConfigError."""
     if endpoint is None:
         return Untraced()
@@ -92,7 +90,7 @@ def tracing(
             hint="pip install 'emqx-gpt[otel]', or leave it unset",
         )
         raise ConfigError("settings can't be used", (fault,)) from None
-    return Tracing(endpoint, servers)
+    return Tracing(endpoint, catalogue)
 
 
 def secrets(headers: str) -> list[str]:

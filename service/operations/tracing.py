@@ -18,12 +18,13 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from opentelemetry.trace.span import TraceFlags, TraceState
 
 from service.domain import Claimed, Publish, State, Usage
-from service.flows import Flow, Provider
+from service.flows import Catalogue, Flow, Provider
 from service.llm import providers
 from service.llm.attempts import Call
 from service.mqtt import traceparent
@@ -44,11 +45,16 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Tracing(Untraced):
-    """One process's. `servers` are the providers with their addresses."""
+    """One process's. `catalogue` has the providers with their addresses."""
 
-    def __init__(self, endpoint: str, servers: Mapping[str, Provider]) -> None:
+    def __init__(self, endpoint: str, catalogue: Catalogue) -> None:
         self.otlp = Otlp(endpoint)
-        self.servers = {name: _server(provider) for name, provider in servers.items()}
+        self._catalogue = catalogue
+
+    def server(self, name: str) -> tuple[str, str, int]:
+        """A provider's name in the conventions, its host and port."""
+        provider = self._catalogue.providers.get(name)
+        return (name, "", 0) if provider is None else _server(provider)
 
     def of(self, claimed: Claimed, flow: Flow | None) -> Spans:
         return Traced(self, claimed, flow)
@@ -115,7 +121,7 @@ class Traced(Spans):
 
     def _call(self, call: Call) -> None:
         ref = call.model
-        name, host, port = self._tracing.servers.get(ref.provider, (ref.provider, "", 0))
+        name, host, port = self._tracing.server(ref.provider)
         attributes: Attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": name,
@@ -285,6 +291,7 @@ def _text(text: str) -> str:
     return text[:500].encode("utf-8", "replace").decode()
 
 
+@lru_cache(maxsize=100)
 def _server(provider: Provider) -> tuple[str, str, int]:
     """Its name in the conventions, and where it is."""
     url = provider.base_url or providers.KINDS["openai"].address

@@ -20,7 +20,7 @@ from service.answering.intake import Intake
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
-from service.flows import Flows
+from service.flows import Catalogue
 from service.inbox import Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 from service.operations.actions import Actions
@@ -61,7 +61,7 @@ class Parts(Protocol):
     """What the endpoints work on; bootstrap makes it."""
 
     settings: Settings
-    flows: Flows
+    flows: Catalogue
     store: Inbox
     intake: Intake
     recents: Recents
@@ -96,7 +96,7 @@ def create_app(parts: Parts) -> Starlette:
         now=parts.now,
         names=settings.names,
         own_token=settings.own_webhook_token,
-        known=parts.flows.flows,
+        known=lambda name: name in parts.flows.flows,
         recents=parts.recents,
         address=settings.client_identity == "address",
     )

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from service.answering.intake import Intake, new_id
 from service.domain import State
 from service.errors import BadRequest, Mismatch, NotFound
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.mqtt import traceparent
 from service.mqtt.traceparent import Properties
 from service.operations.events import Delta, Hub, Listener
@@ -64,7 +64,7 @@ class Ask:
 
     def __init__(
         self,
-        flows: Flows,
+        flows: Catalogue,
         intake: Intake,
         hub: Hub,
         insights: Insights,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.flows import Flows
+from service.flows import Catalogue
 from service.web.http import JSON
 
 
 class FlowsApi:
     """The endpoint."""
 
-    def __init__(self, flows: Flows) -> None:
+    def __init__(self, flows: Catalogue) -> None:
         self._flows = flows
 
     async def list(self, request: Request) -> Response:

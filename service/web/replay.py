@@ -26,6 +26,10 @@ class Replay:
         self._running = 0
 
     async def __call__(self, request: Request) -> Response:
+        with self._replayer.held():
+            return await self._again(request)
+
+    async def _again(self, request: Request) -> Response:
         model = None
         if int(request.headers.get("content-length") or 0) > 0 and not is_form(request):
             body = await json_object(request, BODY)

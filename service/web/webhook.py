@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -53,14 +53,14 @@ class Webhook:
         now: Callable[[], int],
         names: Names = None,
         own_token: bool = False,
-        known: Container[str] = frozenset(),
+        known: Callable[[str], bool] = lambda name: False,
         recents: Recents | None = None,
         address: bool = False,
     ) -> None:
         self._address = address  # whether the client's is kept
         self._recents = recents
         self._kept: tuple[object, asyncio.Future[Response]] | None = None  # the last batch
-        self._known = known  # flows; figures are kept for no others
+        self._known = known  # whether there is such a flow; figures are kept for no others
         self._names = names
         self._own_token = own_token
         self._intake = intake
@@ -118,7 +118,7 @@ class Webhook:
         if added.duplicate:
             self._metrics.duplicates.inc()
             return DUPLICATE
-        flow = message.flow if message.flow in self._known else ""
+        flow = message.flow if message.flow and self._known(message.flow) else ""
         self._metrics.accepted.labels(flow).inc()
         return ACCEPTED
 

@@ -11,7 +11,7 @@ import pytest
 
 from service.domain import Usage
 from service.errors import ErrorKind, ModelError
-from service.flows import ModelRef, Provider
+from service.flows import Edition, Flows, ModelRef, Provider
 from service.flows.tables import Price
 from service.llm.ask import Asker
 from service.llm.attempts import Log
@@ -49,7 +49,8 @@ class House:
 async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
     policy = getattr(request, "param", QUICK)
     async with FakeModel() as server:
-        gpt = Gpt({"openai": Provider(name="openai", base_url=server.base_url)}, {}, concurrency=8)
+        servers = {"openai": Provider(name="openai", base_url=server.base_url)}
+        gpt = Gpt(Edition(Flows({}, servers, {})), concurrency=8)
         breakers = CircuitBreakers(time.monotonic, policy)
         heard: list[tuple[str, str, Usage]] = []
         asker = Asker(

@@ -7,6 +7,7 @@ import subprocess
 from typing import Any
 
 from service.mcp.servers import UNKNOWN
+from tests.e2e.test_reload import take
 from tests.fakes.model import ok, tool_calls
 from tests.mcp.conftest import plant
 from tests.rig import command, counter, environment, eventually, message, rig
@@ -26,6 +27,11 @@ tools_from = ["plant"]
 name = "horn"
 description = "Sound the horn"
 topic = "horn/set"
+"""
+BARE = """
+[flows.operator]
+request = "ask/${user}"
+reply = "say/${user}"
 """
 ENV = {"PLANT_TOKEN": "right-plant-token"}
 
@@ -266,3 +272,26 @@ def test_check_tells_a_token_that_is_not_set_and_a_package_that_is_not_there(tmp
         said = done.stdout + done.stderr
         assert "mcp.plant: needs the package mcp, from version 2 on" in said
         assert "pip install 'emqx-gpt[mcp]'" in said
+
+
+async def test_changed_flows_bring_their_servers_along(database):
+    moved = FLOWS.replace('allow = ["get_*", "dose*"]', 'allow = ["get_*"]')
+    async with (
+        plant(token="right-plant-token") as server,
+        plant(token="right-plant-token") as other,
+        rig(database, flows=BARE, environ=ENV) as house,
+        house.mqtt("say/+") as client,
+    ):
+        for text, names in (
+            (FLOWS.format(url=server.url), {"horn", "plant__get_state", "plant__dose"}),
+            (moved.format(url=other.url), {"horn", "plant__get_state"}),
+            (BARE, set()),
+        ):
+            take(house, text, ENV)
+            await client.publish("ask/ada", b"hi")
+            await message(client)
+            assert names <= set(offered(house.model.calls[-1]))
+            assert bool(offered(house.model.calls[-1])) == bool(names)
+            assert ("plant__dose" in offered(house.model.calls[-1])) == ("plant__dose" in names)
+        assert "mcp" not in (await house.http.get("/readyz")).json()
+        assert "emqx_gpt_mcp_up{" not in (await house.http.get("/metrics")).text

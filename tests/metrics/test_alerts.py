@@ -128,6 +128,11 @@ CASES = {
         ({of("emqx_gpt_retries_total", how="later", code="model_timeout"): "0+3x20"},
          {of("emqx_gpt_retries_total", how="publish", code="broker_timeout"): "0x8 1x20"}),
     ),
+    "EmqxGptFlowsRefused": Case(
+        5, {of("emqx_gpt_flows_refused"): "0 1x20"}, "A changed flows.toml is refused", {},
+        ({of("emqx_gpt_flows_refused"): "0x20"}, {of("emqx_gpt_flows_refused"): "0 1 0x20"}),
+        "warning",
+    ),
     "EmqxGptMoneyNearlySpent": Case(
         5, budget("dollars", "", "85x20", "100x20"), "85% of the money of today is spent", {},
         (budget("dollars", "", "70x20", "100x20"),), "warning",

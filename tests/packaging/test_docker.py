@@ -21,7 +21,10 @@ EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
 
 OURS = {name.upper() for name in Settings.model_fields}
 # Not settings of the service, but of what runs beside it.
-OF_COMPOSE = {"COMPOSE_PROFILES", "BIND"}
+OF_COMPOSE = {
+    *("COMPOSE_PROFILES", "BIND"),
+    *("MQTT_PORT", "WS_PORT", "DASHBOARD_PORT", "REPLICA_PORTS"),
+}
 OF_EMQX = {"EMQX_NODE_COOKIE", "EMQX_DASHBOARD_PASSWORD"}
 OF_POSTGRES = {"POSTGRES_PASSWORD"}
 IN_CONTAINERS = {
@@ -195,6 +198,21 @@ def test_profiles_and_replicas():
     port = services["emqx-gpt-replica"]["ports"][0]
     first, last = port["published"].split("-")
     assert (port["target"], int(last) - int(first) + 1) == (8000, 3)
+
+
+def test_the_ports_on_this_machine_can_be_others():
+    chosen = {"MQTT_PORT": "2883", "WS_PORT": "9083", "DASHBOARD_PORT": "28083", "PORT": "9000"}
+    chosen["REPLICA_PORTS"] = "9100-9102"
+    made = interpolated(FILLED | chosen)
+    validate(made)
+    services = yaml.safe_load(made)["services"]
+    assert services["emqx"]["ports"] == [
+        "127.0.0.1:2883:1883", "127.0.0.1:9083:8083", "127.0.0.1:28083:18083",
+    ]  # fmt: skip
+    assert services["emqx-gpt"]["ports"] == ["127.0.0.1:9000:8000"]
+    assert services["emqx-gpt-replica"]["ports"][0]["published"] == "9100-9102"
+    # Inside nothing moves: the image's own PORT holds there.
+    assert "PORT" not in services["emqx-gpt"]["environment"]
 
 
 def test_emqx_reaches_the_service_through_the_stable_front():

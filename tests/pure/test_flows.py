@@ -1,6 +1,8 @@
 """flows.toml → flows: every key, defaults, line numbers, and what the flows then do."""
 
 import dataclasses
+import os
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,30 @@ def test_files_that_can_not_be_read(tmp_path: Path, content: bytes | None, words
         load(path)
     with pytest.raises(ConfigError, match="can't be read"):
         load(tmp_path)
+
+
+def test_a_file_that_is_too_large_is_no_flows_file(tmp_path: Path) -> None:
+    path = tmp_path / "flows.toml"
+    path.write_bytes(b"#" * ((4 << 20) + 1))
+    with pytest.raises(ConfigError, match="has more than 4 MB"):
+        load(path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_a_file_of_another_user_is_told_with_its_cure() -> None:
+    """A checkout with umask 077, and the user 10001 of the container."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        path = Path(folder) / "flows.toml"
+        path.write_text(FLOW)
+        path.chmod(0o600)
+        Path(folder).chmod(0o755)
+        os.seteuid(10001)
+        try:
+            with pytest.raises(ConfigError, match="can't be read: permission denied") as caught:
+                load(path)
+        finally:
+            os.seteuid(0)
+    assert "(let user 10001 read it: chmod a+r flows.toml)" in str(caught.value)
 
 
 # lines

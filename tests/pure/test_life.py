@@ -15,6 +15,7 @@ from service.answering.limits import Limits
 from service.answering.recent import Recents
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
+from service.flows import Catalogue, Edition
 from service.llm.answers import Completion
 from service.operations.events import Hub
 from service.operations.health import Health
@@ -40,7 +41,7 @@ class House:
         self.health = Health(*[None] * 4)  # type: ignore[arg-type]
         self.now = 1000
         self.life = Life(
-            flows(text),
+            Catalogue(Edition(flows(text))),
             self.store,  # type: ignore[arg-type]
             self.asker,  # type: ignore[arg-type]
             self.publisher,  # type: ignore[arg-type]
@@ -49,7 +50,9 @@ class House:
             self.in_hand,
             Hold(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
             Limits(self.store),  # type: ignore[arg-type]
-            recents=Recents(flows(text), self.store, now=lambda: self.now, most=0),  # type: ignore[arg-type]
+            recents=Recents(
+                Catalogue(Edition(flows(text))), self.store, now=lambda: self.now, most=0
+            ),  # type: ignore[arg-type]
             now=lambda: self.now,
             max_attempts=3,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service import flows, settings, units
-from service.bootstrap import model_servers
+from service.bootstrap import edition_of
 from service.errors import ConfigError
 
 NAMES = [name.upper() for name in settings.Settings.model_fields]
@@ -123,7 +123,7 @@ def test_keys_of_other_providers_stand_in_a_dotenv_file(
         '[providers.other]\nbase_url = "http://b/v1"\napi_key_env = "OTHER_API_KEY"\n'
     )
     assert found is not None, faults
-    _, keys = model_servers(settings.load(), found, settings.environment())
+    keys = edition_of(settings.load(), found, settings.environment()).keys
     assert (keys["deepseek"], keys["other"]) == ("sk-environment", "sk-other")
 
 

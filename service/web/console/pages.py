@@ -15,7 +15,7 @@ from starlette.types import Scope
 from service.answering.budget import Budgets
 from service.domain import ENDS, State
 from service.errors import ApiError, BadRequest, NotFound, StoreError, Unauthorized
-from service.flows import Flow, Flows
+from service.flows import Catalogue, Flow
 from service.inbox import Filter, Inbox
 from service.llm.circuit_breaker import CircuitBreakers
 from service.operations.controls import Controls
@@ -39,7 +39,7 @@ _LIST = (*FILTERS, *PAGE)
 class Parts(Protocol):
     """What the pages show."""
 
-    flows: Flows
+    flows: Catalogue
     store: Inbox
     live: Live
     statistics: Statistics
@@ -246,7 +246,7 @@ class Console:
         if window not in WINDOWS:
             window = "hour"
         stats = await self._parts.statistics.of(window)
-        flows = self._parts.flows
+        flows = self._parts.flows.file
         paused = {(one.kind, one.name): one for one in self._parts.controls.paused}
         circuits: dict[str, list[Any]] = {}
         for circuit in self._parts.breakers.states():

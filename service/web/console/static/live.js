@@ -50,6 +50,7 @@ function chain(board, changes) {
   if (links.service && !links.service.ok) alarms.push([said.shutting_down, ""]);
   if (lost) alarms.push([filled(said.lost, { n: number(lost) }), ""]);
   if (links.broker?.warning) alarms.push([links.broker.warning, ""]);
+  if (links.flows?.warning) alarms.push([links.flows.warning, ""]);
   if (links.mcp?.warning) alarms.push([`MCP: ${links.mcp.warning}`, ""]);
   for (const one of paused) alarms.push([filled(one.kind === "flow" ? said.paused_flow : said.paused_provider, one), ""]);
   const box = $("#alarms"), text = alarms.map(([line]) => line).join("\n");
