@@ -69,7 +69,7 @@ class Recents:
         self._kept = kept
         self._batch: _Batch | None = None
         self.waiting = 0  # bytes taken and not yet on disk
-        self._places: dict[tuple[str, str], Place] = {}  # by flow and topic
+        self._places: dict[tuple[str, str, str], Place] = {}  # by flow, its pattern, and topic
         self._grown: OrderedDict[Place, tuple[int, int]] = OrderedDict()
         self._writer: asyncio.Task[None] | None = None
         self._upkeep: asyncio.Task[None] | None = None
@@ -97,7 +97,8 @@ class Recents:
         """
         assert flow.recent is not None
         topic = kept.topic
-        place = self._places.get((flow.name, topic)) or self._place(flow, topic)
+        where = flow.name, flow.recent.topic.text, topic
+        place = self._places.get(where) or self._place(flow, topic)
         if place is None:
             return None
         if self.closing:
@@ -136,7 +137,7 @@ class Recents:
             return None
         if len(self._places) >= KNOWN:
             self._places.clear()
-        place = self._places[flow.name, topic] = flow.name, window
+        place = self._places[flow.name, flow.recent.topic.text, topic] = flow.name, window
         return place
 
     async def _write_all(self) -> None:

@@ -28,8 +28,9 @@ log = logging.getLogger("emqx-gpt.schedule")
 
 @dataclass(slots=True)
 class _Known:
-    """The last tick that was seen to, and the next one (ms)."""
+    """A schedule, the last tick of it that was seen to, and the next one (ms)."""
 
+    said: str
     last: int
     next: int | None
 
@@ -71,19 +72,20 @@ class Schedule:
 
     async def look(self) -> None:
         """See to what is due now. Raises StoreError."""
-        flows = [flow for flow in self._flows.latest.flows.flows.values() if flow.every is not None]
-        for flow in flows:
+        for flow in self._flows.flows.values():
+            if flow.every is None:
+                continue
             now = self._now()
-            known = self._known.get(_named(flow))
-            if known is None or known.last > now + AHEAD:
+            known = self._known.get(flow.name)
+            if known is None or known.said != _said(flow) or known.last > now + AHEAD:
                 last = await self._store.schedule(flow.name, _said(flow))
-                known = self._known[_named(flow)] = self._from(flow, last)
+                known = self._known[flow.name] = self._from(flow, last)
             if known.next is not None and known.next <= now:
                 await self._due(flow, known, now)
 
     def _from(self, flow: Flow, last: int) -> _Known:
         assert flow.every is not None
-        return _Known(last, flow.every.after(last, flow.timezone))
+        return _Known(_said(flow), last, flow.every.after(last, flow.timezone))
 
     async def _due(self, flow: Flow, known: _Known, now: int) -> None:
         """Of several that were missed only the last one counts."""
@@ -94,7 +96,7 @@ class Schedule:
         late = now - at > LATE
         entry = None if late and flow.missed == "skip" else _entry(flow, at, now)
         mine = await self._store.tick(flow.name, _said(flow), at, entry)
-        self._known[_named(flow)] = self._from(flow, at)
+        self._known[flow.name] = self._from(flow, at)
         if not mine:
             return
         when = datetime.fromtimestamp(at / 1000, ZoneInfo(flow.timezone)).isoformat()
@@ -108,10 +110,6 @@ class Schedule:
 def _said(flow: Flow) -> str:
     """What a schedule is; another one begins anew."""
     return f"{flow.every} {flow.timezone}"
-
-
-def _named(flow: Flow) -> str:
-    return f"{flow.name} {_said(flow)}"
 
 
 def _entry(flow: Flow, at: int, now: int) -> Entry:
