@@ -38,6 +38,9 @@ def target(here: str, link: str) -> str | None:
     found = posixpath.normpath(posixpath.join(posixpath.dirname(here), link))
     if (ROOT / found / "README.md").is_file():  # what is shown of a folder
         found = f"{found}/README.md"
+    elif (ROOT / found).is_dir():  # or, where nothing says what is in it, its first file
+        first = sorted(path.name for path in (ROOT / found).iterdir() if path.is_file())
+        found = f"{found}/{first[0]}" if first else found
     return None if found.startswith("..") or not (ROOT / found).is_file() else found
 
 

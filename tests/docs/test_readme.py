@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from dotenv import dotenv_values
 
 from service import settings
 from service.demo.offline_model.model import OfflineModel
@@ -209,8 +210,11 @@ async def demo(folder: Path) -> AsyncIterator[tuple[Shell, str]]:
         await running.says("Ctrl-C ends the demo", 100)
         assert "Every answer came." in running.said
         port = int(re.search(r"mqtt://[\d.]+:(\d+)", running.said)[1])  # type: ignore[index]
-        known = dict(re.findall(r"^([A-Z_]+)=(.*)$", (folder / "demo.env").read_text(), re.M))
-        yield Shell(folder, port, OPERATOR_TOKEN=known["OPERATOR_TOKEN"]), known["PUBLIC_URL"]
+        known = dotenv_values(folder / "demo.env")
+        token, url = known["OPERATOR_TOKEN"], known["PUBLIC_URL"]
+        assert token
+        assert url
+        yield Shell(folder, port, OPERATOR_TOKEN=token), url
 
 
 @pytest.mark.timeout(300)
