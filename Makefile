@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways home fuzz mutants pictures chaos bench audit dist site clean
+.PHONY: help demo once serve env test lint types layers unit gateways home fuzz mutants pictures chaos bench audit dist notes site clean
 DIST ?= dist
 # A Python that is gone, after an update of the system: its environment is made anew.
 GONE := $(shell test -x $(BIN)/python || rm -f $(BIN)/pip $(VENV)/.demo $(VENV)/.test)
@@ -66,6 +66,9 @@ audit: $(VENV)/.audit ## Known vulnerabilities of what is pinned; exit 2: nobody
 dist: $(VENV)/.test ## Wheel, sdist and bill of materials (CycloneDX), into dist/
 	$(BIN)/python -m build --no-isolation --outdir $(DIST) .
 	$(BIN)/python .ci/bom.py $(DIST)/emqx-gpt.cdx.json
+
+notes: $(VENV)/.test ## Release notes of this version (VERSION=…), from CHANGELOG.md
+	@$(BIN)/python .ci/notes.py $(VERSION)
 
 site: $(VENV)/.test ## The documents as a site, into site/; a link that leads nowhere fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
