@@ -56,6 +56,7 @@ pictures: $(VENV)/.test ## The console's pictures in the READMEs, made anew
 
 chaos: $(VENV)/.test ## The long chaos run: kills, outages, full disks; prints its figures
 	$(BIN)/python -m tests.chaos --long
+	$(BIN)/python -m tests.chaos.waits
 
 bench: $(VENV)/.test ## Measure beside the baselines; prints a table, writes bench.json and a picture
 	$(BIN)/python -m tests.bench --json bench.json --svg docs/bench.svg
