@@ -216,7 +216,7 @@ async def test_flows_may_be_elsewhere_and_must_be_somewhere(tmp_path: Path) -> N
     code, screen = await run(tmp_path, "demo", "--once", FLOWS="mine.toml")
     assert code == 0, screen
     assert "mine.toml: chat" in screen
-    code, screen = await run(tmp_path, "demo", "--once")
+    code, screen = await run(tmp_path, "demo", "--once", FLOWS="yours.toml")
     assert code == 1
     assert "there is no such file" in screen
     assert "emqx-gpt init" in screen
