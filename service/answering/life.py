@@ -93,10 +93,8 @@ class Life:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
         this process; what was stored before it is not done again. It ends by the flows that were
         in force when it began."""
-        with self._flows.held():
-            await self._run(claimed)
-
-    async def _run(self, claimed: Claimed) -> None:
+        force = contextlib.ExitStack()
+        force.enter_context(self._flows.held())
         spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
         try:
             if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
@@ -146,6 +144,7 @@ class Life:
             log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
         finally:
             self._in_hand.let_go(claimed)
+            force.close()
 
     # How it is answered
 

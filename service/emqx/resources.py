@@ -139,7 +139,9 @@ def build(
             topics[ident] = sample_topic(flow.recent.topic)
     if sources := answer_filters(flows):
         # One client's answers come in the order in which it said them: the first counts.
-        rules[names.answers_id(prefix)] = _rule(answers_sql(sources), [ordered], names.ANSWERS_SAYS)
+        ident = names.answers_id(prefix)
+        rules[ident] = _rule(answers_sql(sources), [ordered], names.ANSWERS_SAYS)
+        topics[ident] = sample_topic(TopicPattern.parse(sources[0]))
     if any(replies(flow) for flow in flows.flows.values()):
         keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
         sql = reply_rule.sql(prefix, keys)

@@ -107,7 +107,10 @@ def _ended(story: Story) -> Iterator[str]:
     row, message = story.row, story.message
     if not row.state.ended or row.ended_at is None:
         yield f"not ended: {story} not_before={row.not_before} answered_at={row.answered_at}"
-    elif row.state not in message.ends and row.error_code != "worker_killed":
+    elif row.state not in message.ends and row.error_code not in (
+        "worker_killed",
+        "tool_unknown",  # a kill came between: rather not done than done twice
+    ):
         yield f"ended as {row.state}: {story}: {row.error_message}"
     if row.state is State.DONE and (
         story.told is None

@@ -17,10 +17,10 @@ def main() -> None:
     supervisor.supervise()
     understand = prompt.understand
 
-    def holding(flow: Any, message: Any, captured: Any) -> prompt.Asked:
+    def holding(flow: Any, message: Any, *more: Any, **named: Any) -> prompt.Asked:
         if message.payload == b"hang":
             NEVER.match("a" * 60 + "b")
-        return understand(flow, message, captured)
+        return understand(flow, message, *more, **named)
 
     prompt.understand = holding
 
