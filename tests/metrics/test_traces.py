@@ -197,7 +197,7 @@ async def test_a_failure_is_an_error(database: str, quick: None) -> None:
             )
             await sent(house)
             await house.ended(1)
-            spans = await arrived(collector, 5)
+            spans = await arrived(collector, 6)
     root = one(spans, "process home/${user}/ask")
     assert root.error
     assert root.attributes["error.type"] == root.attributes["emqx_gpt.code"] == "model_refused"
