@@ -60,7 +60,7 @@ ANSWERS: dict[str, tuple[Reply, str]] = {
         "model_answer_too_large",
     ),
     "stream_reasoning": (
-        endless(head(STREAM), piece=event(reasoning_content="hm ") * 500),
+        endless(head(STREAM), piece=event(reasoning_content="well, now ") * 500),
         "model_answer_too_large",
     ),
     "stream_gzip": (once(head(STREAM, GZIP), bomb(b"data: ")), "model_answer_too_large"),

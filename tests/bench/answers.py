@@ -161,6 +161,7 @@ async def _plain(bench: Bench, seconds: float) -> float:
         began = time.monotonic()
         posting = asyncio.create_task(load.post([webhook("P", number) for number in range(USERS)]))
         await asyncio.sleep(seconds)
+        assert await bench.ends.wait(1, 30), "the plain webhook published nothing"
         posting.cancel()
         await asyncio.gather(posting, return_exceptions=True)
         notes = (await bench.ends.published())["notes"]

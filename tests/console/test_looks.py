@@ -186,7 +186,7 @@ async def test_a_run_begins_before_its_model_is_asked(database: str) -> None:
         assert row is not None
         (attempt,) = row.attempts
         row = replace(row, attempts=(replace(attempt, at=row.trace["runs"][0]["begun"]),))
-        events = [one["what"] for one in timeline(row, None, None, now=0, stopped=None)]
+        events = [one["what"] for one in timeline(row, None, None, (), now=0, stopped=None)]
         assert events.index("begun") < events.index("attempt")
 
 
