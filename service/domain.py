@@ -158,13 +158,23 @@ NO_TRACE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """How many messages of a conversation become one request: those of `every` ms, at most
+    `messages` of them and `size` bytes together."""
+
+    every: int
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A new request, ready to be stored (intake makes it).
 
     `resolved` False: no flow that this process knows fits; then `conversation` is "" and
     `ordered` False, and a process that knows the flow resolves it later. `publish` False
     keeps the reply in the inbox (POST /ask without publish). Who has the earlier `turn` (ms) is
-    asked first; 0: `accepted_at`.
+    asked first; 0: `accepted_at`. `batch`: it waits for more of its kind (`collect`).
     """
 
     id: str
@@ -178,6 +188,7 @@ class Entry:
     publish: bool = True
     resolved: bool = True
     turn: int = 0
+    batch: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +270,7 @@ class Answer:
     cooldown_until: int | None = None
     value: str | None = None  # that it was asked about, of a flow with on_change
     forget: bool = False
+    batch: Batch | None = None  # that it took more messages into
     trace: Mapping[str, Any] = field(default_factory=dict)
 
 

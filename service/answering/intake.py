@@ -149,6 +149,7 @@ class Intake:
             message=message,
             accepted_at=now,
             deadline=self._deadline(flow, message, now),
+            batch=flow.batch,
         )
 
     def _deadline(self, flow: Flow, message: Message, now: int) -> int:

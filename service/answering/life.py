@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from service.answering import prompt, readings, sentences, shape
+from service.answering import prompt, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
@@ -22,6 +22,7 @@ from service.answering.publisher import Publisher
 from service.answering.recent import Recents
 from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
+from service.answering.tables import tables_of
 from service.answering.tool_loop import Parked, Said, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
@@ -106,6 +107,8 @@ class Life:
                     return  # back in the inbox, for later
                 answer = asked
                 await fenced(self._store.reply, claimed, answer)
+                if answer.batch is not None:
+                    self._metrics.collected(claimed.flow or "", answer.trace["collected"] - 1)
                 self._in_hand.free_place(claimed)
 
             outcome, code = answer.outcome, answer.error_code
@@ -163,15 +166,17 @@ class Life:
         if claimed.claims == 1 and not claimed.trace:  # what came later it waited for a retry
             self._metrics.queue_stage.observe(max(0, self._now() - claimed.accepted_at) / 1000)
         job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts, spans)
+        batch = None
         try:
             try:
                 answer = self._too_late(job)
                 if answer is None:
-                    recent = None
-                    if flow.recent is not None:
-                        found = await stored(self._recents.read, flow, captured)
-                        recent = readings.told(flow.recent, found)
-                    asked = prompt.understand(flow, claimed.message, captured, recent)
+                    reads = self._store, self._recents, claimed, flow, captured
+                    tables = await tables_of(*reads)
+                    if "collected" in tables:
+                        batch = flow.batch
+                        attempts.collected = tables["collected"].values["count"]
+                    asked = prompt.understand(flow, claimed.message, captured, tables)
                     job = replace(job, scope=asked.scope)
                     answer = self._unasked(job)
                 if answer is None and flow.on_change is not None:
@@ -217,6 +222,7 @@ class Life:
             attempts=tuple(attempts.attempts),
             usage=attempts.usage,
             trace=attempts.trace(),
+            batch=batch,
             reasoning="\n\n".join(attempts.reasoning)[-REASONING:] or None,
         )
 

@@ -43,14 +43,23 @@ class Asked:
 
 
 def understand(
-    flow: Flow, message: Message, captured: Mapping[str, str], recent: Parts | None = None
+    flow: Flow,
+    message: Message,
+    captured: Mapping[str, str],
+    tables: Mapping[str, Parts] | None = None,
 ) -> Asked:
-    """Decode, strip, require; `recent` is what `${recent}` stands for.
+    """Decode, strip, require; `tables` is what `${recent}` and `${collected}` stand for.
 
     Raises Ignored, or MessageError that its sender is told.
     """
-    extras = None if recent is None else {"recent": recent}
+    extras = dict(tables or {})
     payload = message.payload
+    if flow.collect is not None:
+        told = extras["collected"].text
+        scope = Scope(message, captured, extras, text=told)
+        text = told if flow.prompt is None else flow.prompt.render(scope)
+        _bound(flow, len(text.encode("utf-8", "replace")))
+        return Asked(text, scope)
     if not payload:
         raise Ignored("empty")
     _bound(flow, len(payload) // (PICTURE if flow.input == "image" else 1))

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.domain import Reading
-from service.flows import Recent
+from service.flows import Collect, Recent
 from service.mqtt.templates import MISSING, Parts, as_text, decode_json
 from service.units import show_seconds
 
@@ -60,13 +60,13 @@ class _Column:
         }
 
 
-def told(recent: Recent, readings: Sequence[Reading]) -> Parts:
-    """What `${recent}` stands for; `readings` are oldest first."""
-    if not readings:
-        nothing = f"(nothing was published in the last {show_seconds(recent.for_)})"
+def told(table: Recent | Collect, readings: Sequence[Reading]) -> Parts:
+    """What `${recent}` or `${collected}` stands for; `readings` are oldest first."""
+    if not readings and isinstance(table, Recent):
+        nothing = f"(nothing was published in the last {show_seconds(table.for_)})"
         return Parts(nothing, {"count": 0})
-    rows = [(one, _values(recent, one)) for one in readings]
-    names = _names(recent, [values for _, values in rows])
+    rows = [(one, _values(table, one)) for one in readings]
+    names = _names(table, [values for _, values in rows])
     columns = {name: _Column() for name in names}
     for one, values in rows:
         for name in names:
@@ -76,16 +76,16 @@ def told(recent: Recent, readings: Sequence[Reading]) -> Parts:
     parts: dict[str, Any] = {"count": len(readings)}
     for name, known in figures.items():
         _nest(parts, name.split("."), known)
-    text = _fitting(recent, rows, names, list(_lines(columns, readings[-1].at - readings[0].at)))
+    text = _fitting(table, rows, names, list(_lines(columns, readings[-1].at - readings[0].at)))
     return Parts(text, parts)
 
 
-def _values(recent: Recent, one: Reading) -> Mapping[str, Any]:
+def _values(table: Recent | Collect, one: Reading) -> Mapping[str, Any]:
     value = decode_json(one.text.encode("utf-8", "replace"))
     if not isinstance(value, dict):
         return {VALUE: one.text if value is MISSING else value}
-    if recent.fields:
-        found = {name: _at(value, name.split(".")) for name in recent.fields}
+    if table.fields:
+        found = {name: _at(value, name.split(".")) for name in table.fields}
         return {name: each for name, each in found.items() if each is not MISSING}
     return dict(_flat(value, "", DEEP))
 
@@ -107,12 +107,12 @@ def _flat(value: Mapping[str, Any], before: str, deep: int) -> Iterator[tuple[st
             yield before + name, each
 
 
-def _names(recent: Recent, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(table: Recent | Collect, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The columns, as `fields` says or as they came."""
     seen = dict.fromkeys(name for values in rows for name in values)
-    if recent.fields:
+    if table.fields:
         # What is no JSON object all the same is not kept from the model.
-        return [*recent.fields, *([VALUE] if VALUE in seen and VALUE not in recent.fields else [])]
+        return [*table.fields, *([VALUE] if VALUE in seen and VALUE not in table.fields else [])]
     return list(seen)[:COLUMNS]
 
 
@@ -143,7 +143,7 @@ def _lines(columns: Mapping[str, _Column], span: int) -> Iterator[str]:
 
 
 def _fitting(
-    recent: Recent,
+    table: Recent | Collect,
     rows: Sequence[tuple[Reading, Mapping[str, Any]]],
     names: Sequence[str],
     lines: Sequence[str],
@@ -162,7 +162,7 @@ def _fitting(
     ]
     day = datetime.fromtimestamp(rows[-1][0].at / 1000, UTC).date().isoformat()
     below = "\n".join(lines)
-    room = recent.tokens * 3 - len(f"{_csv(head)}{below}".encode("utf-8", "replace")) - 80
+    room = table.tokens * 3 - len(f"{_csv(head)}{below}".encode("utf-8", "replace")) - 80
     sizes = [len(row.encode("utf-8", "replace")) + 1 for row in made]
     count = len(made)
     chosen = range(count)
@@ -172,8 +172,8 @@ def _fitting(
     said = f"{len(made)} messages until {day} {_time(rows[-1][0].at, 0)} UTC"
     if count < len(made):
         said += f", {count} of them shown"
-    table = "\n".join([_csv(head), *(made[at] for at in chosen)])
-    return f"{said}\n{table}" + (f"\n{below}" if below else "")
+    shown = "\n".join([_csv(head), *(made[at] for at in chosen)])
+    return f"{said}\n{shown}" + (f"\n{below}" if below else "")
 
 
 def _spread(total: int, count: int) -> list[int]:

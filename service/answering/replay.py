@@ -16,9 +16,10 @@ from typing import Any
 
 import orjson
 
-from service.answering import prompt, readings, shape
+from service.answering import prompt, shape
 from service.answering.job import Job
 from service.answering.remote import NoServers, Servers
+from service.answering.tables import later
 from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
 from service.emqx.publish_api import Result as Published
@@ -184,7 +185,12 @@ class Replayer:
         """A stored request, whole, by this flow. Raises StoreError."""
         turns, memory = await self._memory(store, row, flow)
         told = dict(_told(row))
-        after = await self.ask(flow, row.message, row.conversation, turns=turns, told=told)
+        many = [row.message]
+        if flow.collect is not None:
+            many += await store.collected(row.seq)
+        after = await self.ask(
+            flow, row.message, row.conversation, turns=turns, told=told, messages=many
+        )
         return Compared(row, _before(row, flow), after, memory)
 
     async def ask(
@@ -195,8 +201,9 @@ class Replayer:
         *,
         turns: Sequence[Turn] = (),
         told: Mapping[str, str] | None = None,
+        messages: Sequence[Message] = (),
     ) -> Said:
-        """What the flow's model says to a message."""
+        """What the flow's model says to a message, or with `collect` to many."""
         message = flow.readable(message)
         captured = flow.match(message.topic) or {}
         now = self._now()
@@ -218,12 +225,12 @@ class Replayer:
         began = time.monotonic()
         text, model, code, why, valid = None, None, None, None, None
         try:
-            recent = readings.NOT_KEPT if flow.recent is not None else None
-            asked = prompt.understand(flow, message, captured, recent)
+            tables = later(flow, messages or [message])
+            asked = prompt.understand(flow, message, captured, tables)
             job = Job(claimed, flow, captured, asked.scope, log)
-            messages = list(prompt.compose(flow, asked, turns))
+            question = list(prompt.compose(flow, asked, turns))
             loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
-            completion = (await loop.run(job, messages, None)).completion
+            completion = (await loop.run(job, question, None)).completion
             text, _ = shape.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
         except prompt.Ignored as ignored:
@@ -257,8 +264,8 @@ class Replayer:
 def _turn(flow: Flow, row: Row) -> Turn | None:
     message = flow.readable(row.message)
     try:
-        recent = readings.NOT_KEPT if flow.recent is not None else None
-        asked = prompt.understand(flow, message, flow.match(message.topic) or {}, recent)
+        captured = flow.match(message.topic) or {}
+        asked = prompt.understand(flow, message, captured, later(flow, [message]))
     except (prompt.Ignored, MessageError):
         return None
     if row.reply is None or flow.history is None or flow.history.resets(asked.text):

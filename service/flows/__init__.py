@@ -8,7 +8,7 @@ from service.flows.catalogue import Catalogue, Edition
 from service.flows.flow import Commands, Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read, sound
 from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
-from service.flows.tables import History, Price, Recent
+from service.flows.tables import Collect, History, Price, Recent
 from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.units import Limit, duration
 
@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_PROVIDER",
     "Bounds",
     "Catalogue",
+    "Collect",
     "Commands",
     "Confirm",
     "Edition",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from service.flows.check_collect import check_collect
 from service.flows.check_every import check_every
 from service.flows.check_recent import check_recent
 from service.flows.check_schema import check_json, check_schema
@@ -54,6 +55,7 @@ def check_flow(flow: Flow, report: Report) -> None:
     _check_change(flow, base, report)
     check_recent(flow, report)
     check_every(flow, report)
+    check_collect(flow, report)
     _check_output(flow, base, report)
     check_tools(flow, base, report)
     if not flow.dedupe.names:
@@ -96,10 +98,10 @@ def _check_value(flow: Flow, place: Place, names: Names | None, report: Report) 
     match place.mark:
         case Mark.TEMPLATE if names:
             names.check(place.path, place.value, report)
-            key = place.key.name in ("conversation", "dedupe")
+            key = place.key.name in ("conversation", "dedupe", "by")
             names.check_words(place.path, place.value, report, key=key)
             if key:
-                names.check_no_recent(place.path, place.value, report)
+                names.check_no_table(place.path, place.value, report)
             _check_picture(flow, place, report)
         case Mark.TOPIC | Mark.LOOKUP | Mark.ANSWER if names:
             names.check_topic(place.path, place.value, report)

@@ -25,7 +25,7 @@ def check_recent(flow: Flow, report: Report) -> None:
     elif not _is_read(flow):
         hint = "write ${recent} in prompt or system, or one figure such as ${recent.value.mean}"
         report.warn(base, "is kept, but nothing reads it", hint)
-    if flow.history is not None and flow.prompt is not None and _names_recent(flow.prompt):
+    if flow.history is not None and flow.prompt is not None and names_table(flow.prompt, "recent"):
         said = "is remembered with each question, as it was then"
         report.warn(base, said, "in a flow with history write ${recent} into system")
     if flow.recent.for_ > LONGEST:
@@ -63,8 +63,9 @@ def _check_levels(flow: Flow, path: Path, report: Report) -> None:
 
 def _is_read(flow: Flow) -> bool:
     places = (place for place in walk(flow, ()) if place.mark is Mark.TEMPLATE)
-    return any(_names_recent(place.value) for place in places)
+    return any(names_table(place.value, "recent") for place in places)
 
 
-def _names_recent(template: Template) -> bool:
-    return any(name.partition(".")[0] == "recent" for name in template.names)
+def names_table(template: Template, table: str) -> bool:
+    """Whether a text tells of `${recent}` or `${collected}`, in all or a figure of it."""
+    return any(name.partition(".")[0] == table for name in template.names)

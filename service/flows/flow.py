@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from service.domain import Message
+from service.domain import Batch, Message
 from service.errors import MessageError
 from service.flows.kinds import key as key_of
 from service.flows.models import DEFAULT_PROVIDER, ModelRef
@@ -50,7 +50,7 @@ class Flow(FlowKeys):
     @property
     def ordered(self) -> bool:
         """Whether a conversation is answered one at a time: what comes next depends on it."""
-        remembers = (self.history, self.cooldown, self.on_change)
+        remembers = (self.history, self.cooldown, self.on_change, self.collect)
         return any(each is not None for each in remembers)
 
     @property
@@ -94,12 +94,16 @@ class Flow(FlowKeys):
 
         By default the captured levels joined by `/`, or `-` if there are none; with the names in
         front (`#device/…`) where the topic captures other ones than the flow's first. Where a
-        value that `conversation` asks for is missing, or the topic is none of this flow's,
-        the client has a conversation of its own (`~clientid`): two people must not share a memory.
+        value that `conversation` (or `collect.by`) asks for is missing, or the topic is none of
+        this flow's, the client has a conversation of its own (`~clientid`): two people must not
+        share a memory.
         What a device chose can't look like any of these marks.
         """
         alone = key(f"~{message.clientid or message.id}")
-        if self.conversation is None:
+        words = self.conversation
+        if self.collect is not None and self.collect.by is not None:
+            words = self.collect.by
+        if words is None:
             order = [name for pattern in self.request for name in pattern.names]
             levels = [captured[name] for name in dict.fromkeys(order) if name in captured]
             if not levels and self.pattern(message.topic) is None:
@@ -112,9 +116,17 @@ class Flow(FlowKeys):
             return key(_plain("/".join(levels)))
         try:
             scope = Scope(self.readable(message), captured)
-            return key(_plain(self.conversation.render_key(scope)))
+            return key(_plain(words.render_key(scope)))
         except MessageError:
             return alone
+
+    @property
+    def batch(self) -> Batch | None:
+        """What `collect` asks for."""
+        if self.collect is None:
+            return None
+        every = int(self.collect.every * 1000)
+        return Batch(every, self.collect.messages, self.collect.size)
 
     def window_of(self, levels: Mapping[str, str]) -> str | None:
         """Whose readings these are, by the levels that `recent.topic` names: 1 to 200 harmless

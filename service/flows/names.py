@@ -27,6 +27,11 @@ _LEVEL = re.compile(
     rf"\{{\{{\s*({_NAME})\s*\}}\}}|\{{({_NAME})\}}|\$\(({_NAME})\)|\$({_NAME})|%([uc])|<({_NAME})>|:({_NAME})"
 )
 FIGURES = ("mean", "min", "max", "last", "count")
+TABLES = {
+    "recent": ("recent", 'recent = { topic = "sensors/${device}/telemetry" }'),
+    "collected": ("collect", 'collect = { every = "30s" }'),
+}
+"""What tells of many messages: the key that makes it, and an example of it."""
 _SHORT = {"u": "username", "c": "clientid"}
 
 
@@ -50,7 +55,8 @@ class Names:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
     meant: frozenset[str] = frozenset()  # by levels that `check_request` complains of
-    recent: frozenset[str] | None = None  # the values that ${recent} tells of; empty: any
+    tables: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The values that ${recent} and ${collected} tell of, where there is one; empty: any."""
 
     @classmethod
     def of(
@@ -72,15 +78,19 @@ class Names:
             frozenset(
                 name for pattern in flow.request for _, name in misnamed_levels(pattern.text)
             ),
-            None if flow.recent is None else frozenset(flow.recent.fields),
+            {
+                name: frozenset(table.fields)
+                for name, table in (("recent", flow.recent), ("collected", flow.collect))
+                if table is not None
+            },
         )
 
     def check(self, path: Path, template: Template, report: Report) -> None:
         """Report the names of `template` that stand for nothing."""
         for name in template.names:
             root, _, rest = name.partition(".")
-            if root == "recent" and root not in self.captured and root not in self.arguments:
-                self._check_recent(path, name, report)
+            if root in TABLES and root not in self.captured and root not in self.arguments:
+                self._check_table(path, name, root, report)
             elif root in self.partly:
                 message = f'${{{root}}} is not captured by "{self.partly[root]}"'
                 report.add(path, message, "let every request topic capture it, or split the flow")
@@ -92,24 +102,26 @@ class Names:
             elif root not in self.captured | FIELDS | self.arguments.keys() | self.meant:
                 report.add(path, f"${{{name}}} stands for nothing", self._hint(name))
 
-    def _check_recent(self, path: Path, name: str, report: Report) -> None:
-        *values, figure = name.split(".")[1:] or ["recent"]
-        if self.recent is None and report.written((*path[:2], "recent")):
+    def _check_table(self, path: Path, name: str, table: str, report: Report) -> None:
+        key, example = TABLES[table]
+        *values, figure = name.split(".")[1:] or [table]
+        told = self.tables.get(table)
+        if told is None and report.written((*path[:2], key)):
             return  # what is wrong with it is told there
-        if self.recent is None:
-            hint = 'say which messages: recent = { topic = "sensors/${device}/telemetry" }'
-            report.add(path, f"${{{name}}} stands for nothing: there is no recent", hint)
+        if told is None:
+            hint = f"say which messages: {example}"
+            report.add(path, f"${{{name}}} stands for nothing: there is no {key}", hint)
         elif not values:
-            if figure not in ("recent", "count"):
-                hint = f"write ${{recent.{figure}.{FIGURES[0]}}}, or ${{recent}} for all of it"
+            if figure not in (table, "count"):
+                hint = f"write ${{{table}.{figure}.{FIGURES[0]}}}, or ${{{table}}} for all of it"
                 report.add(path, f"${{{name}}} names no figure", hint)
         elif figure not in FIGURES:
             hint = suggest(figure, FIGURES) or f"known here: {', '.join(FIGURES)}"
             report.add(path, f"${{{name}}} ends in no figure", hint)
-        elif self.recent and ".".join(values) not in self.recent:
-            told = ", ".join(sorted(self.recent))
-            hint = suggest(".".join(values), self.recent) or f"recent.fields has {told}"
-            report.add(path, f"${{{name}}} is not among recent.fields", hint)
+        elif told and ".".join(values) not in told:
+            known = ", ".join(sorted(told))
+            hint = suggest(".".join(values), told) or f"{key}.fields has {known}"
+            report.add(path, f"${{{name}}} is not among {key}.fields", hint)
 
     def check_words(self, path: Path, template: Template, report: Report, *, key: bool) -> None:
         """Warn of known names in a text that are not written as names. In a `key`, which tells
@@ -137,7 +149,7 @@ class Names:
     def check_topic(self, path: Path, template: Template, report: Report) -> None:
         """`check`, and whether it can be a topic that the file's author chose."""
         self.check(path, template, report)
-        self.check_no_recent(path, template, report)
+        self.check_no_table(path, template, report)
         self._check_levels(path, template, report)
         sample = "".join("x" if is_name else part for part, is_name in template.parts)
         if fault := fault_in_name(sample):
@@ -153,11 +165,11 @@ class Names:
             elif "." in name and name.partition(".")[0] in self.arguments:
                 report.add(path, f"${{{name}}} is no single value", "use a plain argument")
 
-    def check_no_recent(self, path: Path, template: Template, report: Report) -> None:
+    def check_no_table(self, path: Path, template: Template, report: Report) -> None:
         """Readings differ from one question to the next: no topic or key is made of them."""
-        if self.recent is not None and "recent" not in self.captured | self.arguments.keys():
+        for table in self.tables.keys() - self.captured - self.arguments.keys():
             for name in template.names:
-                if name.partition(".")[0] == "recent":
+                if name.partition(".")[0] == table:
                     hint = "it can stand in prompt, system, on_error and a tool's payload"
                     report.add(path, f"${{{name}}} can't stand here", hint)
 

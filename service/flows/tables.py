@@ -132,6 +132,30 @@ class Recent:
 
 
 @dataclass(frozen=True, slots=True)
+class Collect:
+    """Many messages become one request: those of some time, but no more than so many."""
+
+    __pydantic_config__ = _FORBID
+
+    every: Duration = key(
+        REQUIRED, 'How long after its first message a batch is asked about: "30s".'
+    )
+    messages: Whole = key(
+        100, "With so many it is asked about at once; more go into the next.", ge=2, le=1000
+    )
+    size: Size = key(64_000, 'With so many bytes, likewise: "64 KB".')
+    by: Words | None = key(
+        None, "What is collected together, apart from the rest. Without it: as conversation."
+    )
+    fields: Annotated[tuple[ValuePath, ...], OneOrMore()] = key(
+        (), "The values of JSON payloads that are told; without it all that are no lists."
+    )
+    tokens: Whole = key(
+        2000, "About how long ${collected} may be; longer ones are thinned out.", ge=50, le=100_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Messages:
     """What people hear in place of a reply. Without a key: the built-in sentence."""
 
@@ -216,6 +240,7 @@ class FlowKeys:
     recent: Recent | None = key(
         None, "What was published lately on another topic, as ${recent} in prompt and system."
     )
+    collect: Collect | None = key(None, "Many messages become one request, told as ${collected}.")
     format: Literal["text", "json"] = key("text", "The reply as bare text, or in a JSON envelope.")
     speak: Flag = key(
         False, "The reply is read out: plain sentences, no Markdown, emoji, links or tables."

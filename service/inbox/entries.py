@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, LargeBinary, Text, bindparam, func, select, update
 
 from service.domain import Claimed, Entry, State
-from service.inbox import codec, ordering, outcomes, waits
+from service.inbox import batches, codec, ordering, outcomes, waits
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
 from service.inbox.sql_tables import ANSWER_COLUMNS, fresh, ordered_queue, requests, unresolved
@@ -57,6 +57,12 @@ def _turn(entry: Entry) -> int:
     return codec.number(entry.turn or entry.accepted_at)
 
 
+def _not_before(entry: Entry) -> int:
+    if entry.batch is not None:
+        return codec.number(entry.accepted_at + entry.batch.every)
+    return 0 if entry.ordered else fresh(_turn(entry))
+
+
 def _row(entry: Entry) -> dict[str, Any]:
     message = entry.message
     return _placed(entry) | {
@@ -64,7 +70,7 @@ def _row(entry: Entry) -> dict[str, Any]:
         "order_at": codec.number(message.received_at),
         "order_id": codec.clean(message.id, 64),
         "accepted_at": codec.number(entry.accepted_at),
-        "not_before": 0 if entry.ordered else fresh(_turn(entry)),
+        "not_before": _not_before(entry),
         "state": State.QUEUED.value,
         "fence": 0,
         "claims": 0,
@@ -119,6 +125,11 @@ def add(tx: Tx, entries: Sequence[Entry]) -> list[Added]:
             turns[pair] = min(_turn(entry), turns.get(pair, _turn(entry)))
     ordering.enqueue(tx, turns)
     new = _put(tx, rows)
+    filled = {}
+    for entry, row in zip(entries, rows, strict=True):
+        if entry.batch is not None and row["id"] in new:
+            filled[row["flow"], row["conversation"]] = entry.batch
+    batches.press(tx, filled.items())
     known: dict[Pair, str] = {}
     if len(new) < len(rows):
         known = {(row.scope, row.dedupe): row.id for row in _stored(tx, rows)}

@@ -12,9 +12,11 @@ from service.domain import (
     NO_USAGE,
     Answer,
     Attempt,
+    Batch,
     Claimed,
     Ear,
     Entry,
+    Message,
     Reading,
     Reservation,
     State,
@@ -22,6 +24,7 @@ from service.domain import (
     Wait,
 )
 from service.inbox import (
+    batches,
     claims,
     counters,
     entries,
@@ -34,6 +37,7 @@ from service.inbox import (
     purge,
     readings,
     reads,
+    reap,
     rollup,
     ticks,
     values,
@@ -226,6 +230,15 @@ class Inbox:
         item = leases.SaveSteps(claimed, tuple(steps), usage, begun, closed)
         return await self._engine.submit(leases.save_steps, item)
 
+    async def gather(self, claimed: Claimed, batch: Batch) -> list[Message] | None:
+        """The messages that it is asked about together, its own first; the same ones again when
+        it is asked again. None: the lease is lost."""
+        return await self._engine.submit(leases.gather, leases.Gather(claimed, batch))
+
+    async def collected(self, seq: int) -> list[Message]:
+        """What a request was asked about together with, beside its own message."""
+        return await self._view(lambda tx: batches.members(tx, seq))
+
     async def park(
         self,
         claimed: Claimed,
@@ -267,7 +280,7 @@ class Inbox:
         """
         count, more = 0, True
         while more:
-            reaped = await self._engine.submit(leases.reap, leases.Reap(_BATCH, all_leases))
+            reaped = await self._engine.submit(reap.reap, reap.Reap(_BATCH, all_leases))
             count += reaped.count
             more = reaped.more and reaped.count > 0
             self.next_expiry = reaped.next_expiry

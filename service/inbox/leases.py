@@ -1,4 +1,4 @@
-"""What the holder of a lease writes, and leases that ended without a word.
+"""What the holder of a lease writes.
 
 A lease is (seq, fence); each write first looks whether it still holds. A write whose commit
 was done but never confirmed may come again: it finds the row where it put it itself, and
@@ -12,12 +12,24 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import BigInteger, bindparam, select, update
+from sqlalchemy import bindparam, select, update
 
-from service.domain import ENDS, NO_USAGE, Answer, Attempt, Claimed, Ear, State, Usage, Wait
-from service.inbox import codec, memory, ordering, waits
+from service.domain import (
+    ENDS,
+    NO_USAGE,
+    Answer,
+    Attempt,
+    Batch,
+    Claimed,
+    Ear,
+    Message,
+    State,
+    Usage,
+    Wait,
+)
+from service.inbox import batches, codec, memory, ordering, waits
 from service.inbox.sql import Pair, Tx, among, numbers
-from service.inbox.sql_tables import requests, state_is
+from service.inbox.sql_tables import requests
 
 _r = requests.c
 _LEASED = frozenset({State.ANSWERING, State.ANSWERED})
@@ -79,6 +91,13 @@ class Park(Write):
 
 
 @dataclass(frozen=True, slots=True)
+class Gather(Write):
+    """It takes those behind it in its line."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat(Write):
     until: int
 
@@ -131,7 +150,8 @@ def _update(tx: Tx, rows: Iterable[Values]) -> None:
     """Update by seq; rows with the same columns go together."""
     kinds: dict[tuple[str, ...], list[Values]] = {}
     for row in rows:
-        kinds.setdefault(tuple(row), []).append(row)
+        if len(row) > 1:
+            kinds.setdefault(tuple(row), []).append(row)
     for names, alike in kinds.items():
         bound = [{f"b_{name}": value for name, value in row.items()} for row in alike]
         tx.run(_set(tuple(name for name in names if name != "seq")), bound)
@@ -204,6 +224,8 @@ def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
     def values(one: StoreReply, held: LeasedRow) -> Values:
         answer = one.answer
         taught.append((_pair(one.claimed), answer))
+        if answer.batch is not None:
+            batches.end(tx, one.claimed, _pair(one.claimed), answer.batch)
         ends = not answer.outbox
         row = {
             "state": (answer.outcome if ends else State.ANSWERED).value,
@@ -278,6 +300,20 @@ def save_steps(tx: Tx, writes: Sequence[SaveSteps]) -> list[bool]:
     return _write(tx, writes, values, allowed={State.ANSWERING})
 
 
+def gather(tx: Tx, writes: Sequence[Gather]) -> list[list[Message] | None]:
+    """What each takes into its batch, its own message first; None: the lease is lost."""
+    found: dict[tuple[int, int], list[Message]] = {}
+
+    def values(one: Gather, held: LeasedRow) -> Values:
+        claimed = one.claimed
+        taken = batches.take(tx, claimed, _pair(claimed), one.batch)
+        found[claimed.seq, claimed.fence] = taken
+        return {}
+
+    _write(tx, writes, values, allowed={State.ANSWERING})
+    return [found.get((one.claimed.seq, one.claimed.fence)) for one in writes]
+
+
 def park(tx: Tx, parks: Sequence[Park]) -> list[bool]:
     """Go to sleep, in nobody's hands; not if what it waits for is there already. Its conversation
     waits with it."""
@@ -323,96 +359,3 @@ def release(tx: Tx, releases: Sequence[Release]) -> list[bool]:
         return row | {"state": State.QUEUED.value, "lease_until": None}
 
     return _write(tx, releases, values, allowed=_LEASED)
-
-
-# The holder died, or stands still.
-
-_until: Any = bindparam("b_until", type_=BigInteger)
-_answering = state_is(State.ANSWERING)
-
-
-@dataclass(frozen=True, slots=True)
-class Reap:
-    """`all_leases`: whatever they say; for the one process that has the database alone."""
-
-    limit: int
-    all_leases: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reaped:
-    """How many; when the next lease runs out (ms); whether there may be more already."""
-
-    count: int
-    next_expiry: int | None
-    more: bool
-
-
-@cache
-def _expired() -> Any:
-    return (
-        select(_r.seq, _r.flow, _r.conversation, _r.ordered)
-        .where(_answering, _r.lease_until <= _until)
-        .order_by(_r.lease_until)
-        .limit(bindparam("b_limit"))
-    )
-
-
-@cache
-def _lock(pg: bool) -> Any:
-    return (
-        select(_r.seq, _r.id, _r.flow, _r.conversation, _r.message)
-        .where(among(pg, _r.seq, "seqs"), _answering, _r.lease_until <= _until)
-        .order_by(_r.seq)
-        .with_for_update(skip_locked=True)
-    )
-
-
-@cache
-def _give_back(pg: bool) -> Any:
-    """The fence grows here too, so that the late holder's word counts no more."""
-    return (
-        update(requests)
-        .where(among(pg, _r.seq, "seqs"))
-        .values(state=State.QUEUED.value, fence=_r.fence + 1, owner=None, lease_until=None)
-    )
-
-
-@cache
-def _free_answered() -> Any:
-    return (
-        update(requests)
-        .where(state_is(State.ANSWERED), _r.lease_until <= _until)
-        .values(fence=_r.fence + 1, owner=None, lease_until=0)
-    )
-
-
-@cache
-def _next_expiry() -> Any:
-    where = (_answering, _r.lease_until.is_not(None))
-    return select(_r.lease_until).where(*where).order_by(_r.lease_until).limit(1)
-
-
-def reap(tx: Tx, orders: Sequence[Reap]) -> list[Reaped]:
-    """Put a bounded number of them back in the queue. (Answered ones a claim takes itself.)"""
-    return [_reap_one(tx, order) for order in orders]
-
-
-def _reap_one(tx: Tx, order: Reap) -> Reaped:
-    values = {"b_until": (1 << 62) if order.all_leases else tx.now}
-    rows = tx.run(_expired(), values | {"b_limit": order.limit}).all()
-    held = ordering.lock(tx, ((r.flow, r.conversation) for r in rows if r.ordered), skip=True)
-    ours = {(row.flow, row.conversation) for row in held}
-    seqs = [r.seq for r in rows if not r.ordered or (r.flow, r.conversation) in ours]
-    dead = tx.run(_lock(tx.pg), values | {"seqs": numbers(tx.pg, seqs)}).all() if seqs else []
-    if dead:
-        tx.run(_give_back(tx.pg), {"seqs": numbers(tx.pg, (row.seq for row in dead))})
-        ordering.leave(tx, [((row.flow, row.conversation), row.seq) for row in dead])
-        tx.wake = True
-    for row in dead:
-        names = codec.names_in(row.message, row.flow, row.conversation)
-        tx.tell(row.id, *names, State.QUEUED)
-    if order.all_leases:
-        tx.run(_free_answered(), values)
-        tx.wake = True
-    return Reaped(len(dead), tx.run(_next_expiry()).scalar(), more=len(rows) == order.limit)

@@ -42,6 +42,7 @@ from service.inbox.sql_tables import (
     readings,
     requests,
     requests_asleep,
+    requests_batch,
     requests_error,
     requests_flow,
     requests_held,
@@ -101,6 +102,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
     "0006": (readings.create,),
     "0007": (ticks.create, last_values.create),
     "0008": (waits.create, requests_waiting.create, requests_asleep.create),
+    "0009": (add_columns("requests", Column("batch", BigInteger)), requests_batch.create),
 }
 """What each version adds to the one before, never edited once it was released."""
 

@@ -20,7 +20,7 @@ _r = requests.c
 ZERO = literal_column("0", BigInteger)
 
 
-def _head(column: Any, flow: Any, conversation: Any) -> Any:
+def head_of(column: Any, flow: Any, conversation: Any) -> Any:
     """`column` of the request that is next in this conversation."""
     return (
         select(column)
@@ -77,7 +77,7 @@ def enqueue(tx: Tx, wanted: Mapping[Pair, int]) -> None:
 
 @cache
 def _leave() -> Any:
-    head = _head(_r.not_before, bindparam("b_flow"), bindparam("b_conversation"))
+    head = head_of(_r.not_before, bindparam("b_flow"), bindparam("b_conversation"))
     return (
         update(conversations)
         .where(pair_is(conversations), _c.active_seq == bindparam("b_seq"))
@@ -98,7 +98,7 @@ def leave(tx: Tx, left: Iterable[tuple[Pair, int]]) -> None:
 
 @cache
 def _heads(pg: bool) -> Any:
-    head = _head(_r.seq, _c.flow, _c.conversation).label("head")
+    head = head_of(_r.seq, _c.flow, _c.conversation).label("head")
     return select(_c.flow, _c.conversation, head).where(among_pairs(pg, _c.flow, _c.conversation))
 
 

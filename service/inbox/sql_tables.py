@@ -100,6 +100,7 @@ requests = Table(
     _answer("ended_at", BigInteger),
     _answer("held_at", BigInteger),  # when it is published again; NULL: not any more
     _answer("held_until", BigInteger),
+    Column("batch", BigInteger),  # seq of the request that it is asked about in
     UniqueConstraint("id", name="requests_id"),
     UniqueConstraint("scope", "dedupe", name="requests_dedupe"),
     sqlite_autoincrement=True,  # a purged seq must not come back: (seq, fence) is a lease
@@ -152,6 +153,7 @@ _partial("requests_outcome", ended, _r.state, _r.seq)
 requests_held = _partial("requests_held", held, _r.held_at)
 requests_waiting = _partial("requests_waiting", waiting, _r.flow, _r.not_before, _r.seq)
 requests_asleep = _partial("requests_asleep", waiting, _r.seq)
+requests_batch = _partial("requests_batch", _r.batch.is_not(None), _r.batch)
 requests_flow = Index("requests_flow", _r.flow, _r.seq)  # for people who look through a flow
 requests_error = _partial("requests_error", failed_with, _r.error_code, _r.seq)
 Index("requests_conversation", _r.flow, _r.conversation, _r.seq)

@@ -20,6 +20,7 @@ from service.inbox import (
     outcomes,
     purge,
     readings,
+    reap,
     rollup,
     ticks,
     waits,
@@ -35,6 +36,7 @@ _ORDER: tuple[Work, ...] = (
     leases.heartbeat,
     leases.reply,
     leases.save_steps,
+    leases.gather,
     leases.park,
     leases.snooze,
     leases.finish,
@@ -62,12 +64,12 @@ _ORDER: tuple[Work, ...] = (
     purge.purge,
     readings.expire,
     readings.drop_oldest,
-    leases.reap,
+    reap.reap,
     claims.claim,
 )
 _PLACE = {work: place for place, work in enumerate(_ORDER)}
-_LEASE_WRITES = frozenset(_ORDER[:7])
-_NEED_NOT_LAST = frozenset((leases.heartbeat, leases.reap, held.take, claims.claim))
+_LEASE_WRITES = frozenset(_ORDER[:8])
+_NEED_NOT_LAST = frozenset((leases.heartbeat, reap.reap, held.take, claims.claim))
 """Who is at work on what: a power cut ends all of SQLite's workers too, so it may be lost."""
 
 

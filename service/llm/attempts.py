@@ -47,6 +47,7 @@ class Log:
     usage: Usage = field(default_factory=Usage)
     reasoning: list[str] = field(default_factory=list)
     first: int | None = None
+    collected: int | None = None  # messages that it is asked about together
     _begun: int = 0
     _waits: list[tuple[int, int]] = field(default_factory=list)
     _prompt: dict[str, Any] = field(default_factory=dict)
@@ -89,7 +90,8 @@ class Log:
             run["waits"] = self._waits
         if later is not None:
             run["later"] = later
-        return {**self._prompt, "run": run}
+        many = {} if self.collected is None else {"collected": self.collected}
+        return {**self._prompt, **many, "run": run}
 
 
 def _readable(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class FlowShown:
     input: str
     memory: bool
     acts: bool
+    collects: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,12 @@ class House:
         answer = await self._send("GET", "/flows")
         try:
             found = [
-                FlowShown(one["name"], one["description"], one["input"], one["memory"], one["acts"])
+                FlowShown(**{name: one[name] for name in FlowShown.__slots__})
                 for one in answer.json()["flows"]
             ]
         except (ValueError, KeyError, TypeError):
             raise ApiError(f"what answers at {self._url} is not emqx-gpt") from None
-        return [flow for flow in found if flow.input != "image"]
+        return [flow for flow in found if flow.input != "image" and not flow.collects]
 
     async def ask(self, flow: str, text: str, conversation: str | None) -> Answered:
         """Raises ApiError, also if there is no answer yet."""

@@ -54,7 +54,8 @@ class Metrics:
         )
         self.saved = Counter(
             "emqx_gpt_calls_saved",
-            "Messages that asked no model: kept (recent), unchanged (on_change), cooldown",
+            "Messages that asked no model of their own: kept (recent), collected, unchanged"
+            " (on_change), cooldown",
             ["flow", "how"],
             registry=registry,
         )
@@ -153,6 +154,12 @@ class Metrics:
         self.kept.labels(flow).inc(count)
         self.saved.labels(flow, "kept").inc(count)
 
+    def collected(self, flow: str, count: int) -> None:
+        """So many messages ended with a request that was asked about them, too."""
+        if count:
+            self.saved.labels(flow, "collected").inc(count)
+            self.ended.labels(flow, str(State.IGNORED), "collected").inc(count)
+
     def expect(self, flows: Flows) -> None:
         """Begin at 0 what may come: a counter that begins at 1 has never risen, for Prometheus."""
         for flow in flows.flows.values():
@@ -160,6 +167,8 @@ class Metrics:
             if flow.recent is not None:
                 self.kept.labels(flow.name)
                 self.saved.labels(flow.name, "kept")
+            if flow.collect is not None:
+                self.saved.labels(flow.name, "collected")
             if flow.on_change is not None:
                 self.saved.labels(flow.name, "unchanged")
             if flow.cooldown is not None:

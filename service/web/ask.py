@@ -84,6 +84,9 @@ class Ask:
         if flow is None:
             known = ", ".join(self._flows.flows)
             raise NotFound(f"no flow {request.path_params['flow']!r}; there are: {known}")
+        if flow.collect is not None:
+            said = f"flow {flow.name} collects messages, and asks about many at once"
+            raise BadRequest(f"{said}: publish them to its topic", code="collects")
         id = new_id(self._now())
         ask = _read(flow, await json_object(request, self._max_body), id)
         ask = replace(ask, trace=_trace(request))

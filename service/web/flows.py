@@ -24,6 +24,7 @@ class FlowsApi:
                         "name": flow.name,
                         "description": flow.description,
                         "input": flow.input,
+                        "collects": flow.collect is not None,
                         "memory": flow.history is not None,
                         "acts": bool(flow.tools_from) or any(tool.topic for tool in flow.tools),
                     }

@@ -31,8 +31,10 @@ _STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, succe
 _JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
                done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip
 _PAUSED = _object("paused", "circuits", paused={"type": "array"}, circuits={"type": "array"})
-_FLOW = _object("name", "description", "input", "memory", "acts", name=_TEXT, description=_MAYBE,
-                input=_TEXT, memory={"type": "boolean"}, acts={"type": "boolean"})  # fmt: skip
+_YES_OR_NO = {"type": "boolean"}
+_FLOW = _object("name", "description", "input", "collects", "memory", "acts", name=_TEXT,
+                description=_MAYBE, input=_TEXT, collects=_YES_OR_NO, memory=_YES_OR_NO,
+                acts=_YES_OR_NO)  # fmt: skip
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(

@@ -11,6 +11,7 @@ import pytest
 from service.flows import parse
 from service.flows.keys import keys_of, tables_in
 from service.flows.tables import (
+    Collect,
     File,
     FlowKeys,
     History,
@@ -64,6 +65,7 @@ WAYS: dict[Any, list[tuple[str, ...]]] = {
     FlowKeys: [("flows", "*"), ("defaults",)],
     History: [("flows", "*", "history"), ("defaults", "history")],
     Recent: [("flows", "*", "recent")],
+    Collect: [("flows", "*", "collect")],
     Messages: [("flows", "*", "messages")],
     Tool: [("flows", "*", "tools")],
     Confirm: [("flows", "*", "tools", "confirm")],
@@ -85,14 +87,16 @@ def test_every_key_is_in_an_example(table: Any) -> None:
 
 
 def test_every_key_is_explained_and_no_other() -> None:
-    history = {f"history.{key}" for key in keys_of(History)}
-    messages = {f"messages.{key}" for key in keys_of(Messages)}
-    recent = {f"recent.{key}" for key in keys_of(Recent)}
+    inner = {
+        f"{table.__name__.lower()}.{key}"
+        for table in (History, Messages, Recent, Collect)
+        for key in keys_of(table)
+    }
     mcp = explained("MCP servers")
     assert mcp == keys_of(McpKeys).keys() | {"tools_from", "description"}
     assert (
         explained() | {"tools_from", "description"}
-        == keys_of(FlowKeys).keys() - {"tools", "messages"} | history | messages | recent
+        == keys_of(FlowKeys).keys() - {"tools", "messages"} | inner
     )
     assert explained("Tools") == keys_of(Tool).keys()
     waiting = {

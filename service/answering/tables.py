@@ -1,0 +1,49 @@
+"""What prompts may read of other messages: `${recent}` and `${collected}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from service.answering import readings
+from service.answering.job import LostLease, stored
+from service.answering.recent import Recents
+from service.domain import Claimed, Message, Reading
+from service.flows import Flow
+from service.inbox import Inbox
+from service.mqtt.templates import Parts
+
+
+async def tables_of(
+    store: Inbox, recents: Recents, claimed: Claimed, flow: Flow, captured: dict[str, str]
+) -> dict[str, Parts]:
+    """All that this flow's prompts may name, its batch taken. Raises LostLease."""
+    found: dict[str, Parts] = {}
+    if flow.recent is not None:
+        found["recent"] = readings.told(flow.recent, await stored(recents.read, flow, captured))
+    if flow.batch is not None:
+        messages = await stored(store.gather, claimed, flow.batch)
+        if messages is None:
+            raise LostLease
+        found["collected"] = collected(flow, messages)
+    return found
+
+
+def later(flow: Flow, messages: Sequence[Message]) -> Mapping[str, Parts]:
+    """The same for a request that is asked again long after."""
+    found = {} if flow.recent is None else {"recent": readings.NOT_KEPT}
+    return found if flow.collect is None else found | {"collected": collected(flow, messages)}
+
+
+def collected(flow: Flow, messages: Sequence[Message]) -> Parts:
+    """A batch, which has one message at least. Topics are told where they differ."""
+    assert flow.collect is not None
+    alike = len({message.topic for message in messages}) == 1
+    told = [
+        Reading(
+            message.received_at,
+            flow.readable(message).payload.decode("utf-8", "replace"),
+            "" if alike else message.topic,
+        )
+        for message in messages
+    ]
+    return readings.told(flow.collect, told)
