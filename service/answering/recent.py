@@ -187,6 +187,7 @@ class Recents:
             most=recent.messages,
             most_bytes=recent.size,
             trim=trim,
+            came=one.came,
         )
 
     async def read(self, flow: Flow, levels: dict[str, str]) -> list[Reading]:

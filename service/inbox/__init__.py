@@ -6,12 +6,13 @@ from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.outcomes import Settle, unsettled
 from service.inbox.readings import Chunk
-from service.inbox.rollup import BUCKETS, Count
+from service.inbox.rollup import BUCKETS, KEPT, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
 
 __all__ = [
     "BUCKETS",
+    "KEPT",
     "Act",
     "Added",
     "Change",

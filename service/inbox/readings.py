@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Text, bindparam, delete, func, select
 
 from service.domain import Reading
-from service.inbox import codec
+from service.inbox import codec, rollup
 from service.inbox.sql import Tx, insert
 from service.inbox.sql_tables import readings
 
@@ -25,7 +25,8 @@ _a = readings.c
 class Chunk:
     """Readings of one window that came one after the other. Times in ms.
 
-    `trim`: the window may have got too large; it keeps `most` readings, and `most_bytes`.
+    `came` counts those that did not fit in, too. `trim`: the window may have got too large; it
+    keeps `most` readings, and `most_bytes`.
     """
 
     flow: str
@@ -38,6 +39,7 @@ class Chunk:
     most: int
     most_bytes: int
     trim: bool
+    came: int
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Chunk:
         most: int,
         most_bytes: int,
         trim: bool,
+        came: int | None = None,
     ) -> Chunk:
         """Of `found`, which are not none; `lasts` in ms, `size` in bytes."""
         at = max(one.at for one in found)
@@ -66,6 +69,7 @@ class Chunk:
             most,
             most_bytes,
             trim,
+            len(found) if came is None else came,
         )
 
 
@@ -93,6 +97,10 @@ def put(tx: Tx, orders: Sequence[Sequence[Chunk]]) -> list[None]:
             for one in chunks
         ],
     )
+    came: dict[str, int] = {}
+    for one in chunks:
+        came[one.flow] = came.get(one.flow, 0) + one.came
+    rollup.keep(tx, came)
     for one in chunks:
         if one.trim:
             _trim(tx, one)

@@ -7,7 +7,7 @@ into each of BUCKETS, whose edges lie a fixed factor apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -31,6 +31,8 @@ MINUTE = 60_000
 LATE = 15_000  # ms after the end of a minute in which its last commits may come
 BUCKETS = tuple(round(10 * 1.35**n) for n in range(46))
 """Upper edges in ms: 10 ms to 2 hours."""
+KEPT = "kept"
+"""Stands in the place of a state for messages that are no requests."""
 AT_ONCE = 30  # minutes of one pass
 
 _r = requests.c
@@ -92,7 +94,9 @@ def _first_end() -> Any:
 
 @cache
 def _last() -> Any:
-    return select(func.max(_k.at))
+    """The newest minute that is counted; rows of `keep` may be younger."""
+    done = (_k.flow == literal_column("''"), _k.state == literal_column("''"))
+    return select(_k.at).where(*done).order_by(_k.at.desc()).limit(1)
 
 
 @cache
@@ -134,6 +138,22 @@ def _roll_one(tx: Tx, keep: int) -> bool:
 
 def _row(one: Count) -> dict[str, Any]:
     return {name: getattr(one, name) for name in Count.__dataclass_fields__}
+
+
+@cache
+def _more(pg: bool) -> Any:
+    new = insert(pg, rollup)
+    return new.on_conflict_do_update(
+        index_elements=[_k.at, _k.flow, _k.state, _k.bucket],
+        set_={"count": _k.count + new.excluded.count},
+    )
+
+
+def keep(tx: Tx, kept: Mapping[str, int]) -> None:
+    """So many messages of these flows came that are no requests (`recent`), now."""
+    at = tx.now // MINUTE * MINUTE
+    rows = [_row(Count(at, flow, KEPT, 0, n, 0, 0, 0.0)) for flow, n in sorted(kept.items())]
+    tx.run(_more(tx.pg), rows)
 
 
 @cache

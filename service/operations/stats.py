@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.errors import StoreError
-from service.inbox import BUCKETS, Count, Inbox
+from service.inbox import BUCKETS, KEPT, Count, Inbox
 from service.operations.insights import when
 
 WINDOWS = {
@@ -33,8 +33,12 @@ class _Sum:
     times: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     tokens: int = 0
     cost: float = 0.0
+    kept: int = 0
 
     def add(self, one: Count) -> None:
+        if one.state == KEPT:
+            self.kept += one.count
+            return
         self.states[one.state] += one.count
         self.tokens += one.prompt_tokens + one.completion_tokens
         self.cost += one.cost
@@ -46,6 +50,7 @@ class _Sum:
         done = self.states.get("done", 0)
         return {
             "requests": sum(self.states.values()),
+            "saved": self.kept + self.states.get("ignored", 0),
             "states": dict(self.states),
             "success": done / asked if asked else None,
             "p50_ms": quantile(self.times, 0.5),

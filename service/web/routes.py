@@ -26,7 +26,8 @@ _REQUEST = {"$ref": "#/components/schemas/Request"}
 _SESSION = _object("name", "role", name=_TEXT, role=_TEXT, csrf=_MAYBE)
 
 _RATE = {"type": ["number", "null"]}
-_STATS = _object("requests", "success", "tokens", "cost", requests=_COUNT, success=_RATE,
+_STATS = _object("requests", "saved", "success", "tokens", "cost", requests=_COUNT,
+                 saved=_COUNT, success=_RATE,
                  p50_ms=_RATE, p95_ms=_RATE, tokens=_COUNT, cost={"type": "number"})  # fmt: skip
 _JOB = _object("id", "state", "looked_at", "done", id=_TEXT, state=_TEXT, looked_at=_COUNT,
                done=_COUNT, started_at=_TEXT, ended_at=_MAYBE, error=_MAYBE)  # fmt: skip

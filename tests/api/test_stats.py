@@ -53,6 +53,31 @@ async def test_the_same_before_and_after_minutes_are_counted(url: str) -> None:
         assert (await stats(house, "day"))["total"]["states"]["expired"] == 3
 
 
+async def test_calls_saved_are_what_was_kept_and_what_was_ignored(url: str) -> None:
+    flows = """
+[flows.boiler]
+request = "boilers/${device}/ask"
+reply = "boilers/${device}/say"
+system = "${recent}"
+cooldown = "1m"
+recent = { topic = "boilers/${device}/telemetry", messages = 2 }
+"""
+    async with rig(url, flows=flows) as house:
+        reading = {"recent": "boiler", "topic": "boilers/a/telemetry", "payload": "1"}
+        for n in range(3):
+            await house.webhook(reading | {"publish_received_at": house.clock() + n})
+        for n in range(2):
+            body = {"flow": "boiler", "id": f"m{n}", "topic": "boilers/a/ask", "payload": "?"}
+            await house.webhook(body | {"publish_received_at": house.clock() + n})
+        await house.ended(2)
+        fresh = (await stats(house))["flows"]["boiler"]
+        assert (fresh["requests"], fresh["saved"]) == (2, 4)
+        house.clock.ahead += 120_000
+        await house.service.statistics.count()
+        house.clock.ahead += 10_000
+        assert (await stats(house))["flows"]["boiler"] == fresh
+
+
 @pytest.mark.parametrize("times", [[5], [12, 80, 81, 900], list(range(10, 5000, 7))])
 def test_a_quantile_is_right_but_for_its_bucket(times: list[int]) -> None:
     counts: dict[int, int] = {}

@@ -8,6 +8,8 @@ CHINESE = {
     "Pages": "页面",
     "Live": "实时",
     "Requests": "请求",
+    "Calls saved": "省下的调用",
+    "Messages that asked no model of their own": "没有单独调用模型的消息",
     "Conversations": "对话",
     "Dead letters": "死信",
     "Flows and models": "流程与模型",
