@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from service.demo.client import Client
 from service.demo.person import consenting
-from service.demo.samples import Sample, samples
+from service.demo.samples import Sample, samples, ticked
 from service.demo.scenes import SCENES
 from service.demo.screen import Screen
 from service.flows import Flow
@@ -91,11 +91,17 @@ def _properties(response_topic: str | None, correlation: bytes | None) -> str:
 
 
 async def play(
-    onlooker: Onlooker, mqtt: Client, old: Client, flows: Iterable[Flow], *, patience: float
+    onlooker: Onlooker,
+    mqtt: Client,
+    old: Client,
+    flows: Iterable[Flow],
+    hurry: Callable[[str], Awaitable[bool]],
+    *,
+    patience: float,
 ) -> list[str]:
     """Play each flow; returns what did not come. `patience` seconds for each answer.
 
-    `mqtt` speaks MQTT 5, `old` 3.1.1.
+    `mqtt` speaks MQTT 5, `old` 3.1.1. `hurry` moves the clock of a flow with `every` on.
     """
     missing: list[str] = []
     for flow in flows:
@@ -103,8 +109,9 @@ async def play(
         onlooker.screen.title(flow.name, scene.title if scene else "your flow")
         found = samples(flow)
         if flow.every is not None:
-            text = f"It asks by the clock: {flow.every} ({flow.timezone})."
-            onlooker.screen.line(text, indent=2)
+            text = f"It asks by the clock ({flow.every}, {flow.timezone}), which is moved on:"
+            onlooker.screen.line(text, indent=2, style="dim")
+            missing += await _ticked(onlooker, flow, hurry, patience)
         elif not found:
             onlooker.screen.line(
                 "No message was found that this flow would answer: its where, require or reply "
@@ -119,6 +126,18 @@ async def play(
             async with consenting(speaking, flow):
                 missing += await _played(onlooker, speaking, flow, sample, patience)
     return missing
+
+
+async def _ticked(
+    onlooker: Onlooker, flow: Flow, hurry: Callable[[str], Awaitable[bool]], patience: float
+) -> list[str]:
+    waiting = asyncio.create_task(onlooker.expect(ticked(flow), patience))
+    await asyncio.sleep(0)  # it waits from here on
+    await hurry(flow.name)
+    left = await waiting
+    for topic in left:
+        onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")
+    return [f"{flow.name}: {topic}" for topic in left]
 
 
 async def _played(

@@ -30,6 +30,7 @@ from service.demo.running import (
     Running,
     configured,
     running,
+    sped_up,
     with_offline,
 )
 from service.demo.samples import CLIENT
@@ -97,6 +98,7 @@ async def run(
                 mqtt,
                 old,
                 [flow for name, flow in found.flows.items() if only in (None, name)],
+                demo.hurry,
                 patience=OFFLINE_PATIENCE if demo.offline else REAL_PATIENCE,
             )
         )
@@ -138,7 +140,7 @@ def _with_flows(settings: Settings) -> Settings:
 
 
 def _load(settings: Settings, offline: bool, kind: str) -> Flows:
-    found = flows_file.load(settings.flows, model=settings.openai_model)
+    found = sped_up(flows_file.load(settings.flows, model=settings.openai_model))
     if offline or not configured(settings):
         return with_offline(found, all_providers=offline, kind=kind)
     return found

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.demo.offline_model import words
@@ -49,12 +49,21 @@ class Sample:
 def samples(flow: Flow) -> tuple[Sample, ...]:
     """What the play publishes for this flow; empty if no message is found that it would answer."""
     scene = SCENES.get(flow.name)
+    if flow.every is not None:
+        return ()  # it asks by the clock
     if scene:
         made = tuple(_sample(flow, line, scene.levels) for line in scene.lines)
+        if flow.collect is not None:  # one reply to all of them
+            made = (*(replace(each, replies=()) for each in made[:-1]), made[-1])
         if any(each.replies for each in made):
             return _until_silent(flow, made)
     sample = one(flow, {"user": "ada"})
     return (sample,) if sample else ()
+
+
+def ticked(flow: Flow) -> tuple[str, ...]:
+    """The topics on which something must come when the time of a flow with `every` has come."""
+    return _sample(flow, Line(b"{}"), {}).replies
 
 
 def _until_silent(flow: Flow, made: tuple[Sample, ...]) -> tuple[Sample, ...]:

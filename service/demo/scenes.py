@@ -78,6 +78,12 @@ SCENES: Mapping[str, Scene] = {
         '{"temperature": 21.5}',
         '{"temperature": 45.5}',
     ),
+    "coldstore": _scene(
+        "many messages, one question: a cold store judged by its last minute",
+        {"room": "north"},
+        *(f'{{"temperature": {-21 + at / 4}}}' for at in range(6)),
+    ),
+    "morning": _scene("by the clock: what the cold store did at night", {}),
     "home": _scene(
         "natural language becomes commands to devices",
         ADA,

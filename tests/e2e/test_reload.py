@@ -188,3 +188,34 @@ async def test_many_exchanges_leave_nothing_behind(any_database):
         assert len(house.model.calls) == asked
         ended = await house.ended(asked)
         assert {one["state"] for one in ended} == {"done"}
+
+
+async def test_a_schedule_and_a_window_that_come_with_new_flows_are_in_force(any_database):
+    clock = """
+[flows.report]
+every = "* * * * *"
+reply = "reports/say"
+prompt = "Sum up: ${recent.count}, last ${recent.value.last}"
+recent = { topic = "%s", messages = 5 }
+"""
+    async with rig(any_database, flows=OTHER) as house, house.mqtt("reports/say") as ada:
+        house.model.behave(lambda body: ok("fine"))
+        for source, value in (("cold/t", 5), ("warm/t", 30)):
+            take(house, OTHER + clock % source)
+            await house.service.schedule.look()  # sees it for the first time, or as it was
+            reading = {"recent": "report", "topic": source, "payload": value}
+            at = {"publish_received_at": house.clock()}
+            assert (await house.webhook(reading | at)).json()["accepted"] == 1
+            await house.move(60_000)
+            await house.service.schedule.look()
+            assert await message(ada) == ("reports/say", b"fine")
+        texts = [call.text for call in house.model.calls]
+        assert texts[0] == "Sum up: 1, last 5"
+        assert texts[1].endswith("last 30")
+        old = {"recent": "report", "topic": "cold/t", "payload": 6}
+        answer = await house.webhook(old | {"publish_received_at": house.clock()})
+        assert answer.json()["ignored"] == 1  # of a topic that is watched no more
+        take(house, OTHER)
+        await house.move(120_000)
+        await house.service.schedule.look()
+        assert len(house.model.calls) == 2

@@ -38,6 +38,13 @@ _ALARM = re.compile(
 )
 
 
+_TABLE = re.compile(
+    rf"^(\d+) messages until .*?^(\S{{1,80}}): min {_NUMBER} at \S+(?: \S+)?, mean {_NUMBER}, "
+    rf"max {_NUMBER} at \S+(?: \S+)?, last (\S{{1,40}})",
+    re.DOTALL | re.MULTILINE,
+)
+
+
 @dataclass(frozen=True)
 class Answer:
     """A text, or the tools to call."""
@@ -126,6 +133,9 @@ class _Talk:
             shown = [f"{x} {u}".strip() for x, u in
                      ((value, unit), (f"{over:.12g}", unit), (limit, limit_unit))]  # fmt: skip
             return self._say("over" if over > 0 else "within", sensor, *shown)
+        if hit := _TABLE.search(self.text):
+            count, name, low, _, mean, _, high, _, last = hit.groups()
+            return self._say("table", count, name, low, high, mean, last)
         if hit := _STORY.search(self.text):
             about = next(filter(None, hit.groups())).strip(" .!。！")
             return self._say("story", words.shorten(about, 100))
