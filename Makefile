@@ -39,7 +39,7 @@ layers: $(VENV)/.test ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.test ## All tests, four at a time: most of them wait for something
-	$(BIN)/pytest -q -n 4
+	$(BIN)/pytest -q -n 4 --dist worksteal
 
 gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
 

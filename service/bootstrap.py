@@ -26,6 +26,7 @@ from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
+from service.answering.summaries import Summaries
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
@@ -189,6 +190,7 @@ class Service:
             budget=self.budgets,
         )
         self.replayer = Replayer(catalogue, asker, now=now, servers=self.servers)
+        self.summaries = Summaries(catalogue, self.store, asker, now=now)
         life = Life(
             catalogue,
             self.store,
@@ -200,6 +202,7 @@ class Service:
             hold,
             limits,
             recents=self.recents,
+            summaries=self.summaries,
             now=now,
             max_attempts=settings.max_attempts,
             keep_prompts=settings.store_prompts,
@@ -312,6 +315,7 @@ class Service:
         await self.schedule.stop()
         await self.worker.stop(self.settings.grace)
         await self.recents.close()
+        await self.summaries.close()
         self.hub.close()
         await self.live.close()
         await self.bulk.stop()

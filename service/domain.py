@@ -204,12 +204,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange of a conversation's memory."""
+    """One exchange of a conversation's memory; or a summary of those before, in `assistant`."""
 
     user: str
     assistant: str
     at: int
     tokens: int = 0
+    summary: bool = False
 
 
 @dataclass(frozen=True, slots=True)

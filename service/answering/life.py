@@ -22,6 +22,7 @@ from service.answering.publisher import Publisher
 from service.answering.recent import Recents
 from service.answering.remote import Servers
 from service.answering.stream import Stream, stream_for
+from service.answering.summaries import Summaries
 from service.answering.tables import tables_of
 from service.answering.tool_loop import Parked, Said, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
@@ -65,6 +66,7 @@ class Life:
         limits: Limits,
         *,
         recents: Recents,
+        summaries: Summaries,
         now: Callable[[], int],
         max_attempts: int,
         poison: frozenset[str] = frozenset(),
@@ -86,6 +88,7 @@ class Life:
         self._hold = hold
         self._limits = limits
         self._recents = recents
+        self._summaries = summaries
         self._now = now
         self._max_attempts = max_attempts
         self._poison = poison
@@ -138,6 +141,10 @@ class Life:
                     if result is False and held is None and outcome is not State.IGNORED:
                         self._metrics.nobody(claimed.flow or "")
             self._ended(claimed, outcome, code, claimed.usage + answer.usage, spans)
+            flow = self._flows.flows.get(claimed.flow or "")
+            if answer.turn is not None and flow is not None:
+                turns = (*claimed.turns, answer.turn)
+                self._summaries.follow(flow, claimed.conversation, turns)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -268,7 +275,10 @@ class Life:
         if flow.history is not None:
             tokens = prompt.estimate(asked.text) + prompt.estimate(text)
             turn = Turn(asked.text, text, now, tokens)
-            keep = min(prompt.kept(flow, turns, turn), (completion.turns or 0) + 1)
+            sums = flow.history.summarize is not None
+            keep = prompt.kept(flow, job.claimed.turns if sums else turns, turn)
+            if not sums or completion.dropped:
+                keep = min(keep, (completion.turns or 0) + 1)
         return Answer(
             State.FAILED if said.code else State.DONE,
             replies.answered(job, text, completion.model, truncated, said.code),

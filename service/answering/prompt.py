@@ -22,6 +22,8 @@ from service.mqtt.templates import MISSING, Parts, Scope
 STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
 PICTURE = 50  # bytes of a picture for each one of max_input
 MEMORY = 256 << 10  # bytes that a conversation remembers, at most
+BEFORE = "In short: what did we say before?"
+"""What a summary answers."""
 IMAGE_TOKENS = 1000  # what a picture costs, roughly
 
 
@@ -129,9 +131,14 @@ def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
     """The turns that still count: young enough, and within messages and tokens."""
     if flow.history is None:
         return []
+    summary, turns = _parted(turns)
     kept: list[Turn] = []
     room = flow.history.tokens
     left = MEMORY
+    for turn in summary:
+        left -= _bytes(turn)
+        if room is not None:
+            room -= _size(turn)
     for turn in reversed(turns):
         left -= _bytes(turn)
         if left < 0:
@@ -146,7 +153,26 @@ def remembered(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
                 break
         kept.append(turn)
     kept.reverse()
-    return kept
+    since = 0 if flow.history.ttl is None else now - flow.history.ttl * 1000
+    return [*(turn for turn in summary if turn.at >= since), *kept]
+
+
+def _parted(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn]]:
+    """The summary, if there is one, and the exchanges after it."""
+    count = 1 if turns and turns[0].summary else 0
+    return turns[:count], turns[count:]
+
+
+def fallen(flow: Flow, turns: Sequence[Turn], now: int) -> bool:
+    """Whether some of what is stored is told no more, and is in no summary."""
+    return len(remembered(flow, turns, now)) < len(turns)
+
+
+def recent(flow: Flow, turns: Sequence[Turn], now: int) -> int:
+    """How many of the newest turns stay as they are when the rest is summed up: half of what is
+    told, so that the same beginning is sent for a while. All of them if nothing fell out."""
+    told = _parted(remembered(flow, turns, now))[1]
+    return max(1, len(told) // 2) if fallen(flow, turns, now) else len(turns)
 
 
 def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
@@ -159,6 +185,13 @@ def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
         return 0
     most = max(1, flow.history.messages // 2)
     count = len(turns) + 1
+    if flow.history.summarize is not None:  # what falls out waits for its summary
+        most = 2 * most + 1
+        sizes = [_bytes(turn) for turn in (*turns, new)]
+        count = min(count, most)
+        while count > 1 and sum(sizes[-count:]) > 2 * MEMORY:
+            count -= 1
+        return count
     if count > most:
         count = most - most // 2 if most >= STEPPED else most
     room = flow.history.tokens
@@ -188,7 +221,7 @@ def compose(flow: Flow, asked: Asked, turns: Sequence[Turn]) -> tuple[Mapping[st
     if flow.system is not None:
         messages.append({"role": "system", "content": flow.system.render(asked.scope)})
     for turn in turns:
-        messages.append({"role": "user", "content": turn.user})
+        messages.append({"role": "user", "content": BEFORE if turn.summary else turn.user})
         messages.append({"role": "assistant", "content": turn.assistant})
     content: Any = asked.text
     if asked.image is not None:

@@ -78,9 +78,9 @@ def check_models(
 ) -> None:
     """Report providers that are unknown, and warn of models that OpenAI shuts down."""
     for place in walk(flow, ("flows", flow.name)):
-        if place.mark is not Mark.MODEL:
+        if place.mark is not Mark.MODEL or not isinstance(place.value, ModelRef):
             continue
-        ref: ModelRef = place.value
+        ref = place.value
         provider = providers.get(ref.provider)
         if provider is None:
             hint = suggest(ref.provider, providers.keys() - {DEFAULT_PROVIDER}) or (

@@ -232,6 +232,17 @@ def _size(value: Any) -> int:
     return value if type(value) is int and value > 0 else size(_text(value))
 
 
+def _summing(value: Any) -> Any:
+    """true: by the flow's model; false: not."""
+    if isinstance(value, bool):
+        return value or None
+    return _read(ModelRef.parse)(value)
+
+
+def _summed(value: Any) -> Any:
+    return value if value is True else str(value)
+
+
 def _no_bool(value: Any) -> Any:
     """Python takes true for 1; here it is a mistake."""
     if isinstance(value, bool):
@@ -286,6 +297,10 @@ ResponseFilter = Annotated[str, Kind(Mark.RESPONSE, _read(_filter), _TEXT)]
 Charset = Annotated[str, Kind(Mark.PLAIN, _read(_charset), _TEXT)]
 Pattern = Annotated[Regex, Kind(Mark.REGEX, _read(_regex), _TEXT, lambda it: it.pattern)]
 Model = Annotated[ModelRef, Kind(Mark.MODEL, _read(ModelRef.parse), _TEXT)]
+Summing = Annotated[
+    ModelRef | Literal[True],
+    Kind(Mark.MODEL, _summing, {"anyOf": [{"type": "boolean"}, _TEXT]}, _summed),
+]
 Condition = Annotated[str, Kind(Mark.CONDITION, _text, _TEXT)]
 JsonTable = Annotated[Mapping[str, Any], Kind(Mark.JSON, _table, _TABLE, dict)]
 Factors = Annotated[

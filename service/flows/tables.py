@@ -32,6 +32,7 @@ from service.flows.kinds import (
     ResponseFilter,
     Schedule,
     Size,
+    Summing,
     Text,
     Topic,
     ValuePath,
@@ -87,6 +88,11 @@ class History:
         None, "Remember no more than about this many tokens; the oldest go first."
     )
     ttl: Duration | None = key(None, 'Forget after this much silence: "24h".')
+    summarize: Summing | None = key(
+        None,
+        "What falls out is summed up and stays, by the flow's model (true) or by this one, after "
+        "the answer.",
+    )
     reset: Annotated[tuple[Text, ...], OneOrMore()] = key(
         (), "Messages that say nothing but this forget the conversation."
     )

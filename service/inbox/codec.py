@@ -197,12 +197,12 @@ def outbox_in(blob: bytes | None) -> tuple[Publish, ...]:
 
 
 def turn_out(turn: Turn) -> bytes:
-    return dumps([turn.user, turn.assistant])
+    return dumps([turn.user, turn.assistant, *([True] if turn.summary else [])])
 
 
 def turn_in(blob: bytes, at: int, tokens: int) -> Turn:
-    user, assistant = loads(blob)
-    return Turn(user=user, assistant=assistant, at=at, tokens=tokens)
+    user, assistant, *summary = loads(blob)
+    return Turn(user, assistant, at, tokens, bool(summary))
 
 
 def readings_out(readings: Iterable[Reading]) -> bytes:

@@ -20,6 +20,7 @@ from service.domain import (
     Reading,
     Reservation,
     State,
+    Turn,
     Usage,
     Wait,
 )
@@ -316,6 +317,15 @@ class Inbox:
     async def forget(self, flow: str, conversation: str) -> int:
         """Delete a conversation's memory; how many turns it had."""
         return await self._engine.submit(memory.forget, memory.Forget(flow, conversation))
+
+    async def turns(self, flow: str, conversation: str) -> list[tuple[int, Turn]]:
+        """All that is remembered of a conversation, with its places, oldest first."""
+        return await self._view(lambda tx: memory.stored(tx, flow, conversation))
+
+    async def sum_up(self, flow: str, conversation: str, seqs: Sequence[int], turn: Turn) -> bool:
+        """Put a summary in the place of the oldest turns. False: they are others by now."""
+        order = memory.SumUp(flow, conversation, seqs, turn)
+        return await self._engine.submit(memory.sum_up, order)
 
     async def bound_memory(self, most: int) -> int:
         """Forget the oldest exchanges of all until no more than `most` bytes are remembered; how

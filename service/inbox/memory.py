@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import bindparam, delete, func, select, update
 
 from service.domain import Answer, Turn
-from service.inbox import codec, values
+from service.inbox import codec, ordering, values
 from service.inbox.rows import Memory
-from service.inbox.sql import Pair, Tx, among_pairs, insert, pair_is, pairs
+from service.inbox.sql import (
+    Pair,
+    Tx,
+    among,
+    among_pairs,
+    insert,
+    numbers,
+    once,
+    pair_is,
+    pairs,
+)
 from service.inbox.sql_tables import conversations, turns
 
 _c = conversations.c
@@ -23,6 +33,16 @@ _t = turns.c
 class Forget:
     flow: str
     conversation: str
+
+
+@dataclass(frozen=True, slots=True)
+class SumUp:
+    """`turn` in the place of the oldest ones, if these are still the oldest."""
+
+    flow: str
+    conversation: str
+    seqs: Sequence[int]
+    turn: Turn
 
 
 @cache
@@ -149,6 +169,50 @@ def forget(tx: Tx, wanted: Sequence[Forget]) -> list[int]:
 
 
 @cache
+def _stored() -> Any:
+    return select(_t.seq, _t.at, _t.tokens, _t.text).where(pair_is(turns)).order_by(_t.seq)
+
+
+def stored(tx: Tx, flow: str, conversation: str) -> list[tuple[int, Turn]]:
+    """All that is stored of a conversation, oldest first, with its places."""
+    rows = tx.run(_stored(), _bound((codec.key(flow), codec.key(conversation))))
+    return [(row.seq, codec.turn_in(row.text, row.at, row.tokens)) for row in rows]
+
+
+@cache
+def _oldest() -> Any:
+    return _stored().with_only_columns(_t.seq).limit(bindparam("b_limit")).with_for_update()
+
+
+@cache
+def _drop(pg: bool) -> Any:
+    return delete(turns).where(among(pg, _t.seq, "seqs"))
+
+
+@cache
+def _rewrite() -> Any:
+    names: dict[str, Any] = {n: bindparam(f"b_{n}") for n in ("at", "tokens", "text")}
+    return update(turns).where(_t.seq == bindparam("b_seq")).values(names)
+
+
+def sum_up(tx: Tx, wanted: Sequence[SumUp]) -> list[bool]:
+    """False: somebody was faster, or it was forgotten meanwhile."""
+    results = []
+    pairs = [(codec.key(one.flow), codec.key(one.conversation)) for one in wanted]
+    ordering.lock(tx, pairs)
+    for one, pair in zip(wanted, pairs, strict=True):
+        bound = _bound(pair) | {"b_limit": len(one.seqs)}
+        same = list(tx.run(_oldest(), bound).scalars()) == list(one.seqs)
+        results.append(same)
+        if same:
+            *gone, place = one.seqs  # the last place, so that the order stays
+            tx.run(_drop(tx.pg), {"seqs": numbers(tx.pg, gone)})
+            row = {"b_at": codec.number(one.turn.at), "b_tokens": codec.number(one.turn.tokens)}
+            tx.run(_rewrite(), row | {"b_seq": place, "b_text": codec.turn_out(one.turn)})
+    return results
+
+
+@cache
 def _measure() -> Any:
     return select(func.count(), func.coalesce(func.sum(func.length(_t.text)), 0)).select_from(turns)
 
@@ -167,7 +231,7 @@ def _forget_oldest() -> Any:
         .limit(bindparam("b_limit"))
         .with_for_update(skip_locked=True)
     )
-    return delete(turns).where(_t.seq.in_(oldest))
+    return delete(turns).where(_t.seq.in_(once(oldest)))
 
 
 def forget_oldest(tx: Tx, counts: Sequence[int]) -> list[int]:

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, Text, bindparam, delete, func, select
 
 from service.domain import Reading
 from service.inbox import codec, rollup
-from service.inbox.sql import Tx, insert
+from service.inbox.sql import Tx, insert, once
 from service.inbox.sql_tables import readings
 
 _a = readings.c
@@ -179,7 +179,7 @@ def _oldest() -> Any:
 
 def _some(rows: Any) -> Any:
     chosen = rows.limit(bindparam("b_limit")).with_for_update(skip_locked=True)
-    return delete(readings).where(_a.seq.in_(chosen))
+    return delete(readings).where(_a.seq.in_(once(chosen)))
 
 
 def expire(tx: Tx, limits: Sequence[int]) -> list[int]:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Dialect,
     FromClause,
+    Select,
     Table,
     Text,
     any_,
@@ -71,6 +72,12 @@ def among(pg: bool, column: Column[Any], name: str) -> ColumnElement[bool]:
         return column == any_(bindparam(name, type_=postgresql.ARRAY(BigInteger)))
     listed = func.json_each(bindparam(name, type_=Text)).table_valued("value")
     return column.in_(select(listed.c.value))
+
+
+def once(found: Select[Any]) -> Select[Any]:
+    """The rows of a query with LIMIT and FOR UPDATE, for IN: PostgreSQL may run such a subquery
+    again for each row, and then finds other ones; what stands in WITH it runs once."""
+    return select(found.cte("found"))
 
 
 def numbers(pg: bool, values: Iterable[int]) -> Any:

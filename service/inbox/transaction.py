@@ -43,6 +43,7 @@ _ORDER: tuple[Work, ...] = (
     leases.release,
     memory.forget,
     memory.forget_oldest,
+    memory.sum_up,
     counters.reserve,
     counters.settle,
     entries.add,

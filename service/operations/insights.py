@@ -193,7 +193,10 @@ class Insights:
         """A conversation's memory. Raises NotFound for an unknown flow."""
         known(self._flows, flow)
         memory = await self._store.memory(flow, conversation, limit=1000)
-        turns = [{"user": t.user, "assistant": t.assistant, "at": when(t.at)} for t in memory.turns]
+        turns = [
+            {"user": t.user, "assistant": t.assistant, "at": when(t.at), "summary": t.summary}
+            for t in memory.turns
+        ]
         return {"flow": flow, "conversation": conversation, "turns": turns}
 
 

@@ -294,7 +294,7 @@ async def test_a_paused_provider_does_not_hold_up_another(database, quick):
 
 
 async def test_an_account_that_stays_out_expires_the_request_at_its_deadline(database, quick):
-    flows = FLOW % 'deadline = "1s"'
+    flows = FLOW % 'deadline = "3s"'
     async with rig(database, flows=flows) as house, house.mqtt("say/+") as client:
         house.model.behave(lambda body: status(401))
         await client.publish(TOPIC, b"hi")

@@ -436,3 +436,14 @@ def test_secrets_are_not_shown() -> None:
 
 def test_long_values_are_cut() -> None:
     assert len(one(X + f'limit = "{"9" * 1000}"').message) < 200
+
+
+def test_who_sums_up_must_be_known() -> None:
+    flow = '[flows.a]\nrequest = "a/${user}"\nreply = "b/${user}"\nhistory = { summarize = %s }\n'
+    for good in ("true", "false", '"gpt-5.4-nano"'):
+        assert parse(flow % good)[1] == []
+    (fault,) = parse(flow % '"nobody/m"')[1]
+    assert fault.line == 4
+    assert 'unknown provider "nobody"' in str(fault)
+    (fault,) = parse(flow % "3")[1]
+    assert "summarize" in str(fault)

@@ -1,0 +1,129 @@
+"""`history.summarize`: what falls out of the window is summed up, beside the answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.answering.summaries import SYSTEM
+from tests.fakes.model import gate, ok, status
+from tests.rig import Rig, eventually, message, rig
+
+FLOWS = """
+[flows.chat]
+request = "chat/${user}/ask"
+reply = "chat/${user}/say"
+history = { messages = 8, summarize = true, reset = "/new" }
+"""
+
+
+def is_summary(call: Any) -> bool:
+    return bool(call["messages"][0]["content"] == SYSTEM)
+
+
+def model(summary: Any = None):
+    """Echoes; a summary names how many records it was given."""
+
+    def behave(body: dict[str, Any]) -> Any:
+        if not is_summary(body):
+            return ok(f"echo {body['messages'][-1]['content']}")
+        if summary is not None:
+            return summary
+        record = body["messages"][-1]["content"]
+        said = [line.removeprefix("User: ") for line in record.splitlines() if "User: " in line]
+        before = [line for line in record.splitlines() if line.startswith("Before that: ")]
+        return ok(" ".join([*(one.removeprefix("Before that: ") for one in before), *said]))
+
+    return behave
+
+
+def answers(house: Rig) -> list[Any]:
+    return [call for call in house.model.calls if not is_summary(call.body)]
+
+
+async def talk(house: Rig, client: Any, *texts: str) -> None:
+    for text in texts:
+        await client.publish("chat/ada/ask", text.encode())
+        assert (await message(client))[1] == f"echo {text}".encode()
+
+
+async def memory(house: Rig) -> list[dict[str, Any]]:
+    answer = await house.http.get("/conversations/chat/ada")
+    return list(answer.json()["turns"])
+
+
+async def summed_up(house: Rig) -> list[dict[str, Any]]:
+    """Wait until there is a summary; the whole memory."""
+
+    async def look() -> list[dict[str, Any]] | None:
+        turns = await memory(house)
+        return turns if turns and turns[0]["summary"] else None
+
+    return list(await eventually(look))
+
+
+async def test_the_thirtieth_message_knows_what_the_first_one_said(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("chat/+/say") as client:
+        house.model.behave(model())
+        for number in range(30):
+            await talk(house, client, f"m{number}")
+            await eventually(lambda: not house.service.summaries._tasks)
+        last = answers(house)[-1].messages
+        assert last[1]["role"] == "assistant"
+        assert last[1]["content"].split()[:3] == ["m0", "m1", "m2"]
+        told = last[1]["content"].split() + [
+            one["content"] for one in last[2:] if one["role"] == "user"
+        ]
+        assert told == [f"m{number}" for number in range(30)]  # none lost, none twice
+        assert len(last) <= 2 + 8 + 1
+        assert len([call for call in house.model.calls if is_summary(call.body)]) <= 12
+
+
+async def test_an_answer_waits_for_no_summary_and_a_reset_leaves_nothing_behind(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("chat/+/say") as client:
+        slow = gate(ok("all of it"))
+        house.model.behave(model(slow))
+        await talk(house, client, *(f"m{number}" for number in range(7)))
+        assert any(is_summary(call.body) for call in house.model.calls)
+        await client.publish("chat/ada/ask", b"/new")
+        await message(client)
+        slow.release()
+        await eventually(lambda: not house.service.summaries._tasks)
+        assert await memory(house) == []
+
+
+async def test_one_that_fails_loses_nothing_for_a_while_and_is_bounded(any_database, quick):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("chat/+/say") as client:
+        house.model.behave(model(status(400)))
+        await talk(house, client, *(f"m{number}" for number in range(9)))
+        await eventually(lambda: not house.service.summaries._tasks)
+        assert [turn["user"] for turn in await memory(house)] == [f"m{n}" for n in range(9)]
+        await talk(house, client, *(f"m{number}" for number in range(9, 20)))
+        await eventually(lambda: not house.service.summaries._tasks)
+        assert len(await memory(house)) == 9
+        house.model.behave(model())
+        await talk(house, client, "m20")
+        turns = await summed_up(house)
+        assert turns[0]["assistant"].split()[0] in ("m11", "m12")  # the oldest that was left
+
+
+async def test_a_restart_goes_on_and_a_cheaper_model_sums_up(any_database):
+    flows = FLOWS.replace("summarize = true", 'summarize = "gpt-5.4-nano"')
+    async with rig(any_database, flows=flows) as house, house.mqtt("chat/+/say") as client:
+        house.model.behave(model(gate(ok("never"))))
+        await talk(house, client, *(f"m{number}" for number in range(6)))
+        await eventually(lambda: any(is_summary(call.body) for call in house.model.calls))
+        await house.crash()
+        house.model.behave(model())
+        async with house.replica():
+            await talk(house, client, "m6")
+            turns = await summed_up(house)
+        assert turns[0]["assistant"].split()[0] == "m0"
+        models = {is_summary(call.body): call.body["model"] for call in house.model.calls}
+        assert models[True] == "gpt-5.4-nano" != models[False]
+
+
+async def test_what_a_user_writes_is_no_summary(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("chat/+/say") as client:
+        house.model.behave(model())
+        await talk(house, client, "In short: what did we say before?", "hm")
+        assert [turn["summary"] for turn in await memory(house)] == [False, False]
