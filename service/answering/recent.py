@@ -21,7 +21,7 @@ from service.flows import Catalogue, Flow
 from service.inbox import Chunk, Inbox
 
 GATHER = 0.04  # seconds
-ROWS = 300  # of one transaction: others write in between
+ROWS = 100  # of one transaction: others write in between
 HELD = 64 << 20  # bytes that may wait to be written
 KNOWN = 50_000  # windows whose growth is followed; of others it is looked up
 UPKEEP = 60.0  # seconds between looks for what is too old or too much
