@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -108,6 +108,10 @@ def demo(
         str | None,
         typer.Option(help="The offline model plays these servers: openai, deepseek, ollama, …"),
     ] = None,
+    lang: Annotated[
+        Literal["en", "zh"] | None,
+        typer.Option(help="Language of what is shown; default: that of the terminal."),
+    ] = None,
 ) -> None:
     """Show your flows on this machine: broker stand-in, service, model, and a play."""
     from service import settings
@@ -117,9 +121,18 @@ def demo(
         run_demo = _demo()
         loaded = settings.load()
     logs.configure("warning", loaded.log_format)
-    if not run_async(
-        run_demo(console(), loaded, once=once, host=host, offline=offline, kind=model_kind)
-    ):
+    from service.demo.words import spoken
+
+    made = run_demo(
+        console(),
+        loaded,
+        once=once,
+        host=host,
+        offline=offline,
+        kind=model_kind,
+        language=lang or spoken(os.environ),
+    )
+    if not run_async(made):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 
 from service.demo.samples import CLIENT, Sample, one
 from service.demo.screen import WIDTH, clean
+from service.demo.words import ENGLISH, Words
 from service.domain import Message
 from service.errors import MessageError
 from service.flows import Flow, Flows
@@ -19,13 +20,13 @@ from service.mqtt.templates import Scope
 _WITH_VALUE = ("-t", "-m", "-f", "-h", "-p", "-e", "-V", "-F")
 
 
-def join_lines(flows: Flows, host: str, port: int) -> Iterator[str]:
+def join_lines(flows: Flows, host: str, port: int, say: Words = ENGLISH) -> Iterator[str]:
     """Lines within 80 columns: a flow's name, then the two commands of mosquitto's clients."""
     where = [] if host in ("127.0.0.1", "localhost") else ["-h", host]
     where += [] if port == 1883 else ["-p", str(port)]
     width = min(12, max(len(name) for name in flows.flows) + 2)
     for flow in flows.flows.values():
-        for at, command in enumerate(_commands(flow, where)):
+        for at, command in enumerate(_commands(flow, where, say)):
             name = flow.name if at == 0 else ""
             gap = " " * width if len(name) >= width else name.ljust(width)
             if len(name) >= width:
@@ -33,12 +34,15 @@ def join_lines(flows: Flows, host: str, port: int) -> Iterator[str]:
             yield from _folded(f"  {gap}", command)
 
 
-def _commands(flow: Flow, where: list[str]) -> Iterator[list[str]]:
-    sample = one(flow)
+def _commands(flow: Flow, where: list[str], say: Words) -> Iterator[list[str]]:
+    sample = one(flow, say=say)
     if sample is None:
-        asked = " or ".join(pattern.text for pattern in flow.request)
-        told = f", listen on {flow.reply}" if flow.reply else ""
-        how = f"publish to {asked}" if flow.every is None else f"asks by the clock ({flow.every})"
+        told = say(", listen on {topic}", topic=flow.reply) if flow.reply else ""
+        if flow.every is not None:
+            how = say("asks by the clock ({every})", every=flow.every)
+        else:
+            asked = say(" or ").join(pattern.text for pattern in flow.request)
+            how = say("publish to {topics}", topics=asked)
         yield ["#", f"{how}{told}"]
         return
     if flow.input == "image":

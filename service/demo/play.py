@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from service.demo.client import Client
 from service.demo.person import consenting
 from service.demo.samples import Sample, samples, ticked
-from service.demo.scenes import SCENES
 from service.demo.screen import Screen
 from service.flows import Flow
 from service.mqtt.topics import matches
@@ -105,23 +104,30 @@ async def play(
     """
     missing: list[str] = []
     for flow in flows:
-        scene = SCENES.get(flow.name)
-        onlooker.screen.title(flow.name, scene.title if scene else "your flow")
-        found = samples(flow)
+        say = onlooker.screen.say
+        scene = say.scenes.get(flow.name)
+        onlooker.screen.title(flow.name, say(scene.title if scene else "your flow"))
+        found = samples(flow, say)
         if flow.every is not None:
-            text = f"It asks by the clock ({flow.every}, {flow.timezone}), which is moved on:"
+            text = say(
+                "It asks by the clock ({every}, {zone}), which is moved on:",
+                every=flow.every,
+                zone=flow.timezone,
+            )
             onlooker.screen.line(text, indent=2, style="dim")
             missing += await _ticked(onlooker, flow, hurry, patience)
         elif not found:
             onlooker.screen.line(
-                "No message was found that this flow would answer: its where, require or reply "
-                "is more than the demo can guess. Publish one of your own below.",
+                say(
+                    "No message was found that this flow would answer: its where, require or reply "
+                    "is more than the demo can guess. Publish one of your own below."
+                ),
                 indent=2,
                 style="yellow",
             )
         for sample in found:
             if sample.line.note:
-                onlooker.screen.line(sample.line.note, indent=2, style="dim")
+                onlooker.screen.line(say(sample.line.note), indent=2, style="dim")
             speaking = old if sample.line.old else mqtt
             async with consenting(speaking, flow):
                 missing += await _played(onlooker, speaking, flow, sample, patience)
@@ -136,7 +142,7 @@ async def _ticked(
     await hurry(flow.name)
     left = await waiting
     for topic in left:
-        onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")
+        _nothing(onlooker, topic, patience)
     return [f"{flow.name}: {topic}" for topic in left]
 
 
@@ -149,11 +155,18 @@ async def _played(
     await mqtt.publish(sample.topic, sample.payload, sample.response_topic, sample.correlation)
     left = await waiting
     for topic in left:
-        onlooker.screen.line(f"{topic} ▶ nothing came in {patience:g} s", indent=2, style="red")
+        _nothing(onlooker, topic, patience)
     expected = sample.line.code
     told = onlooker.failures[failed:]
     left += [f"{topic} ({code})" for topic, code in told if code != expected]
     idle = any(tool.topic for tool in flow.tools) and onlooker.commands == before
     if idle and sample.replies and not left:
-        onlooker.screen.line("(the model called none of its tools)", indent=4, style="yellow")
+        text = onlooker.screen.say("(the model called none of its tools)")
+        onlooker.screen.line(text, indent=4, style="yellow")
     return [f"{flow.name}: {topic}" for topic in left]
+
+
+def _nothing(onlooker: Onlooker, topic: str, patience: float) -> None:
+    said = "{topic} ▶ nothing came in {seconds} s"
+    text = onlooker.screen.say(said, topic=topic, seconds=f"{patience:g}")
+    onlooker.screen.line(text, indent=2, style="red")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 
 from service import flows as flows_file
@@ -36,6 +37,7 @@ from service.demo.running import (
 from service.demo.samples import CLIENT
 from service.demo.scenes import SCENES
 from service.demo.screen import Screen
+from service.demo.words import Words, words_of
 from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flows
 from service.settings import LOOPBACK, Settings
@@ -54,10 +56,12 @@ async def run(
     offline: bool = False,
     kind: str | None = None,
     only: str | None = None,
+    language: str = "en",
 ) -> bool:
     """Start all, play, and unless `once` stay until Ctrl-C. True if every answer came.
 
     `kind`: the family of servers that the offline model plays. `only`: the one flow to play.
+    `language`: one of `words.LANGUAGES`.
     Raises EmqxGptError before anything is started.
     """
     if kind is not None and kind not in FAMILIES:
@@ -76,15 +80,15 @@ async def run(
     # What becomes of a request is on the screen; how a server wants to be asked is no trouble.
     for name in ("emqx-gpt.requests", "emqx-gpt.model"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    found = load()
+    found, say = load(), words_of(language)
     if offline:
         settings = settings.model_copy(
             update={"openai_api_key": None, "openai_base_url": "https://api.openai.com/v1"}
         )
-    await _probed(console, settings, found)
+    await _probed(console, settings, found, say)
     async with contextlib.AsyncExitStack() as stack:
-        demo = await stack.enter_async_context(running(settings, found, host, kind or MODEL))
-        screen = Screen(console, found)
+        demo = await stack.enter_async_context(running(settings, found, host, kind or MODEL, say))
+        screen = Screen(console, found, say)
         path = stack.enter_context(env_file(demo.environment(), Path.cwd()))
         onlooker, mqtt, old = await stack.enter_async_context(_clients(screen, demo))
         stubborn = {(name, tool) for name, scene in SCENES.items() for tool in scene.stubborn}
@@ -116,7 +120,7 @@ async def run(
         for task in (playing, waiting):
             task.cancel()
         await asyncio.gather(playing, waiting, return_exceptions=True)
-        screen.line("Stopping …", style="dim")
+        screen.line(say("Stopping …"), style="dim")
     return not missing and (not once or not stopped.is_set())
 
 
@@ -146,13 +150,15 @@ def _load(settings: Settings, offline: bool, kind: str) -> Flows:
     return found
 
 
-async def _probed(console: Console, settings: Settings, flows: Flows) -> None:
+async def _probed(console: Console, settings: Settings, flows: Flows, say: Words) -> None:
     """Ask each configured model something first. Raises ConfigError, with the way on."""
     used = {flow.model for flow in flows.flows.values()}
     if not configured(settings) and all(each.provider == DEFAULT_PROVIDER for each in used):
         return
     names = ", ".join(sorted(str(each) for each in used))
-    console.print(f"Asking {names} for a first answer …", markup=False, style="dim")
+    console.print(
+        say("Asking {names} for a first answer …", names=names), markup=False, style="dim"
+    )
     failed = {model: error for model, error in (await probe(settings, flows)).items() if error}
     if not failed:
         return
@@ -198,13 +204,17 @@ async def _follow(
             found = load()
             if refused and found == demo.flows:
                 screen.line()
-                screen.line(f"{path} is mended: the flows are as before.", style="green")
+                screen.line(
+                    screen.say("{path} is mended: the flows are as before.", path=path),
+                    style="green",
+                )
             await _changed(screen, demo, devices, found)
             refused = False
         except EmqxGptError as error:
             refused = True
             screen.line()
-            screen.line(f"{path} is not taken, the flows from before stay:", style="red")
+            said = "{path} is not taken, the flows from before stay:"
+            screen.line(screen.say(said, path=path), style="red")
             faults = error.faults if isinstance(error, ConfigError) and error.faults else (error,)
             for fault in faults:
                 screen.line(str(fault), indent=2)
@@ -220,12 +230,13 @@ async def _changed(screen: Screen, demo: Running, devices: Household, found: Flo
     changed = [name for name, flow in found.flows.items() if flow != before.flows.get(name)]
     gone = [name for name in before.flows if name not in found.flows]
     screen.line()
-    screen.line(f"{demo.settings.flows} has changed and is live.", style="green")
+    path = demo.settings.flows
+    screen.line(screen.say("{path} has changed and is live.", path=path), style="green")
     if gone:
-        screen.line(f"gone: {', '.join(gone)}", indent=2)
+        screen.line(screen.say("gone: {names}", names=", ".join(gone)), indent=2)
     if changed:
         some = Flows({name: found.flows[name] for name in changed}, {}, {})
-        for line in join_lines(some, demo.address, demo.broker.mqtt_port):
+        for line in join_lines(some, demo.address, demo.broker.mqtt_port, screen.say):
             screen.raw(line)
 
 
@@ -249,7 +260,7 @@ def _command() -> str:
 
 
 def _welcome(screen: Screen, demo: Running) -> None:
-    shown = _address(demo)
+    shown, say = _address(demo), screen.say
     broker = demo.broker
     screen.raw("[bold]emqx-gpt demo[/]", markup=True)
     screen.line()
@@ -258,19 +269,20 @@ def _welcome(screen: Screen, demo: Running) -> None:
     _row(screen, "", f"ws://{shown}:{broker.ws_port}/mqtt")
     _row(screen, "service", f"http://{shown}:{demo.settings.port}")
     if demo.kind != MODEL:
-        text = f"offline, and plays {demo.kind}: its refusals, the shapes of its answers and errors"
+        said = "offline, and plays {kind}: its refusals, the shapes of its answers and errors"
+        text = say(said, kind=demo.kind)
     elif demo.offline:
-        text = (
+        text = say(
             "offline: fixed rules, no network. It reads English, German and Chinese, calls your "
             "tools and fills your schemas by their names. For a real one set OPENAI_API_KEY, or "
             "OPENAI_BASE_URL for a server that needs no key."
         )
     else:
-        text = f"{demo.settings.openai_base_url}, asked first: it answers"
+        text = say("{url}, asked first: it answers", url=demo.settings.openai_base_url)
     _row(screen, "model", text)
     names = ", ".join(demo.flows.flows)
     if demo.settings.flows == FLOWS:
-        names = f"no flows.toml here, so those that come along: {names}"
+        names = say("no flows.toml here, so those that come along: {names}", names=names)
     else:
         names = f"{demo.settings.flows}: {names}"
     _row(screen, "flows", names)
@@ -281,14 +293,17 @@ def _welcome(screen: Screen, demo: Running) -> None:
     if demo.settings.host not in LOOPBACK:
         screen.line()
         screen.line(
-            "Every device in the network can reach the broker, and it lets everybody in. The "
-            "service asks for tokens; they are made for this run and stand in demo.env.",
+            say(
+                "Every device in the network can reach the broker, and it lets everybody in. The "
+                "service asks for tokens; they are made for this run and stand in demo.env."
+            ),
             style="yellow",
         )
 
 
 def _row(screen: Screen, name: str, text: str) -> None:
-    screen.hanging(f"  {name:<9} ", text)
+    said = screen.say(name) if name else ""
+    screen.hanging(f"  {said}{' ' * (10 - cell_len(said))}", text)
 
 
 def _page(demo: Running) -> str:
@@ -314,28 +329,33 @@ def _address(demo: Running) -> str:
 def _verdict(screen: Screen, missing: list[str]) -> None:
     screen.line()
     if missing:
-        screen.line(f"Answers that did not come: {', '.join(missing)}", style="red")
+        text = screen.say("Answers that did not come: {names}", names=", ".join(missing))
+        screen.line(text, style="red")
     else:
-        screen.line("Every answer came.", style="green")
+        screen.line(screen.say("Every answer came."), style="green")
 
 
 def _farewell(screen: Screen, demo: Running, path: Path) -> None:
-    shown, port = _address(demo), demo.broker.mqtt_port
+    shown, port, say = _address(demo), demo.broker.mqtt_port, screen.say
     screen.line()
-    screen.line("Join in: of two lines, run the first in one terminal, the second in another.")
+    text = "Join in: of two lines, run the first in one terminal, the second in another."
+    screen.line(say(text))
     screen.line()
-    for line in join_lines(demo.flows, shown, port):
+    for line in join_lines(demo.flows, shown, port, say):
         screen.raw(line)
     screen.line()
-    screen.line(f"Or with MQTTX: host mqtt://{shown}, port {port}, the rest as it is.")
-    screen.line("What you publish and what comes back is shown here too.")
+    text = "Or with MQTTX: host mqtt://{host}, port {port}, the rest as it is."
+    screen.line(say(text, host=shown, port=port))
+    screen.line(say("What you publish and what comes back is shown here too."))
     if any(tool.confirm for flow in demo.flows.flows.values() for tool in flow.tools):
         screen.line(
-            "A tool that asks waits for your yes: publish it too. The lines with -V 5 are the "
-            "same over MQTT 5, and show where the question wants its answer."
+            say(
+                "A tool that asks waits for your yes: publish it too. The lines with -V 5 are the "
+                "same over MQTT 5, and show where the question wants its answer."
+            )
         )
     screen.line()
-    screen.line("The other commands work against this demo, in another terminal:")
+    screen.line(say("The other commands work against this demo, in another terminal:"))
     screen.line()
     with contextlib.suppress(ValueError):
         path = path.relative_to(Path.cwd())
@@ -343,7 +363,7 @@ def _farewell(screen: Screen, demo: Running, path: Path) -> None:
         screen.raw(f"  {_command()} --env {path} {words}")
     screen.line()
     if demo.settings.flows == FLOWS:
-        text = f"Write a flows.toml of your own here: {_command()} init."
+        text = say("Write a flows.toml of your own here: {command} init.", command=_command())
     else:
-        text = f"Save {demo.settings.flows} with a change, and it is live at once."
-    screen.line(f"{text} Ctrl-C ends the demo.")
+        text = say("Save {path} with a change, and it is live at once.", path=demo.settings.flows)
+    screen.line(f"{text} {say('Ctrl-C ends the demo.')}")

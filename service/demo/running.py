@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from service.bootstrap import Service, edition_of
 from service.demo.offline_model.model import MODEL, OfflineModel
 from service.demo.standin.broker import StandIn
+from service.demo.words import ENGLISH, Words
 from service.emqx import names
 from service.emqx.apply import apply
 from service.emqx.management_api import EmqxAdmin
@@ -173,7 +174,11 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, flows: Flows, host: str = HOST, kind: str = MODEL
+    settings: Settings,
+    flows: Flows,
+    host: str = HOST,
+    kind: str = MODEL,
+    say: Words = ENGLISH,
 ) -> AsyncIterator[Running]:
     """The whole demo, up; everything is down again afterwards. Raises EmqxGptError."""
     async with contextlib.AsyncExitStack() as stack:
@@ -183,13 +188,13 @@ async def running(
         key = "demo"
         secret, token, operator = (secrets.token_urlsafe(24) for _ in range(3))
         notes: list[str] = []
-        mqtt, ws, rest = (_free(notes, name, host, port) for name, port in PORTS.items())
+        mqtt, ws, rest = (_free(notes, name, host, port, say) for name, port in PORTS.items())
         broker = StandIn(mqtt, ws, rest, host, {key: secret})
         await broker.start()
         stack.push_async_callback(broker.stop)
         changes: dict[str, Any] = {
             "host": host,
-            "port": _free(notes, "service", host, settings.port),
+            "port": _free(notes, "service", host, settings.port, say),
             "emqx_url": f"http://{reached_at(host)}:{broker.rest_port}",
             "emqx_api_key": SecretStr(key),
             "emqx_api_secret": SecretStr(secret),
@@ -204,7 +209,7 @@ async def running(
         }
         if offline:
             used = {model.model for flow in flows.flows.values() for model in flow.models}
-            model = OfflineModel(names=sorted(used), kind=kind)
+            model = OfflineModel(names=sorted(used), kind=kind, language=say.language)
             await model.start()
             stack.push_async_callback(model.stop)
             changes |= {"openai_base_url": model.base_url, "openai_api_key": SecretStr(MODEL)}
@@ -221,7 +226,7 @@ def reached_at(host: str) -> str:
     return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104
 
 
-def _free(notes: list[str], name: str, host: str, port: int) -> int:
+def _free(notes: list[str], name: str, host: str, port: int, say: Words) -> int:
     """`port`, or another one with a word about it if it is taken. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for tried in (port, 0):
@@ -237,6 +242,7 @@ def _free(notes: list[str], name: str, host: str, port: int) -> int:
                 raise ConfigError(str(fault), (fault,)) from None
             chosen = int(probe.getsockname()[1])
         if tried == 0 and port != 0:
-            notes.append(f"Port {port} ({name}) is taken, so it is {chosen} this time.")
+            said = "Port {port} ({name}) is taken, so it is {chosen} this time."
+            notes.append(say(said, port=port, name=name, chosen=chosen))
         return chosen
     raise AssertionError("unreachable")

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.demo.offline_model import words
-from service.demo.scenes import SCENES, Line, picture
+from service.demo.scenes import Line, picture
+from service.demo.words import ENGLISH, Words
 from service.domain import Message
 from service.errors import MessageError
 from service.flows import Flow
@@ -46,9 +47,9 @@ class Sample:
     line: Line = _MADE  # what it was made of
 
 
-def samples(flow: Flow) -> tuple[Sample, ...]:
+def samples(flow: Flow, say: Words = ENGLISH) -> tuple[Sample, ...]:
     """What the play publishes for this flow; empty if no message is found that it would answer."""
-    scene = SCENES.get(flow.name)
+    scene = say.scenes.get(flow.name)
     if flow.every is not None:
         return ()  # it asks by the clock
     if scene:
@@ -57,7 +58,7 @@ def samples(flow: Flow) -> tuple[Sample, ...]:
             made = (*(replace(each, replies=()) for each in made[:-1]), made[-1])
         if any(each.replies for each in made):
             return _until_silent(flow, made)
-    sample = one(flow, {"user": "ada"})
+    sample = one(flow, {"user": "ada"}, say)
     return (sample,) if sample else ()
 
 
@@ -75,12 +76,12 @@ def _until_silent(flow: Flow, made: tuple[Sample, ...]) -> tuple[Sample, ...]:
     return made[: answered[-1] + 1]
 
 
-def one(flow: Flow, levels: Mapping[str, str] | None = None) -> Sample | None:
+def one(flow: Flow, levels: Mapping[str, str] | None = None, say: Words = ENGLISH) -> Sample | None:
     """A single message that the flow answers, for people to try; None if none is found."""
     if flow.every is not None:
         return None  # it asks by the clock
     levels = {**_LEVELS, **(levels or {})}
-    scene = SCENES.get(flow.name)
+    scene = say.scenes.get(flow.name)
     short = [scene.short or scene.lines[-1]] if scene else []
     for line in itertools.chain(short, _made(flow, levels)):
         sample = _sample(flow, line, levels)

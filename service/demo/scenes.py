@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def picture() -> bytes:
 
 
 ADA = {"user": "ada", "client": "ada"}
-SCENES: Mapping[str, Scene] = {
+SCENES: dict[str, Scene] = {
     "chat": _scene(
         "chat, with a memory for each user",
         ADA,
@@ -113,4 +113,31 @@ SCENES: Mapping[str, Scene] = {
     "camera": Scene("a camera's snapshot described", {"camera": "door"}, (Line(picture()),)),
     "story": _scene("a long answer, piece by piece", ADA, "a lighthouse and a robot"),
     "rpc": _scene("request and response, as JSON", ADA, "What is MQTT?"),
+}
+
+
+def _in_chinese(name: str, *texts: str, short: str | None = None) -> Scene:
+    """The scene with what people say in it; titles and notes are in `words`."""
+    scene = SCENES[name]
+    lines = tuple(
+        replace(line, payload=text.encode()) for line, text in zip(scene.lines, texts, strict=True)
+    )
+    said = Line(short.encode()) if short else scene.short
+    return replace(scene, lines=lines, short=said)
+
+
+CHINESE_SCENES: Mapping[str, Scene] = SCENES | {
+    "chat": _in_chinese("chat", "你好！我叫小艾。", "我叫什么名字？", short="你好！我是小山。"),
+    "home": _in_chinese("home", "打开厨房的灯，把卧室的空调调到22度。", short="打开厨房的灯。"),
+    "house": _in_chinese(
+        "house",
+        "打开厨房的灯。",
+        "请把前门解锁。",
+        "请把后门解锁。",
+        "把卧室的暖气调到23度。",
+        short="请把前门解锁。",
+    ),
+    "parse": _in_chinese("parse", "水箱3大约66 %满，温度18 C"),
+    "story": _in_chinese("story", "灯塔和机器人"),
+    "rpc": _in_chinese("rpc", "什么是MQTT？"),
 }

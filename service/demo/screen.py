@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from service.demo.samples import why_not
+from service.demo.words import ENGLISH, Words
 from service.flows import Flow, Flows
 from service.flows.check_tool import listened
 from service.mqtt.templates import Template
@@ -25,7 +26,11 @@ PAUSE = 2.0  # seconds after which the next question stands apart
 _IDS = re.compile(r"\b([0-9a-f]{6})[0-9a-f]{26}(-[\d-]+)?")
 # A line may break at spaces, after a comma, and between Chinese characters.
 _WIDE = "\u2e80-\uffef"
-_WORDS = re.compile(rf"\s+|[{_WIDE}]|[^\s,{_WIDE}]*,+|[^\s,{_WIDE}]+")
+_OPEN, _CLOSE = "“‘（《「", "，。、：；！？”’）》」…"  # they end no line, and begin none
+_WORDS = re.compile(
+    rf"\s+|[{_OPEN}]*[{_WIDE}][{_CLOSE}]*|[^\s,{_WIDE}]*,+|"
+    rf"[^\s,{_OPEN}{_WIDE}]+[{_CLOSE}]*|[{_OPEN}]"
+)
 # Control characters and those that change the direction of writing: what a device sent must not
 # steer a terminal.
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -34,8 +39,9 @@ _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 class Screen:
     """Prints, wraps, and knows which topic is what. One line may be growing: a stream's."""
 
-    def __init__(self, console: Console, flows: Flows) -> None:
+    def __init__(self, console: Console, flows: Flows, say: Words = ENGLISH) -> None:
         self.console = console
+        self.say = say
         self.width = min(console.width, WIDTH)
         self.flows = flows
         self._growing: str | None = None  # the stream whose line is not ended
@@ -81,7 +87,7 @@ class Screen:
         if topic.startswith(REPLY_TOPIC.split("/")[0] + "/"):
             return  # between the service and its rule for binary Correlation-Data; doctor's
         if error is not None:
-            self._shown(topic, "▶", "red", f"{shown(payload)}  [{clean(error)}]")
+            self._shown(topic, "▶", "red", f"{self._text(payload)}  [{clean(error)}]")
         else:
             self._message(topic, payload)
         if properties:
@@ -100,22 +106,34 @@ class Screen:
         elif part == "reply":
             self._reply(topic, payload)
         elif part == "command":
-            self._shown(topic, "▶", "magenta", shown(payload))
+            self._shown(topic, "▶", "magenta", self._text(payload))
         elif part == "question":
-            self._shown(topic, "▶", "yellow", shown(payload))
+            self._shown(topic, "▶", "yellow", self._text(payload))
         elif part == "answer":
-            self._shown(topic, "◀", "yellow", shown(payload))
+            self._shown(topic, "◀", "yellow", self._text(payload))
         else:
-            self._shown(topic, "·", "dim", f"{shown(payload)}  (no flow listens here)", dim=True)
+            self._shown(
+                topic,
+                "·",
+                "dim",
+                f"{self._text(payload)}  {self.say('(no flow listens here)')}",
+                dim=True,
+            )
+
+    def _text(self, payload: bytes, limit: int | None = SHOWN) -> str:
+        return shown(payload, limit, self.say)
 
     def _question(self, topic: str, payload: bytes, asked: list[Flow]) -> None:
         if time.monotonic() > self._quiet_since + PAUSE:
             self.line()
-        self._shown(topic, "◀", "cyan", shown(payload))
+        self._shown(topic, "◀", "cyan", self._text(payload))
         reasons = [(flow.name, why_not(flow, topic, payload)) for flow in asked]
         if all(reason for _, reason in reasons):
             for name, reason in reasons:
-                self.line(f"no answer from {name}: {reason}", indent=4, style="dim")
+                said = self.say(
+                    "no answer from {name}: {why}", name=name, why=self.say(reason or "")
+                )
+                self.line(said, indent=4, style="dim")
 
     def _part_of(self, topic: str) -> str | None:
         for flow in self.flows.flows.values():
@@ -142,15 +160,15 @@ class Screen:
             self.console.print(each, soft_wrap=True)
 
     def _reply(self, topic: str, payload: bytes) -> None:
-        text = shown(payload, limit=None)
+        text = self._text(payload, None)
         whole = " ".join(text.split())
         for streamed, said in list(self._streamed.items()):
             if said and " ".join(said.split()) == whole:
                 del self._streamed[streamed]
-                note = f"(the same, in one piece: {len(text)} characters)"
+                note = self.say("(the same, in one piece: {count} characters)", count=len(text))
                 self._shown(topic, "▶", "green", note, dim=True)
                 return
-        self._shown(topic, "▶", "green", shown(payload))
+        self._shown(topic, "▶", "green", self._text(payload))
 
     def _piece(self, topic: str, payload: bytes) -> None:
         """A piece of a stream: the line grows."""
@@ -158,7 +176,7 @@ class Screen:
             fields = json.loads(payload)
             text, first = str(fields["delta"]), fields.get("seq") == 0
         except (ValueError, KeyError, TypeError):
-            self._shown(topic, "▶", "green", shown(payload))
+            self._shown(topic, "▶", "green", self._text(payload))
             return
         safe = clean(text, keep="\n").replace("\n", " ")
         if first:
@@ -211,20 +229,20 @@ def _status(payload: bytes) -> str:
         return shown(payload)
 
 
-def shown(payload: bytes, limit: int | None = SHOWN) -> str:
+def shown(payload: bytes, limit: int | None = SHOWN, say: Words = ENGLISH) -> str:
     """A payload as one line of text."""
     try:
         text = payload.decode()
     except UnicodeDecodeError:
         kinds = ((b"\x89PNG", "a PNG picture, "), (b"\xff\xd8", "a JPEG picture, "))
         kind = next((name for magic, name in kinds if payload.startswith(magic)), "")
-        return f"({kind}{len(payload)} bytes)"
+        return say("({kind}{count} bytes)", kind=say(kind), count=len(payload))
     text = " ".join(clean(text, keep="\n\t").split())
     if text.startswith(("{", "[")):
         text = _IDS.sub(r"\1…", text)
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
-    return text or "(empty)"
+    return text or say("(empty)")
 
 
 def clean(text: str, keep: str = "") -> str:

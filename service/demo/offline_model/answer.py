@@ -53,9 +53,10 @@ class Answer:
     calls: tuple[Call, ...] = ()
 
 
-def answer(request: Request) -> Answer:
-    """Call the tools that fit, else say what was understood, as JSON if that is wanted."""
-    talk = _Talk(request)
+def answer(request: Request, language: str = "en") -> Answer:
+    """Call the tools that fit, else say what was understood, as JSON if that is wanted. `language`:
+    of who is asked in English."""
+    talk = _Talk(request, language)
     choice = talk.choice()
     if choice.calls:
         return Answer(None, choice.calls)
@@ -89,7 +90,7 @@ def _told_schema(request: Request) -> Any:
 class _Talk:
     """A request, taken apart: what is asked now, what came before, which tools answered."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, language: str) -> None:
         self.request, messages = request, request.messages
         at = max((i for i, each in enumerate(messages) if each.role == "user"), default=-1)
         self.now = messages[at] if at >= 0 else Message("user", "")
@@ -98,7 +99,8 @@ class _Talk:
         self.after = messages[at + 1 :] if at >= 0 else ()
         self.results = {each.call_id: each.text for each in self.after if each.role == "tool"}
         self.text = self.now.text[:_READ]
-        self.says = words.SAYS[words.language(self.text)]
+        found = words.language(self.text)
+        self.says = words.SAYS[language if found == "en" else found]
 
     def choice(self) -> Choice:
         tools, wanted = self.request.tools, self.request.tool_choice

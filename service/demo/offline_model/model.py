@@ -49,11 +49,13 @@ def offline_model(
     hurry: asyncio.Event | None = None,
     names: Sequence[str] = (),
     kind: str = MODEL,
+    language: str = "en",
 ) -> Starlette:
     """The application; `delay` is the pause before each word of a stream, in seconds.
 
     Once `hurry` is set, streams come without pauses. `names`: more models to list. `kind`: the
-    family of servers to play. Raises KeyError for an unknown one.
+    family of servers to play; `language`: in which it answers English. Raises KeyError for an
+    unknown kind.
     """
     family = FAMILIES[kind]
     numbers = itertools.count(1)
@@ -66,7 +68,7 @@ def offline_model(
             refuse(family, body)
         asked = chat.parse(body, unknown=family.unknown == "ignored")
         number = next(numbers)
-        reply = chat.ChatReply(number, asked, answer(asked))
+        reply = chat.ChatReply(number, asked, answer(asked, language))
         if not asked.stream:
             return _Json(dress(family, reply.whole(), number))
         events = dress_stream(family, reply.events(), number)
@@ -76,7 +78,7 @@ def offline_model(
         body = await _body(request)
         check_key(request)
         asked = responses.parse(body)
-        reply = responses.ResponsesReply(next(numbers), asked, answer(asked), body)
+        reply = responses.ResponsesReply(next(numbers), asked, answer(asked, language), body)
         if not asked.stream:
             return _Json(reply.whole())
         return StreamingResponse(sent(reply.events(), typed=True), media_type="text/event-stream")
@@ -191,11 +193,17 @@ class OfflineModel:
     """The offline model on a port of this machine: `async with OfflineModel() as model`."""
 
     def __init__(
-        self, port: int = 0, delay: float = 0.02, names: Sequence[str] = (), kind: str = MODEL
+        self,
+        port: int = 0,
+        delay: float = 0.02,
+        names: Sequence[str] = (),
+        kind: str = MODEL,
+        language: str = "en",
     ) -> None:
         self.port = port
         self._names = names
         self._kind = kind
+        self._language = language
         self._delay = delay
         self._hurry = asyncio.Event()
         self._server: _Server | None = None
@@ -217,8 +225,9 @@ class OfflineModel:
             listener.bind(("127.0.0.1", self.port))
             self.port = listener.getsockname()[1]
             config = uvicorn.Config(
-                offline_model(self._delay, self._hurry, self._names, self._kind), log_config=None,
-                access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1,
+                offline_model(self._delay, self._hurry, self._names, self._kind, self._language),
+                log_config=None, access_log=False, lifespan="off", ws="none",
+                timeout_graceful_shutdown=1,
             )  # fmt: skip
             self._server = _Server(config)
             self._task = asyncio.create_task(self._server.serve([listener]), name="offline-model")
