@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit gateways home fuzz mutants pictures chaos bench audit dist notes site clean
+.PHONY: help demo once serve env test lint types layers unit cover gateways home fuzz mutants pictures chaos bench audit dist notes site clean
 DIST ?= dist
+COVERED := $(addprefix tests/,pure llm inbox emqx e2e api metrics fuzz)
 # A Python that is gone, after an update of the system: its environment is made anew.
 GONE := $(shell test -x $(BIN)/python || rm -f $(BIN)/pip $(VENV)/.demo $(VENV)/.test)
 
@@ -40,6 +41,9 @@ layers: $(VENV)/.test ## import-linter: imports go downward only
 
 unit: $(VENV)/.test ## All tests, four at a time: most of them wait for something
 	$(BIN)/pytest -q -n 4 --dist worksteal
+
+cover: $(VENV)/.test ## How much of the inner layers the tests near them run; fails below 95 % of lines
+	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report=term $(COVERED)
 
 gateways: .venv-gateways/.made ## LiteLLM and llmock beside us, for the tests that go through them
 

@@ -27,6 +27,7 @@ from tests.rig import ROOT, eventually, load_flows, make_settings
 
 PAGES = [
     ROOT / "docs" / "getting-started.md",
+    ROOT / "docs" / "getting-started.zh-CN.md",
     *sorted((ROOT / "docs" / "scenarios").glob("*.md")),
     *sorted((ROOT / "docs" / "moving").glob("*.md")),
 ]

@@ -31,7 +31,8 @@ from tests.rig import ROOT, environment, eventually
 
 READMES = ("README.md", "README.zh-CN.md")
 PAIRS = [READMES] + [
-    (f"docs/{page}.md", f"docs/{page}.zh-CN.md") for page in ("settings", "no-answer", "figures")
+    (f"docs/{page}.md", f"docs/{page}.zh-CN.md")
+    for page in ("getting-started", "settings", "no-answer", "figures")
 ]
 OWNER = "https://github.com/OWNER/emqx-gpt.git"
 _FENCE = re.compile(r"^( *)```.*?^\1```\n", re.M | re.S)
