@@ -15,9 +15,10 @@ from service.domain import Batch, Claimed, Message, State
 from service.inbox import codec
 from service.inbox.ordering import head_of
 from service.inbox.rows import claimed_columns, to_claimed
-from service.inbox.sql import Pair, Tx, among, numbers
-from service.inbox.sql_tables import ordered_queue, queued, requests
+from service.inbox.sql import Pair, Tx, among, among_pairs, numbers, pairs
+from service.inbox.sql_tables import conversations, ordered_queue, queued, requests
 
+_c = conversations.c
 _r = requests.c
 _in_line = (
     ordered_queue,
@@ -27,42 +28,59 @@ _in_line = (
 _in_order = (_r.order_at, _r.order_id, _r.seq)
 
 
-@cache
-def _waiting() -> Any:
+def _of_line(what: Any) -> Any:
+    """`what` of the first so many in the line of a conversation."""
     line = (
         select(func.length(_r.payload).label("size"))
-        .where(*_in_line)
+        .where(ordered_queue, _r.flow == _c.flow, _r.conversation == _c.conversation)
         .order_by(*_in_order)
         .limit(bindparam("b_most"))
+        .correlate(conversations)
         .subquery()
     )
-    return select(func.count(), func.coalesce(func.sum(line.c.size), 0)).select_from(line)
+    return select(what(line.c.size)).select_from(line).correlate(conversations).scalar_subquery()
+
+
+@cache
+def _lines(pg: bool) -> Any:
+    """How much waits in each of these lines, and when its first one is due."""
+    return select(
+        _c.flow,
+        _c.conversation,
+        _of_line(func.count).label("count"),
+        _of_line(func.sum).label("size"),
+        head_of(_r.not_before, _c.flow, _c.conversation).label("due"),
+    ).where(among_pairs(pg, _c.flow, _c.conversation))
 
 
 @cache
 def _hurry() -> Any:
     """Only for one that was never begun: what waits to be tried again has its own time."""
     due = bindparam("b_due", type_=BigInteger)
+    head = head_of(_r.seq, bindparam("b_flow"), bindparam("b_conversation"))
+    never = (_r.tries == 0, _r.trace.is_(None))
     return (
-        update(requests)
-        .where(
-            _r.seq == head_of(_r.seq, bindparam("b_flow"), bindparam("b_conversation")),
-            _r.not_before > due,
-            _r.tries == 0,
-            _r.trace.is_(None),
-        )
-        .values(not_before=due)
+        update(requests).where(_r.seq == head, _r.not_before > due, *never).values(not_before=due)
     )
 
 
 def press(tx: Tx, wanted: Iterable[tuple[Pair, Batch]]) -> None:
     """Whoever is first in these lines is due, if enough waits; and never later than `every` from
     now, whatever the clock was when it came. The caller holds the conversations."""
-    for pair, batch in sorted(dict(wanted).items(), key=lambda one: one[0]):
-        bound = {"b_flow": pair[0], "b_conversation": pair[1]}
-        count, size = tx.run(_waiting(), bound | {"b_most": batch.messages}).one()
-        full = count >= batch.messages or size >= batch.size
-        tx.run(_hurry(), bound | {"b_due": 0 if full else tx.now + batch.every})
+    by_batch: dict[Batch, list[Pair]] = {}
+    for pair, batch in dict(wanted).items():
+        by_batch.setdefault(batch, []).append(pair)
+    hurried = []
+    for batch, listed in by_batch.items():
+        bound = pairs(tx.pg, sorted(listed)) | {"b_most": batch.messages}
+        for row in tx.run(_lines(tx.pg), bound):
+            full = row.count >= batch.messages or (row.size or 0) >= batch.size
+            due = 0 if full else tx.now + batch.every
+            if (row.due or 0) > due:
+                hurried.append((row.flow, row.conversation, due))
+    if hurried:
+        names = ("b_flow", "b_conversation", "b_due")
+        tx.run(_hurry(), [dict(zip(names, one, strict=True)) for one in sorted(hurried)])
 
 
 @cache
