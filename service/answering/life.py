@@ -141,10 +141,8 @@ class Life:
                     if result is False and held is None and outcome is not State.IGNORED:
                         self._metrics.nobody(claimed.flow or "")
             self._ended(claimed, outcome, code, claimed.usage + answer.usage, spans)
-            flow = self._flows.flows.get(claimed.flow or "")
-            if answer.turn is not None and flow is not None:
-                turns = (*claimed.turns, answer.turn)
-                self._summaries.follow(flow, claimed.conversation, turns)
+            if answer.turn is not None:
+                self._remembers(claimed, answer.turn)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -178,8 +176,10 @@ class Life:
             try:
                 answer = self._too_late(job)
                 if answer is None:
-                    reads = self._store, self._recents, claimed, flow, captured
-                    tables = await tables_of(*reads)
+                    tables = {}
+                    if flow.recent is not None or flow.collect is not None:
+                        reads = self._store, self._recents, claimed, flow, captured
+                        tables = await tables_of(*reads)
                     if "collected" in tables:
                         batch = flow.batch
                         attempts.collected = tables["collected"].values["count"]
@@ -397,6 +397,11 @@ class Life:
         self._metrics.publish_stage.observe(max(0, now - began) / 1000)
         error = result.code if isinstance(result, BrokerError) else None
         spans.published(answer.outbox, began, now, error)
+
+    def _remembers(self, claimed: Claimed, turn: Turn) -> None:
+        flow = self._flows.flows.get(claimed.flow or "")
+        if flow is not None and flow.history is not None and flow.history.summarize is not None:
+            self._summaries.follow(flow, claimed.conversation, (*claimed.turns, turn))
 
     def _ended(
         self, claimed: Claimed, state: State, code: str | None, usage: Usage, spans: Spans

@@ -129,7 +129,8 @@ def add(tx: Tx, entries: Sequence[Entry]) -> list[Added]:
     for entry, row in zip(entries, rows, strict=True):
         if entry.batch is not None and row["id"] in new:
             filled[row["flow"], row["conversation"]] = entry.batch
-    batches.press(tx, filled.items())
+    if filled:
+        batches.press(tx, filled.items())
     known: dict[Pair, str] = {}
     if len(new) < len(rows):
         known = {(row.scope, row.dedupe): row.id for row in _stored(tx, rows)}

@@ -77,7 +77,7 @@ def among(pg: bool, column: Column[Any], name: str) -> ColumnElement[bool]:
 def once(found: Select[Any]) -> Select[Any]:
     """The rows of a query with LIMIT and FOR UPDATE, for IN: PostgreSQL may run such a subquery
     again for each row, and then finds other ones; what stands in WITH it runs once."""
-    return select(found.cte("found"))
+    return select(found.cte("found", nesting=True))
 
 
 def numbers(pg: bool, values: Iterable[int]) -> Any:

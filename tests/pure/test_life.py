@@ -13,6 +13,7 @@ from service.answering.job import InHand
 from service.answering.life import Life
 from service.answering.limits import Limits
 from service.answering.recent import Recents
+from service.answering.summaries import Summaries
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
 from service.flows import Catalogue, Edition
@@ -52,6 +53,9 @@ class House:
             Limits(self.store),  # type: ignore[arg-type]
             recents=Recents(
                 Catalogue(Edition(flows(text))), self.store, now=lambda: self.now, most=0
+            ),  # type: ignore[arg-type]
+            summaries=Summaries(
+                Catalogue(Edition(flows(text))), self.store, self.asker, now=lambda: self.now
             ),  # type: ignore[arg-type]
             now=lambda: self.now,
             max_attempts=3,
