@@ -362,7 +362,7 @@ def models_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> E
     providers = {**flows.providers, DEFAULT_PROVIDER: default}
     keys = {DEFAULT_PROVIDER: key.get_secret_value() if key else ""}
     faults = []
-    used = {model.provider for flow in flows.flows.values() for model in flow.models}
+    used = {model.provider for flow in flows.flows.values() for model in flow.all_models}
     for name, provider in flows.providers.items():
         if name == DEFAULT_PROVIDER or provider.api_key_env is None:
             continue

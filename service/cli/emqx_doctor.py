@@ -58,7 +58,7 @@ async def ask_models(settings: Settings, flows: Flows) -> list[Finding]:
         edition = models_of(settings, flows, environment())
     except ConfigError as error:
         return [fail("model's key", str(fault)) for fault in error.faults]
-    used = {model for flow in flows.flows.values() for model in flow.models}
+    used = {model for flow in flows.flows.values() for model in flow.all_models}
     gpt = Gpt(edition, concurrency=2)
     findings = []
     try:

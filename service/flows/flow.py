@@ -58,6 +58,12 @@ class Flow(FlowKeys):
         """The models in the order in which they are asked."""
         return (self.model, *self.fallback)
 
+    @property
+    def all_models(self) -> tuple[ModelRef, ...]:
+        """Those, and who sums up."""
+        named = self.history.summarize if self.history is not None else None
+        return (*self.models, named) if isinstance(named, ModelRef) else self.models
+
     def pattern(self, topic: str) -> TopicPattern | None:
         """The most specific of the request patterns that match `topic`."""
         if len(self.request) == 1:

@@ -175,7 +175,7 @@ class Metrics:
                 self.saved.labels(flow.name, "cooldown")
             self.ended.labels(flow.name, str(State.DONE), NO_ERROR)
             self.undelivered.labels(flow.name)
-            for model in flow.models:
+            for model in flow.all_models:
                 self._model(model)
         self._flows = frozenset(flows.flows)
         self.flows_loaded.set(len(flows.flows))

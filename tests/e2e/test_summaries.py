@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.answering.summaries import SYSTEM
-from tests.fakes.model import gate, ok, status
+from tests.fakes.model import FakeModel, gate, ok, status
 from tests.rig import Rig, eventually, message, rig
 
 FLOWS = """
@@ -127,3 +127,23 @@ async def test_what_a_user_writes_is_no_summary(any_database):
         house.model.behave(model())
         await talk(house, client, "In short: what did we say before?", "hm")
         assert [turn["summary"] for turn in await memory(house)] == [False, False]
+
+
+async def test_who_sums_up_may_be_of_another_provider(database):
+    flows = """
+[providers.local]
+base_url = "%s"
+[flows.chat]
+request = "chat/${user}/ask"
+reply = "chat/${user}/say"
+history = { messages = 2, summarize = "local/tiny" }
+"""
+    async with FakeModel() as other, rig(database, flows=flows % other.base_url) as house:
+        other.behave(model())
+        house.model.behave(model())
+        async with house.mqtt("chat/+/say") as client:
+            await talk(house, client, "m0", "m1")
+            turns = await summed_up(house)
+        assert turns[0]["assistant"] == "m0"
+        assert [call.body["model"] for call in other.calls] == ["tiny"]
+        assert all(call.body["model"] != "tiny" for call in house.model.calls)

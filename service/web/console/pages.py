@@ -253,7 +253,7 @@ class Console:
             circuits.setdefault(circuit.provider, []).append(circuit)
         used: dict[str, list[str]] = {name: [] for name in flows.providers}
         for flow in flows.flows.values():
-            for model in flow.models:
+            for model in flow.all_models:
                 text = str(model)
                 if text not in used.setdefault(model.provider, []):
                     used[model.provider].append(text)
