@@ -26,7 +26,7 @@ from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.answering.schedule import Schedule
 from service.answering.shares import Refusals
-from service.answering.summaries import Summaries
+from service.answering.summaries import AT_ONCE, Summaries
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
 from service.emqx.management_api import EmqxAdmin
@@ -102,7 +102,7 @@ class Service:
         self.breakers = CircuitBreakers(time.monotonic, policy)
         self.gpt = Gpt(
             catalogue,
-            concurrency=settings.max_concurrency,
+            concurrency=settings.max_concurrency + AT_ONCE,  # no answer waits for a summary
             max_answer=settings.max_answer,
             granted=self.breakers.granted,
         )

@@ -267,6 +267,8 @@ class Answer:
     error_message: str | None = None
     turn: Turn | None = None
     keep_turns: int = 0
+    keep_summary: bool = False  # beside them, the oldest one
+    crowded: bool = False  # the memory was too long for the model
     attempts: tuple[Attempt, ...] = ()
     cooldown_until: int | None = None
     value: str | None = None  # that it was asked about, of a flow with on_change

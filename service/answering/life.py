@@ -142,7 +142,7 @@ class Life:
                         self._metrics.nobody(claimed.flow or "")
             self._ended(claimed, outcome, code, claimed.usage + answer.usage, spans)
             if answer.turn is not None:
-                self._remembers(claimed, answer.turn)
+                self._remembers(claimed, answer, answer.turn)
         except LostLease:
             log.debug("request %s: another process has it", claimed.id)
         except StoreError as error:
@@ -271,13 +271,13 @@ class Life:
         flow, now, completion = job.flow, self._now(), said.completion
         text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut
-        turn, keep = None, 0
+        turn, keep, sums = None, 0, False
         if flow.history is not None:
             tokens = prompt.estimate(asked.text) + prompt.estimate(text)
             turn = Turn(asked.text, text, now, tokens)
             sums = flow.history.summarize is not None
             keep = prompt.kept(flow, job.claimed.turns if sums else turns, turn)
-            if not sums or completion.dropped:
+            if not sums:
                 keep = min(keep, (completion.turns or 0) + 1)
         return Answer(
             State.FAILED if said.code else State.DONE,
@@ -288,6 +288,8 @@ class Life:
             model=completion.model,
             turn=turn,
             keep_turns=keep,
+            keep_summary=sums and prompt.summary_of(flow, job.claimed.turns, now),
+            crowded=sums and completion.dropped > 0,
             cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
             value=change.value_of(flow, asked.scope) if flow.on_change is not None else None,
         )
@@ -398,10 +400,11 @@ class Life:
         error = result.code if isinstance(result, BrokerError) else None
         spans.published(answer.outbox, began, now, error)
 
-    def _remembers(self, claimed: Claimed, turn: Turn) -> None:
+    def _remembers(self, claimed: Claimed, answer: Answer, turn: Turn) -> None:
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is not None and flow.history is not None and flow.history.summarize is not None:
-            self._summaries.follow(flow, claimed.conversation, (*claimed.turns, turn))
+            turns = (*claimed.turns, turn)
+            self._summaries.follow(flow, claimed.conversation, turns, crowded=answer.crowded)
 
     def _ended(
         self, claimed: Claimed, state: State, code: str | None, usage: Usage, spans: Spans

@@ -163,20 +163,38 @@ def _parted(turns: Sequence[Turn]) -> tuple[Sequence[Turn], Sequence[Turn]]:
     return turns[:count], turns[count:]
 
 
+def young(flow: Flow, turns: Sequence[Turn], now: int) -> list[Turn]:
+    """Those that `ttl` has not ended."""
+    if flow.history is None or flow.history.ttl is None:
+        return list(turns)
+    since = now - flow.history.ttl * 1000
+    return [turn for turn in turns if turn.at >= since]
+
+
+def summary_of(flow: Flow, turns: Sequence[Turn], now: int) -> bool:
+    """Whether a summary that still counts stands before these."""
+    return bool(_parted(young(flow, turns, now))[0])
+
+
 def fallen(flow: Flow, turns: Sequence[Turn], now: int) -> bool:
-    """Whether some of what is stored is told no more, and is in no summary."""
+    """Whether some of what is stored is told no more, is in no summary, and not too old."""
+    turns = young(flow, turns, now)
     return len(remembered(flow, turns, now)) < len(turns)
 
 
-def recent(flow: Flow, turns: Sequence[Turn], now: int) -> int:
+def recent(flow: Flow, turns: Sequence[Turn], now: int, *, crowded: bool = False) -> int:
     """How many of the newest turns stay as they are when the rest is summed up: half of what is
-    told, so that the same beginning is sent for a while. All of them if nothing fell out."""
+    told, so that the same beginning is sent for a while. All of them if nothing fell out, and the
+    model had room (not `crowded`)."""
+    if not crowded and not fallen(flow, turns, now):
+        return len(turns)
     told = _parted(remembered(flow, turns, now))[1]
-    return max(1, len(told) // 2) if fallen(flow, turns, now) else len(turns)
+    return max(1, len(told) // 2)
 
 
 def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
-    """How many turns to keep in memory, `new` included, after those that were remembered.
+    """How many turns to keep in memory, `new` included, after those that were remembered; with
+    `summarize` after all that are stored, and beside their summary.
 
     A full memory, unless it is short, loses half of itself at once: what stays the same at the
     front of the next questions is what a model's server has in its cache.
@@ -186,10 +204,11 @@ def kept(flow: Flow, turns: Sequence[Turn], new: Turn) -> int:
     most = max(1, flow.history.messages // 2)
     count = len(turns) + 1
     if flow.history.summarize is not None:  # what falls out waits for its summary
-        most = 2 * most + 1
+        summary, turns = _parted(young(flow, turns, new.at))
+        left = 2 * MEMORY - sum(map(_bytes, summary))
         sizes = [_bytes(turn) for turn in (*turns, new)]
-        count = min(count, most)
-        while count > 1 and sum(sizes[-count:]) > 2 * MEMORY:
+        count = min(len(sizes), 2 * most + 1)
+        while count > 0 and sum(sizes[-count:]) > left:
             count -= 1
         return count
     if count > most:

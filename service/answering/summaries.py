@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.answering import budget, prompt
+from service.answering.pieces import shortened
 from service.domain import Turn
 from service.errors import BudgetError, ModelError, StoreError
 from service.flows import Catalogue, Flow, ModelRef
@@ -21,8 +22,8 @@ from service.llm.client import Question
 AT_ONCE = 2  # calls; answers go before
 WAITING = 200  # conversations; of others the next answer tells again
 PATIENCE = 120.0  # seconds for one, with retries
-LONGEST = 4_000  # characters, of a summary and of each text that goes into it
-TOKENS = 1_000
+LONGEST = 4_000  # bytes of a summary, a third of `history.tokens`; characters of what goes into it
+TOKENS = 1_000  # it may take as many, however short the flow's answers are
 SYSTEM = (
     "You keep the memory of a conversation between a user and an assistant. Sum up the record for"
     " the assistant: names and facts, wishes and decisions, numbers, what is still open. Plain"
@@ -47,21 +48,24 @@ class Summaries:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._warned = float("-inf")
 
-    def follow(self, flow: Flow, conversation: str, turns: Sequence[Turn]) -> None:
-        """An answer was given; `turns` is all that is stored of its conversation. Returns at
-        once."""
+    def follow(
+        self, flow: Flow, conversation: str, turns: Sequence[Turn], *, crowded: bool = False
+    ) -> None:
+        """An answer was given; `turns` is all that is stored of its conversation, `crowded`: more
+        than its model takes. Returns at once."""
         at = flow.name, conversation
         if flow.history is None or flow.history.summarize is None or at in self._tasks:
             return
-        if len(self._tasks) < WAITING and prompt.fallen(flow, turns, self._now()):
-            task = self._tasks[at] = asyncio.create_task(self._sum_up(flow, conversation))
+        if len(self._tasks) < WAITING and (crowded or prompt.fallen(flow, turns, self._now())):
+            work = self._sum_up(flow, conversation, crowded)
+            task = self._tasks[at] = asyncio.create_task(work)
             task.add_done_callback(lambda _: self._tasks.pop(at, None))
 
-    async def _sum_up(self, flow: Flow, conversation: str) -> None:
+    async def _sum_up(self, flow: Flow, conversation: str, crowded: bool) -> None:
         with self._flows.held():
             try:
                 async with self._places:
-                    await self._replace(flow, conversation)
+                    await self._replace(flow, conversation, crowded)
             except (ModelError, BudgetError, StoreError) as error:
                 if time.monotonic() - self._warned >= 60:
                     self._warned = time.monotonic()
@@ -70,10 +74,10 @@ class Summaries:
             except Exception:
                 log.exception("an internal error while a memory was summed up")
 
-    async def _replace(self, flow: Flow, conversation: str) -> None:
+    async def _replace(self, flow: Flow, conversation: str, crowded: bool) -> None:
         stored = await self._store.turns(flow.name, conversation)
         turns = [turn for _, turn in stored]
-        count = len(turns) - prompt.recent(flow, turns, self._now())
+        count = len(turns) - prompt.recent(flow, turns, self._now(), crowded=crowded)
         if count < 1:
             return
         record = _record(flow, turns[:count], self._now())
@@ -83,8 +87,7 @@ class Summaries:
         if not text:
             return
         made = Turn("", text, turns[count - 1].at, prompt.estimate(text), summary=True)
-        seqs = [seq for seq, _ in stored[:count]]
-        if not await self._store.sum_up(flow.name, conversation, seqs, made):
+        if not await self._store.sum_up(flow.name, conversation, stored[:count], made):
             log.debug("a memory of flow %s changed while it was summed up", flow.name)
 
     async def _asked(self, flow: Flow, conversation: str, record: str) -> str:
@@ -99,14 +102,15 @@ class Summaries:
             named if isinstance(named, ModelRef) else flow.model,
             tuple(messages),
             {},
-            TOKENS,
+            # No bound of its own: a model that thinks would use it up before it says anything.
+            None if flow.max_tokens is None else max(flow.max_tokens, TOKENS),
             budget.cap_of(flow),
             flow.timeout,
         )
         told = Log(f"{flow.name}/{conversation}", self._now, flow.name)
         fallback = (flow.model,) if isinstance(named, ModelRef) else flow.fallback
         completion = await self._asker.ask(question, fallback, told, left=PATIENCE)
-        return completion.text.strip()[:LONGEST]
+        return shortened(completion.text.strip(), min(LONGEST, flow.history.tokens or LONGEST))
 
     async def close(self) -> None:
         """What is not summed up stays as it is."""
@@ -117,9 +121,7 @@ class Summaries:
 
 
 def _record(flow: Flow, turns: Sequence[Turn], now: int) -> str:
-    assert flow.history is not None
-    since = 0 if flow.history.ttl is None else now - flow.history.ttl * 1000
-    return "\n".join(_told(turn) for turn in turns if turn.at >= since)
+    return "\n".join(map(_told, prompt.young(flow, turns, now)))
 
 
 def _told(turn: Turn) -> str:

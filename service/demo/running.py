@@ -64,13 +64,15 @@ def with_offline(flows: Flows, *, all_providers: bool = False, kind: str = MODEL
     """The flows with the offline model for each model of the default provider, or for all."""
     offline = ModelRef(DEFAULT_PROVIDER, played_model(kind))
 
+    def played(model: ModelRef) -> ModelRef:
+        return offline if all_providers or model.provider == DEFAULT_PROVIDER else model
+
     def changed(flow: Flow) -> Flow:
-        models = [
-            offline if all_providers or each.provider == DEFAULT_PROVIDER else each
-            for each in flow.models
-        ]
-        first, *rest = dict.fromkeys(models)
-        return replace(flow, model=first, fallback=tuple(rest))
+        first, *rest = dict.fromkeys(map(played, flow.models))
+        history = flow.history
+        if history is not None and isinstance(history.summarize, ModelRef):
+            history = replace(history, summarize=played(history.summarize))
+        return replace(flow, model=first, fallback=tuple(rest), history=history)
 
     return replace(
         flows, flows=MappingProxyType({name: changed(flow) for name, flow in flows.flows.items()})
@@ -208,7 +210,7 @@ async def running(
             "grace": min(settings.grace, 3.0),
         }
         if offline:
-            used = {model.model for flow in flows.flows.values() for model in flow.models}
+            used = {model.model for flow in flows.flows.values() for model in flow.all_models}
             model = OfflineModel(names=sorted(used), kind=kind, language=say.language)
             await model.start()
             stack.push_async_callback(model.stop)

@@ -33,6 +33,8 @@ _RESERVED = {
 
 
 LEAST_ENVELOPE = 160  # bytes; of these about 100 go around the text
+LEAST_SUMMED = 6  # messages; below, each summary is of one or two exchanges
+LEAST_TOKENS = 1000  # a summary of 150 words may take a third of them
 
 
 def check_flow(flow: Flow, report: Report) -> None:
@@ -51,6 +53,7 @@ def check_flow(flow: Flow, report: Report) -> None:
                 _check_value(flow, place, own, report)
     _check_topics(flow, base, report)
     _check_input(flow, base, report)
+    _check_history(flow, base, report)
     _check_conversation(flow, base, report)
     _check_change(flow, base, report)
     check_recent(flow, report)
@@ -201,6 +204,20 @@ def _check_input(flow: Flow, base: Path, report: Report) -> None:
             "remembers what was said, but not the pictures",
             "leave it out, or let the replies carry what matters",
         )
+
+
+def _check_history(flow: Flow, base: Path, report: Report) -> None:
+    """A window so small that to sum up what falls out of it is no bargain."""
+    history = flow.history
+    if history is None or history.summarize is None:
+        return
+    path = (*base, "history", "summarize")
+    if history.messages < LEAST_SUMMED:
+        said = f"with messages = {history.messages} costs a second call for every answer or two"
+        report.warn(path, said, "remember more: messages = 20")
+    if history.tokens is not None and history.tokens < LEAST_TOKENS:
+        said = f"with tokens = {history.tokens} leaves no room for a summary beside what was said"
+        report.warn(path, said, f"make tokens at least {LEAST_TOKENS}")
 
 
 def _check_conversation(flow: Flow, base: Path, report: Report) -> None:

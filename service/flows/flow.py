@@ -60,9 +60,11 @@ class Flow(FlowKeys):
 
     @property
     def all_models(self) -> tuple[ModelRef, ...]:
-        """Those, and who sums up."""
-        named = self.history.summarize if self.history is not None else None
-        return (*self.models, named) if isinstance(named, ModelRef) else self.models
+        """These, and the one that sums up, if it is another."""
+        sums = self.history.summarize if self.history is not None else None
+        if not isinstance(sums, ModelRef) or sums in self.models:
+            return self.models
+        return (*self.models, sums)
 
     def pattern(self, topic: str) -> TopicPattern | None:
         """The most specific of the request patterns that match `topic`."""

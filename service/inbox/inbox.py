@@ -322,9 +322,11 @@ class Inbox:
         """All that is remembered of a conversation, with its places, oldest first."""
         return await self._view(lambda tx: memory.stored(tx, flow, conversation))
 
-    async def sum_up(self, flow: str, conversation: str, seqs: Sequence[int], turn: Turn) -> bool:
+    async def sum_up(
+        self, flow: str, conversation: str, old: Sequence[tuple[int, Turn]], turn: Turn
+    ) -> bool:
         """Put a summary in the place of the oldest turns. False: they are others by now."""
-        order = memory.SumUp(flow, conversation, seqs, turn)
+        order = memory.SumUp(flow, conversation, old, turn)
         return await self._engine.submit(memory.sum_up, order)
 
     async def bound_memory(self, most: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -41,7 +41,7 @@ class SumUp:
 
     flow: str
     conversation: str
-    seqs: Sequence[int]
+    old: Sequence[tuple[int, Turn]]  # as `stored` told them
     turn: Turn
 
 
@@ -96,7 +96,7 @@ def _learn(pg: bool) -> Any:
 
 
 @cache
-def _trim() -> Any:
+def _trim(but_first: bool) -> Any:
     oldest_kept = (
         select(_t.seq)
         .where(pair_is(turns))
@@ -105,7 +105,10 @@ def _trim() -> Any:
         .offset(bindparam("b_keep"))
         .scalar_subquery()
     )
-    return delete(turns).where(pair_is(turns), _t.seq <= oldest_kept)
+    trimmed = delete(turns).where(pair_is(turns), _t.seq <= oldest_kept)
+    if not but_first:
+        return trimmed
+    return trimmed.where(_t.seq > select(func.min(_t.seq)).where(pair_is(turns)).scalar_subquery())
 
 
 @cache
@@ -142,8 +145,15 @@ def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
                 for pair, turn in taught
             ],
         )
-        keep = {pair: max(0, a.keep_turns) for pair, a in answers if a.turn is not None}
-        tx.run(_trim(), [_bound(pair) | {"b_keep": keep[pair]} for pair in sorted(keep)])
+        last = {pair: a for pair, a in answers if a.turn is not None}
+        for but_first in (False, True):
+            bounds = [
+                _bound(pair) | {"b_keep": max(0, last[pair].keep_turns)}
+                for pair in sorted(last)
+                if last[pair].keep_summary is but_first
+            ]
+            if bounds:
+                tx.run(_trim(but_first), bounds)
     values.learn(tx, [(pair, a.value) for pair, a in answers if a.value is not None])
     cooled = {pair: a.cooldown_until for pair, a in answers if a.cooldown_until is not None}
     if cooled:
@@ -175,13 +185,16 @@ def _stored() -> Any:
 
 def stored(tx: Tx, flow: str, conversation: str) -> list[tuple[int, Turn]]:
     """All that is stored of a conversation, oldest first, with its places."""
-    rows = tx.run(_stored(), _bound((codec.key(flow), codec.key(conversation))))
+    return _placed(tx.run(_stored(), _bound((codec.key(flow), codec.key(conversation)))))
+
+
+def _placed(rows: Iterable[Any]) -> list[tuple[int, Turn]]:
     return [(row.seq, codec.turn_in(row.text, row.at, row.tokens)) for row in rows]
 
 
 @cache
 def _oldest() -> Any:
-    return _stored().with_only_columns(_t.seq).limit(bindparam("b_limit")).with_for_update()
+    return _stored().limit(bindparam("b_limit")).with_for_update()
 
 
 @cache
@@ -196,16 +209,17 @@ def _rewrite() -> Any:
 
 
 def sum_up(tx: Tx, wanted: Sequence[SumUp]) -> list[bool]:
-    """False: somebody was faster, or it was forgotten meanwhile."""
+    """False: somebody was faster, or it was forgotten meanwhile. The places alone don't tell:
+    SQLite gives those of a forgotten conversation to the next one."""
     results = []
     pairs = [(codec.key(one.flow), codec.key(one.conversation)) for one in wanted]
     ordering.lock(tx, pairs)
     for one, pair in zip(wanted, pairs, strict=True):
-        bound = _bound(pair) | {"b_limit": len(one.seqs)}
-        same = list(tx.run(_oldest(), bound).scalars()) == list(one.seqs)
+        bound = _bound(pair) | {"b_limit": len(one.old)}
+        same = _placed(tx.run(_oldest(), bound)) == list(one.old)
         results.append(same)
         if same:
-            *gone, place = one.seqs  # the last place, so that the order stays
+            *gone, place = (seq for seq, _ in one.old)  # the last place, so that the order stays
             tx.run(_drop(tx.pg), {"seqs": numbers(tx.pg, gone)})
             row = {"b_at": codec.number(one.turn.at), "b_tokens": codec.number(one.turn.tokens)}
             tx.run(_rewrite(), row | {"b_seq": place, "b_text": codec.turn_out(one.turn)})

@@ -192,7 +192,7 @@ class Insights:
     async def conversation(self, flow: str, conversation: str) -> dict[str, Any]:
         """A conversation's memory. Raises NotFound for an unknown flow."""
         known(self._flows, flow)
-        memory = await self._store.memory(flow, conversation, limit=1000)
+        memory = await self._store.memory(flow, conversation, limit=2000)  # all of it
         turns = [
             {"user": t.user, "assistant": t.assistant, "at": when(t.at), "summary": t.summary}
             for t in memory.turns

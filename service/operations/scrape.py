@@ -114,7 +114,7 @@ class Scrape:
     def _circuits(self) -> None:
         self._circuit.clear()  # what no flow uses any more
         for flow in self._flows.flows.values():
-            for model in flow.models:
+            for model in flow.all_models:
                 at = self._circuit.labels(model.provider, str(model))
                 at.set(self._breakers.broken(model))
 

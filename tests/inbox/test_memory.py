@@ -150,3 +150,62 @@ async def test_keys_of_any_kind(store: Inbox) -> None:
     for key in ("a\0", "a\u2400", "x" * 10_000, "x" * 10_001, "\ud83d"):
         assert await store.reserve([wish(key, 10)]) is None
         assert await store.reserve([wish(key, 1)]) == key
+
+
+def summary(text: str, at: int) -> Turn:
+    return Turn("", text, at, tokens=3, summary=True)
+
+
+async def test_a_summary_takes_the_place_of_the_oldest_turns(store: Inbox) -> None:
+    taught = turns(5)
+    await teach(store, "u1", *taught)
+    await teach(store, "u2", *turns(2))
+    old = (await store.turns("chat", "u1"))[:3]
+    made = summary("q0, q1 and q2 \0\ud83d", at=2)
+    assert await store.sum_up("chat", "u1", old, made)
+    assert (await store.memory("chat", "u1", limit=9)).turns == (made, *taught[3:])
+    assert len(await store.turns("chat", "u2")) == 2
+    again = (await store.turns("chat", "u1"))[:2]
+    assert await store.sum_up("chat", "u1", again, summary("and q3", at=3))
+    await teach(store, "u1", turn("next"))
+    kept = (await store.memory("chat", "u1", limit=9)).turns
+    assert [one.assistant if one.summary else one.user for one in kept] == ["and q3", "q4", "next"]
+
+
+async def test_of_two_that_sum_up_the_same_one_wins(store: Inbox, other: Inbox) -> None:
+    for count in (1, 3):
+        await store.forget("chat", "u1")
+        await teach(store, "u1", *turns(4))
+        old = (await store.turns("chat", "u1"))[:count]
+        both = [one.sum_up("chat", "u1", old, summary(f"by {one}", at=2)) for one in (store, other)]
+        assert sorted(await asyncio.gather(*both)) == [False, True]
+        assert len(await store.turns("chat", "u1")) == 5 - count
+
+
+async def test_a_summary_of_what_was_forgotten_is_not_stored(store: Inbox) -> None:
+    """Not in the places that the next turns have, either: SQLite uses them again."""
+    await teach(store, "u1", *turns(4))
+    old = (await store.turns("chat", "u1"))[:3]
+    await store.forget("chat", "u1")
+    assert not await store.sum_up("chat", "u1", old, summary("gone", at=2))
+    assert await store.turns("chat", "u1") == []
+    new = [turn(f"new {n}") for n in range(4)]
+    await teach(store, "u1", *new)
+    assert not await store.sum_up("chat", "u1", old, summary("gone", at=2))
+    assert (await store.memory("chat", "u1", limit=9)).turns == tuple(new)
+
+
+async def test_a_summary_may_stay_when_turns_go(store: Inbox) -> None:
+    await teach(store, "u1", *turns(4))
+    old = (await store.turns("chat", "u1"))[:2]
+    assert await store.sum_up("chat", "u1", old, summary("short", at=1))
+    for number, keep_summary in ((4, True), (5, False)):
+        await store.add(entry("u1"))
+        new = turn(f"q{number}")
+        said = answer(turn=new, keep_turns=2, keep_summary=keep_summary)
+        claimed = await claim_one(store)
+        await store.reply(claimed, said)
+        await store.finish(claimed, delivered=True)
+        kept = (await store.memory("chat", "u1", limit=9)).turns
+        assert [one.summary for one in kept] == [True] * keep_summary + [False] * 2
+        assert [one.user for one in kept][-2:] == [f"q{number - 1}", f"q{number}"]

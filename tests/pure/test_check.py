@@ -447,3 +447,34 @@ def test_who_sums_up_must_be_known() -> None:
     assert 'unknown provider "nobody"' in str(fault)
     (fault,) = parse(flow % "3")[1]
     assert "summarize" in str(fault)
+
+
+SUMMED = '[flows.a]\nrequest = "a/${user}"\nreply = "b/${user}"\nhistory = { %s }\n'
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("messages = 20, tokens = 1000, summarize = true", None),
+        ("messages = 2, tokens = 100", None),
+        ("messages = 2, tokens = 100, summarize = false", None),
+        ("messages = 4, summarize = true", "with messages = 4 costs a second call"),
+        ('messages = 20, tokens = 500, summarize = "gpt-5.4-nano"', "leaves no room for a summary"),
+    ],
+)
+def test_a_memory_too_small_for_a_summary_is_warned_of(keys: str, words: str | None) -> None:
+    made, faults = parse(SUMMED % keys)
+    assert made is not None
+    assert [fault.line for fault in faults] == ([] if words is None else [4])
+    assert all(fault.warning and str(words) in str(fault) and fault.hint for fault in faults)
+
+
+def test_who_sums_up_is_one_of_the_models_that_are_asked() -> None:
+    text = '[providers.cheap]\nbase_url = "http://cheap/v1"\n' + SUMMED
+    made, faults = parse(text % 'summarize = "cheap/m"')
+    assert made is not None, faults
+    assert [str(one) for one in made.flows["a"].all_models] == ["gpt-5.4-mini", "cheap/m"]
+    for same in ("true", '"gpt-5.4-mini"', "false"):
+        made, _ = parse(text % f"summarize = {same}")
+        assert made is not None
+        assert made.flows["a"].all_models == made.flows["a"].models

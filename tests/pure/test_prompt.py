@@ -208,3 +208,57 @@ def test_the_last_exchange_is_always_remembered(messages: int) -> None:
     seen = talk(f"{{ messages = {messages} }}", 12)
     assert all(turns for turns in seen[1:])
     assert max(map(len, seen)) <= messages // 2
+
+
+SUMMARY = Turn("", "short", at=HOUR, summary=True)
+SUMMED = [SUMMARY, *TURNS[2:]]
+
+
+@pytest.mark.parametrize(
+    ("history", "now", "told"),
+    [
+        ("messages = 100", 4, ["short", "q2", "q3", "q4"]),
+        ("messages = 4", 4, ["short", "q3", "q4"]),
+        ("messages = 100, tokens = 30", 4, ["short", "q3", "q4"]),
+        ('messages = 100, ttl = "3h"', 4, ["short", "q2", "q3", "q4"]),
+        ('messages = 100, ttl = "2h"', 4, ["q2", "q3", "q4"]),
+        ('messages = 100, ttl = "1h"', 9, []),
+    ],
+)
+def test_a_summary_stands_before_what_is_remembered(
+    history: str, now: int, told: list[str]
+) -> None:
+    made = flow(f"history = {{ {history}, summarize = true }}")
+    turns = prompt.remembered(made, SUMMED, now=now * HOUR)
+    assert [turn.user or turn.assistant for turn in turns] == told
+
+
+@pytest.mark.parametrize(
+    ("history", "crowded", "stay"),
+    [
+        ("messages = 100", False, 4),  # nothing fell out: all of them, the summary too
+        ("messages = 100", True, 1),
+        ("messages = 4", False, 1),
+        ('messages = 100, ttl = "2h"', False, 4),  # too old: nothing to sum up
+    ],
+)
+def test_what_stays_as_it_is_when_the_rest_is_summed_up(
+    history: str, crowded: bool, stay: int
+) -> None:
+    made = flow(f"history = {{ {history}, summarize = true }}")
+    assert prompt.recent(made, SUMMED, 4 * HOUR, crowded=crowded) == stay
+
+
+def test_what_waits_for_its_summary_is_bounded() -> None:
+    made = flow("history = { messages = 4, summarize = true }")
+    stored = [SUMMARY]
+    for number in range(20):
+        new = Turn(f"{number}", "said", at=2 * HOUR)
+        count = prompt.kept(made, stored, new)
+        stored = [SUMMARY, *[*stored[1:], new][-count:]]
+        assert prompt.summary_of(made, stored, 2 * HOUR)
+    assert [turn.user for turn in stored[1:]] == ["15", "16", "17", "18", "19"]
+    huge = Turn("?", "x" * prompt.MEMORY, at=2 * HOUR)
+    assert prompt.kept(made, [SUMMARY, huge], huge) == 1
+    beyond = Turn("?", "x" * 3 * prompt.MEMORY, at=2 * HOUR)
+    assert prompt.kept(made, [SUMMARY], beyond) == 0

@@ -127,6 +127,19 @@ def test_keys_of_other_providers_stand_in_a_dotenv_file(
     assert (keys["deepseek"], keys["other"]) == ("sk-environment", "sk-other")
 
 
+def test_the_key_of_who_sums_up_must_be_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, faults = flows.parse(
+        '[flows.a]\nrequest = "a"\nhistory = { summarize = "cheap/x" }\n'
+        '[providers.cheap]\nbase_url = "http://a/v1"\napi_key_env = "CHEAP_API_KEY"\n'
+    )
+    assert found is not None, faults
+    with pytest.raises(ConfigError) as raised:
+        edition_of(load(monkeypatch), found, {})
+    assert [fault.where for fault in raised.value.faults] == ["CHEAP_API_KEY"]
+
+
 def test_a_dotenv_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("PORT=9000\nOPENAI_MODEL=other\nUNKNOWN=1\n")
     found = load(monkeypatch, OPENAI_MODEL="goes-before")
