@@ -10,6 +10,7 @@ import typer
 from service import flows, settings
 from service.cli.main import app
 from service.demo.samples import samples
+from service.demo.words import words_of
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -142,7 +143,7 @@ def test_what_the_readme_shows_of_the_demo_is_what_the_demo_shows(readme):
     asked = {
         (sample.topic, sample.payload.decode())
         for name in ("chat", "alarm", "house")
-        for sample in samples(shipped.flows[name])
+        for sample in samples(shipped.flows[name], words_of("zh" if "zh" in readme else "en"))
     }
     shown = {
         (topic, said)
