@@ -199,8 +199,8 @@ async def test_who_waits_for_a_model_that_is_not_called_sees_why(
                     return None
                 timeline = (await house.request(found[0]["id"]))["timeline"]
                 now = [one for one in timeline if one["what"] == "waited" and one["until"] is None]
-                    # It may just have been asked, when the circuit was tried.
-                    return [one for one in now if one["reason"] == "circuit"]
+                # It may just have been asked, when the circuit was tried.
+                return [one for one in now if one["reason"] == "circuit"]
 
             (wait,) = await eventually(waits)
             assert (wait["reason"], wait["code"]) == ("circuit", "model_unauthorized")

@@ -17,7 +17,7 @@ PLANS = [
 ]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
 def test_nothing_is_lost_and_every_conversation_keeps_its_order(plan: Plan, tmp_path: Path):
     figures, violations = play(plan, tmp_path)
