@@ -19,6 +19,7 @@ from service.emqx.message import Kept
 from service.errors import StoreBusy, StoreError, Unavailable
 from service.flows import Catalogue, Flow
 from service.inbox import Chunk, Inbox
+from service.inbox.readings import LATE
 
 GATHER = 0.04  # seconds
 ROWS = 100  # of one transaction: others write in between
@@ -119,7 +120,7 @@ class Recents:
         found = batch.windows.get(place)
         if found is None:
             # More than a window holds need not even be written.
-            found = _Window(flow, deque(maxlen=flow.recent.messages))
+            found = _Window(flow, deque(maxlen=flow.recent.messages + LATE))
             batch.windows[place] = found
         named = topic if _of_many_topics(flow.recent.topic.text) else ""
         found.readings.append(Reading(at, text, named))

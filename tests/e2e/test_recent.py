@@ -153,3 +153,19 @@ recent = { topic = "plant/+/state" }
         assert "time (UTC),topic,value" in asked
         assert "plant/oven/state,on" in asked
         assert "plant/fan/state,off" in asked
+
+
+async def test_a_window_has_the_newest_ones_whatever_the_order_in_which_they_come(any_database):
+    async with rig(any_database, flows=FLOWS) as house:
+        now = house.clock()
+        for number in (0, 1, 3, 2, 5, 4, 7, 6):
+            body = {"recent": "boiler", "topic": "boilers/b1/telemetry"}
+            payload = {"temperature": 20 + number}
+            answer = await house.webhook(
+                body | {"payload": payload, "publish_received_at": now + number}
+            )
+            assert answer.status_code == 202
+        await kept(house, 8)
+        await house.http.post("/ask/boiler", json={"text": "?", "conversation": "b1"})
+        await house.ended(1)
+        assert house.model.calls[0].text == "? (mean 25, count 5)"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from service.domain import Reading
 from service.inbox import Chunk, Inbox
+from service.inbox.readings import LATE
 from tests.inbox.make import Clock
 
 HOUR = 3_600_000
@@ -62,7 +63,9 @@ async def test_a_window_is_bounded_in_number_on_disk(
     for number in range(50):
         taker = store if number % 2 else other
         await taker.add_readings([chunk("a", at(clock, number), trim=number % 2 == 1)])
-    assert await look(store, "a", limit=100) == ["r46", "r47", "r48", "r49"]
+    kept = [f"r{number}" for number in range(50)][-4 - LATE :]
+    assert await look(store, "a", limit=100) == kept
+    assert await look(store, "a", limit=4) == kept[-4:]
 
 
 async def test_a_window_is_bounded_in_bytes(store: Inbox, clock: Clock) -> None:
