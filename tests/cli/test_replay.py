@@ -189,6 +189,7 @@ async def test_examples_hold_against_the_offline_model(tmp_path: Path) -> None:
         assert "4 of 4 as expected" in said
 
 
+@pytest.mark.timeout(300)
 async def test_what_is_not_as_expected_is_told_and_fails(database: str, tmp_path: Path) -> None:
     async with rig(database) as house:
         house.model.behave(lambda body: ok("Something else."))
