@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class State(StrEnum):
@@ -66,8 +66,7 @@ class Message:
     user_properties: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One message of a window (`recent` of a flow): when EMQX received it, and its text.
 
     `topic` is kept where a window has messages of several topics.

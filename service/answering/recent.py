@@ -1,14 +1,15 @@
 """Readings come in and are written together: no request, no model, a row for each window.
 
 Whoever brings one is answered once it is on the disk, as with a question; but nobody waits for
-these answers, so they gather for a moment and cost one transaction for many.
+these answers, so they gather for a moment and cost one transaction for many. While one batch is
+written the next gathers, and each is answered by itself: EMQX always has something to send.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,35 +19,52 @@ from service.domain import Message, Reading
 from service.emqx.message import Kept
 from service.errors import StoreBusy, StoreError, Unavailable
 from service.flows import Catalogue, Flow
-from service.inbox import Chunk, Inbox
+from service.inbox import Chunk, Inbox, window_keys
 from service.inbox.readings import LATE
 
-GATHER = 0.04  # seconds
-ROWS = 100  # of one transaction: others write in between
+GATHER = 0.04  # seconds, at most
+ROWS = 100  # windows of one batch
+WRITERS = 2  # batches at once; the inbox may join them, and others wait for that
 HELD = 64 << 20  # bytes that may wait to be written
 KNOWN = 50_000  # windows whose growth is followed; of others it is looked up
 UPKEEP = 60.0  # seconds between looks for what is too old or too much
 LEAST = 8  # readings that a window may have too many before it is cut
-
-Place = tuple[str, str]
-"""(flow, window)"""
+FULL = 2048  # bytes of a row of the inbox
 
 log = logging.getLogger("emqx-gpt.recent")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Window:
+    """What is known of one: how much it has got since it was cut, what the row has that was
+    written last, and of what time (ms) is the first in that."""
+
+    keys: tuple[str, str]
+    named: bool  # it has messages of several topics
+    count: int
+    size: int = 0
+    row: int | None = None
+    row_count: int = 0
+    row_size: int = 0
+    row_at: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """What is to be written of one window."""
+
     flow: Flow
     readings: deque[Reading]
     came: int = 0  # more than that, if it came faster than a window holds
+    size: int = 0  # bytes of all that came
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     """What is written together; `done` tells those who brought it, with None or an error."""
 
     done: asyncio.Future[Exception | None]
-    windows: dict[Place, _Window] = field(default_factory=dict)
+    parts: dict[_Window, _Part] = field(default_factory=dict)
     size: int = 0
 
 
@@ -68,11 +86,12 @@ class Recents:
         self._now = now
         self._most = most
         self._kept = kept
-        self._batch: _Batch | None = None
+        self._batch: _Batch | None = None  # gathers
+        self._sealed: deque[_Batch] = deque()  # to be written, one after the other
         self.waiting = 0  # bytes taken and not yet on disk
-        self._places: dict[tuple[str, str, str], Place] = {}  # by flow, its pattern, and topic
-        self._grown: OrderedDict[Place, tuple[int, int]] = OrderedDict()
-        self._writer: asyncio.Task[None] | None = None
+        self._known: dict[tuple[str, str], _Window] = {}  # by flow and window
+        self._of_topic: dict[tuple[str, str, str], _Window] = {}  # by flow, its pattern, topic
+        self._writers: set[asyncio.Task[None]] = set()
         self._upkeep: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -83,7 +102,7 @@ class Recents:
 
     def follow(self) -> None:
         """The flows are others now, and so may be what a window holds: look at each at once."""
-        self._grown.clear()
+        self._forget()
         self.start()
 
     def known(self, name: str) -> Flow | None:
@@ -96,56 +115,75 @@ class Recents:
 
         Raises Unavailable when nothing can be taken now.
         """
-        assert flow.recent is not None
-        topic = kept.topic
-        where = flow.name, flow.recent.topic.text, topic
-        place = self._places.get(where) or self._place(flow, topic)
-        if place is None:
-            return None
+        recent = flow.recent
+        assert recent is not None
+        flow_name, topic, payload, received_at = kept
+        window = self._of_topic.get((flow_name, recent.topic.text, topic))
+        if window is None:
+            window = self._find(flow, topic)
+            if window is None:
+                return None
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
-        text = kept.payload
-        if isinstance(text, bytes):
-            text = _text(flow, kept)
-        size = len(text)  # of ASCII, which readings are; others are a few bytes more
+        text = payload if isinstance(payload, str) else _text(flow, kept)
+        size = _size(text)
         if self.waiting + size > HELD:
             raise Unavailable("readings come too fast", code=StoreBusy.code, retry_after=2)
         now = self._now()
-        at = kept.received_at if abs(now - kept.received_at) <= SKEW else now
+        at = received_at if abs(now - received_at) <= SKEW else now
         batch = self._batch
         if batch is None:
-            batch = self._batch = _Batch(asyncio.get_running_loop().create_future())
-            if self._writer is None or self._writer.done():
-                self._writer = asyncio.create_task(self._write_all())
-        found = batch.windows.get(place)
-        if found is None:
+            loop = asyncio.get_running_loop()
+            batch = self._batch = _Batch(loop.create_future())
+            loop.call_later(GATHER, self._seal, batch)
+        part = batch.parts.get(window)
+        if part is None:
             # More than a window holds need not even be written.
-            found = _Window(flow, deque(maxlen=flow.recent.messages + LATE))
-            batch.windows[place] = found
-        named = topic if _of_many_topics(flow.recent.topic.text) else ""
-        found.readings.append(Reading(at, text, named))
-        found.came += 1
+            part = batch.parts[window] = _Part(flow, deque(maxlen=recent.messages + LATE))
+        part.readings.append(Reading(at, text, topic if window.named else ""))
+        part.came += 1
+        part.size += size
         batch.size += size
         self.waiting += size
+        if len(batch.parts) >= ROWS:
+            self._seal(batch)
         return batch.done
 
-    def _place(self, flow: Flow, topic: str) -> Place | None:
+    def _find(self, flow: Flow, topic: str) -> _Window | None:
         """The window of a topic: most topics come again and again."""
-        assert flow.recent is not None
-        levels = flow.recent.topic.match(topic)
-        window = None if levels is None else flow.window_of(levels)
-        if window is None:
+        recent = flow.recent
+        assert recent is not None
+        levels = recent.topic.match(topic)
+        name = None if levels is None else flow.window_of(levels)
+        if name is None:
             return None
-        if len(self._places) >= KNOWN:
-            self._places.clear()
-        place = self._places[flow.name, flow.recent.topic.text, topic] = flow.name, window
-        return place
+        if len(self._of_topic) >= KNOWN:
+            self._forget()
+        pattern = recent.topic.text
+        window = self._known.get((flow.name, name))
+        if window is None:  # how much it has is looked up at once
+            keys = window_keys(flow.name, name)
+            window = _Window(keys, _of_many_topics(pattern), recent.messages)
+            self._known[flow.name, name] = window
+        self._of_topic[flow.name, pattern, topic] = window
+        return window
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._of_topic.clear()
+
+    def _seal(self, batch: _Batch) -> None:
+        """Nothing more comes into it."""
+        if self._batch is not batch:
+            return  # it was full before its time
+        self._batch = None
+        self._sealed.append(batch)
+        if len(self._writers) < WRITERS:
+            self._writers.add(asyncio.create_task(self._write_all()))
 
     async def _write_all(self) -> None:
-        while self._batch is not None:
-            if not self.closing:
-                await asyncio.sleep(GATHER)
-            batch, self._batch = self._batch, None
+        while self._sealed:
+            batch = self._sealed.popleft()
             result: Exception | None = None
             try:
                 await self._write(batch)
@@ -158,38 +196,19 @@ class Recents:
                 self.waiting -= batch.size
             if not batch.done.done():
                 batch.done.set_result(result)
+        # Here and not in a callback: what is sealed from now on needs another one.
+        self._writers.remove(asyncio.current_task())  # type: ignore[arg-type]
 
     async def _write(self, batch: _Batch) -> None:
         """Raises StoreError."""
-        places = list(batch.windows.items())
-        for start in range(0, len(places), ROWS):
-            chunks = [self._chunk(place, one) for place, one in places[start : start + ROWS]]
-            await self._store.add_readings(chunks)
-            for (flow, _), one in places[start : start + ROWS]:
-                self._kept(flow, one.came)
-
-    def _chunk(self, place: Place, one: _Window) -> Chunk:
-        recent = one.flow.recent
-        assert recent is not None
-        size = sum(len(each.text.encode("utf-8", "surrogatepass")) for each in one.readings)
-        while len(one.readings) > 1 and size > recent.size:
-            size -= len(one.readings.popleft().text.encode("utf-8", "surrogatepass"))
-        count, grown = self._grown.pop(place, (recent.messages, 0))  # unknown: look at once
-        count, grown = count + len(one.readings), grown + size
-        trim = count >= max(LEAST, recent.messages // 2) or grown >= recent.size // 2
-        self._grown[place] = (0, 0) if trim else (count, grown)
-        if len(self._grown) > KNOWN:
-            self._grown.popitem(last=False)
-        return Chunk.of(
-            *place,
-            one.readings,
-            size=size,
-            lasts=int(recent.for_ * 1000),
-            most=recent.messages,
-            most_bytes=recent.size,
-            trim=trim,
-            came=one.came,
-        )
+        chunks = [_chunk(*each) for each in batch.parts.items()]
+        rows = await self._store.add_readings(chunks)
+        came: Counter[str] = Counter()
+        for (window, part), row in zip(batch.parts.items(), rows, strict=True):
+            window.row = row
+            came[part.flow.name] += part.came
+        for flow, count in came.items():
+            self._kept(flow, count)
 
     async def read(self, flow: Flow, levels: dict[str, str]) -> list[Reading]:
         """What `flow` may tell of now, oldest first; `levels` are those of the request's topic.
@@ -224,8 +243,50 @@ class Recents:
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
-        if self._writer is not None:
-            await asyncio.gather(self._writer, return_exceptions=True)
+        if self._batch is not None:
+            self._seal(self._batch)
+        await asyncio.gather(*self._writers, return_exceptions=True)
+
+
+def _chunk(window: _Window, part: _Part) -> Chunk:
+    """Of what came, as it goes into the inbox."""
+    recent, readings = part.flow.recent, part.readings
+    assert recent is not None
+    size = part.size
+    if part.came > len(readings):
+        size = sum(_size(each.text) for each in readings)
+    while len(readings) > 1 and size > recent.size:
+        size -= _size(readings.popleft().text)
+    lasts, count, first = int(recent.for_ * 1000), len(readings), readings[0].at
+    if (  # a row is small beside its window, in each way
+        window.row_count + count > max(1, recent.messages // 4)
+        or window.row_size + size > min(FULL, recent.size // 4)
+        or abs(first - window.row_at) > lasts // 4
+    ):
+        window.row, window.row_count, window.row_size, window.row_at = None, 0, 0, first
+    window.row_count += count
+    window.row_size += size
+    window.count += count
+    window.size += size
+    trim = window.count >= max(LEAST, recent.messages // 2) or window.size >= recent.size // 2
+    if trim:
+        window.count = window.size = 0
+    return Chunk.of(
+        window.keys,
+        readings,
+        size=size,
+        lasts=lasts,
+        most=recent.messages,
+        most_bytes=recent.size,
+        trim=trim,
+        came=part.came,
+        row=window.row,
+    )
+
+
+def _size(text: str) -> int:
+    """Bytes of it."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _text(flow: Flow, kept: Kept) -> str:

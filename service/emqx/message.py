@@ -10,8 +10,7 @@ import base64
 import binascii
 import ipaddress
 import json
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -77,8 +76,7 @@ def may_be_reading(body: bytes) -> bool:
     return _READING in body
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """What the rule of a window sends: `flow` is whose window it is. Without an id, so that an
     older service, which knows no windows, can't take it for a question."""
 

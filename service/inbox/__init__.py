@@ -5,7 +5,7 @@ from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.outcomes import Settle, unsettled
-from service.inbox.readings import Chunk
+from service.inbox.readings import Chunk, window_keys
 from service.inbox.rollup import BUCKETS, KEPT, Count
 from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
 from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
@@ -38,4 +38,5 @@ __all__ = [
     "Word",
     "epoch_ms",
     "unsettled",
+    "window_keys",
 ]

@@ -205,12 +205,16 @@ def turn_in(blob: bytes, at: int, tokens: int) -> Turn:
     return Turn(user, assistant, at, tokens, bool(summary))
 
 
+NEXT = b"\n"
+"""Stands between what was written of readings at several times: no JSON of ours has one."""
+
+
 def readings_out(readings: Iterable[Reading]) -> bytes:
     return dumps([(one.at, one.text, one.topic) for one in readings])
 
 
 def readings_in(blob: bytes) -> list[Reading]:
-    return [Reading(at, text, topic) for at, text, topic in loads(blob)]
+    return [Reading(*one) for part in blob.split(NEXT) for one in loads(part)]
 
 
 def state_in(value: str | None) -> State | None:

@@ -351,8 +351,9 @@ class Inbox:
 
     # What was published lately
 
-    def add_readings(self, chunks: Sequence[readings.Chunk]) -> asyncio.Future[None]:
-        """Committed to disk, all of them, when it is done. Within 4 s, or `StoreBusy`."""
+    def add_readings(self, chunks: Sequence[readings.Chunk]) -> asyncio.Future[list[int]]:
+        """Committed to disk, all of them, when it is done; the row of each. Within 4 s, or
+        `StoreBusy`."""
         weight = sum(len(one.body) for one in chunks)
         return self._engine.read_in(readings.put, tuple(chunks), weight=weight, timeout=ADD_TIMEOUT)
 

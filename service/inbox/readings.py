@@ -1,21 +1,37 @@
 """Windows: what was published lately on some topic, kept for prompts and asked by nobody.
 
-Rows are only added. Once a window has got half as much again as it may have, its oldest rows go;
-what is read is cut to the bounds, however much is there.
+A row has what one process took for one window, one after the other: what comes is added to the
+row that it wrote last, until that is full, so that a reading is seldom a row. Rows of several
+processes lie side by side, so a window keeps half as much again as it may have before its oldest
+rows go; what is read is cut to the bounds, however much is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Text, bindparam, delete, func, select
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    LargeBinary,
+    Text,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.types import TypeEngine
 
 from service.domain import Reading
 from service.inbox import codec, rollup
-from service.inbox.sql import Tx, insert, once
+from service.inbox.sql import Tx, among, insert, listed_rows, numbers, once, rows
 from service.inbox.sql_tables import readings
 
 _a = readings.c
@@ -23,19 +39,20 @@ LATE = 16
 """So many more are kept and looked at: what EMQX sends side by side may pass one another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Readings of one window that came one after the other. Times in ms.
 
-    `came` counts those that did not fit in, too. `trim`: the window may have got too large; it
-    keeps `most` readings, and `most_bytes`.
+    `row`: where what came before it was written, if they are to stand there too. `came` counts
+    those that did not fit in, too. `trim`: the window may have got too large; it keeps `most`
+    readings and `most_bytes`, and half as much again.
     """
 
+    row: int | None
     flow: str
     window: str
     at: int
     expires_at: int
-    count: int
+    number: int
     size: int
     body: bytes
     most: int
@@ -46,8 +63,7 @@ class Chunk:
     @classmethod
     def of(
         cls,
-        flow: str,
-        window: str,
+        keys: tuple[str, str],
         found: Sequence[Reading],
         *,
         size: int,
@@ -56,57 +72,129 @@ class Chunk:
         most_bytes: int,
         trim: bool,
         came: int | None = None,
+        row: int | None = None,
     ) -> Chunk:
-        """Of `found`, which are not none; `lasts` in ms, `size` in bytes."""
-        at = max(one.at for one in found)
-        body = codec.readings_out(found)
-        return cls(
-            codec.key(flow),
-            codec.key(window),
-            codec.number(at),
-            codec.number(at + lasts),
-            len(found),
-            size,
-            body,
-            most,
-            most_bytes,
-            trim,
-            len(found) if came is None else came,
-        )
+        """Of `found`, which are not none; `keys` of `window_keys`, `lasts` in ms, `size` in
+        bytes."""
+        at = codec.number(found[-1].at if len(found) == 1 else max(one.at for one in found))
+        body, number = codec.readings_out(found), len(found)
+        came = number if came is None else came
+        ends = at + lasts
+        return cls(row, *keys, at, ends, number, size, body, most, most_bytes, trim, came)
+
+
+def window_keys(flow: str, window: str) -> tuple[str, str]:
+    """What a window is called here, made once for many chunks."""
+    return codec.key(flow), codec.key(window)
+
+
+_COLUMNS: dict[str, TypeEngine[Any]] = {
+    "flow": Text(),
+    "window": Text(),
+    "at": BigInteger(),
+    "expires_at": BigInteger(),
+    "count": Integer(),
+    "size": BigInteger(),
+    "body": LargeBinary(),
+}
+_APPENDED: dict[str, TypeEngine[Any]] = {"row": BigInteger(), **_COLUMNS}
+_NUMBERED: dict[str, TypeEngine[Any]] = {"seq": BigInteger(), **_COLUMNS}
+_END = len(_APPENDED)  # what a chunk has before it is what a row has, in the same order
+_place = itemgetter(1, 2)
+_BOUNDS: dict[str, TypeEngine[Any]] = {
+    "flow": Text(),
+    "window": Text(),
+    "most": BigInteger(),
+    "most_bytes": BigInteger(),
+}
 
 
 @cache
-def _insert(pg: bool) -> Any:
-    return insert(pg, readings)
+def _locked(pg: bool) -> Any:
+    return select(_a.seq).where(among(pg, _a.seq, "seqs")).order_by(_a.seq).with_for_update()
 
 
-def put(tx: Tx, orders: Sequence[Sequence[Chunk]]) -> list[None]:
-    """Add all of them, then cut the windows that ask for it."""
-    # In one order in all processes: they take the same locks, one after the other.
-    chunks = sorted((c for order in orders for c in order), key=lambda c: (c.flow, c.window))
-    tx.run(
-        _insert(tx.pg),
-        [
-            {
-                "flow": one.flow,
-                "window": one.window,
-                "at": one.at,
-                "expires_at": one.expires_at,
-                "count": one.count,
-                "size": one.size,
-                "body": one.body,
-            }
-            for one in chunks
-        ],
+@cache
+def _append(pg: bool) -> Any:
+    new = listed_rows(pg, _APPENDED).c
+    return (
+        update(readings)
+        .where(_a.seq == new.row, _a.flow == new.flow, _a.window == new.window)
+        .values(
+            at=case((new.at > _a.at, new.at), else_=_a.at),
+            expires_at=case((new.expires_at > _a.expires_at, new.expires_at), else_=_a.expires_at),
+            count=_a.count + new.count,
+            size=_a.size + new.size,
+            body=cast(_a.body.op("||")(codec.NEXT).op("||")(new.body), LargeBinary),
+        )
     )
+
+
+@cache
+def _there(pg: bool) -> Any:
+    return select(_a.seq, _a.flow, _a.window).where(among(pg, _a.seq, "seqs"))
+
+
+@cache
+def _add(pg: bool) -> Any:
+    columns = _COLUMNS if pg else _NUMBERED
+    new = listed_rows(pg, columns).c
+    added = insert(pg, readings).from_select(list(columns), select(*(new[n] for n in columns)))
+    return added.returning(_a.seq, _a.flow, _a.window) if pg else added
+
+
+@cache
+def _next() -> Any:
+    return select(func.coalesce(func.max(_a.seq), 0) + 1)
+
+
+def put(tx: Tx, orders: Sequence[Sequence[Chunk]]) -> list[list[int]]:
+    """Add all of them, then cut the windows that ask for it. For each the row where it is."""
+    # In one order in all processes: they take the same locks, one after the other.
+    chunks = sorted((c for order in orders for c in order), key=_place)
+    placed = _appended(tx, chunks)
+    placed |= _added(tx, [one for one in chunks if id(one) not in placed])
     came: dict[str, int] = {}
     for one in chunks:
         came[one.flow] = came.get(one.flow, 0) + one.came
     rollup.keep(tx, came)
-    for one in chunks:
-        if one.trim:
-            _trim(tx, one)
-    return [None] * len(orders)
+    if grown := {(one.flow, one.window): one for one in chunks if one.trim}:
+        bounds = [(one.flow, one.window, one.most, one.most_bytes) for one in grown.values()]
+        tx.run(_trim(tx.pg), rows(tx.pg, _BOUNDS, bounds))
+    return [[placed[id(one)] for one in order] for order in orders]
+
+
+def _appended(tx: Tx, chunks: Sequence[Chunk]) -> dict[int, int]:
+    """Those whose row is still there: (its id → its row)."""
+    of_row = {one.row: one for one in chunks if one.row is not None}  # a row is changed once
+    if not of_row:
+        return {}
+    if tx.pg:  # in one order, as deleting does
+        tx.run(_locked(True), {"seqs": numbers(True, of_row)}).all()
+    values = rows(tx.pg, _APPENDED, [one[:_END] for one in of_row.values()])
+    there = of_row
+    if tx.run(_append(tx.pg), values).rowcount != len(of_row):
+        found = {row.seq: row for row in tx.run(_there(tx.pg), {"seqs": numbers(tx.pg, of_row)})}
+        there = {
+            row: one
+            for row, one in of_row.items()
+            if row in found and _place(one) == tuple(found[row][1:])
+        }
+    return {id(one): row for row, one in there.items()}
+
+
+def _added(tx: Tx, chunks: Sequence[Chunk]) -> dict[int, int]:
+    if not chunks:
+        return {}
+    if tx.pg:
+        done = tx.run(_add(True), rows(True, _COLUMNS, [one[1:_END] for one in chunks]))
+        of_window = {(row.flow, row.window): row.seq for row in done}
+        return {id(one): of_window[_place(one)] for one in chunks}
+    # SQLite has one writer, who may count by himself: each row given back takes Python's lock.
+    first = tx.run(_next()).scalar()
+    numbered = [(first + at, *one[1:_END]) for at, one in enumerate(chunks)]
+    tx.run(_add(False), rows(False, _NUMBERED, numbered))
+    return {id(one): first + at for at, one in enumerate(chunks)}
 
 
 def _is_window() -> Any:
@@ -115,26 +203,31 @@ def _is_window() -> Any:
 
 
 @cache
-def _sizes() -> Any:
-    return select(_a.seq, _a.count, _a.size).where(_is_window()).order_by(_a.seq.desc())
-
-
-@cache
-def _cut() -> Any:
-    oldest = bindparam("b_seq", type_=BigInteger)
-    return delete(readings).where(_is_window(), _a.seq < oldest)
-
-
-def _trim(tx: Tx, one: Chunk) -> None:
+def _trim(pg: bool) -> Any:
     """Rows go that are not needed for what may be read."""
-    bound = {"b_flow": one.flow, "b_window": one.window}
-    count = size = 0
-    rows = tx.run(_sizes(), bound).all()
-    for row in rows:
-        count, size = count + row.count, size + row.size
-        if (count >= one.most + LATE or size >= one.most_bytes) and row is not rows[-1]:
-            tx.run(_cut(), bound | {"b_seq": row.seq})
-            return
+    bounds = listed_rows(pg, _BOUNDS).c
+    newer: Any = {
+        "partition_by": (_a.flow, _a.window),
+        "order_by": (_a.at.desc(), _a.seq.desc()),
+        "rows": (None, 0),  # with its own: a frame of one kind is gone through once
+    }
+    sums = (
+        select(
+            _a.seq,
+            bounds.most,
+            bounds.most_bytes,
+            (func.sum(_a.count).over(**newer) - _a.count).label("count"),
+            (func.sum(_a.size).over(**newer) - _a.size).label("size"),
+        )
+        .where(_a.flow == bounds.flow, _a.window == bounds.window)
+        .subquery()
+        .c
+    )
+    enough = or_(
+        sums.count >= sums.most + sums.most // 2 + LATE,
+        sums.size >= sums.most_bytes + sums.most_bytes // 2,
+    )
+    return delete(readings).where(_a.seq.in_(select(sums.seq).where(enough)))
 
 
 @cache
@@ -142,7 +235,7 @@ def _bodies() -> Any:
     return (
         select(_a.body)
         .where(_is_window(), _a.at >= bindparam("b_since", type_=BigInteger))
-        .order_by(_a.seq.desc())
+        .order_by(_a.at.desc(), _a.seq.desc())
         .limit(bindparam("b_limit"))
     )
 

@@ -144,13 +144,17 @@ class Bounded(HttpToolsProtocol):
         self._feeding, data, at = True, self._rest, 0
         try:
             while at < len(data) and self._last_word is None and not self._full():
-                end = at + (PIECE if self.trusted else PIECE_OF_STRANGER)
-                self._feed(data[at:end])
-                at = end
+                at = self._take(data, at)
         finally:
             self._feeding = False
         self._rest = data[at:] if self._last_word is None else b""
         return not self._rest and not self._full()
+
+    def _take(self, data: bytes, at: int) -> int:
+        """Look at a piece of what was read, from `at` on; where it ends."""
+        end = at + (PIECE if self.trusted else PIECE_OF_STRANGER)
+        self._feed(data[at:end])
+        return end
 
     def _full(self) -> bool:
         """Whether what comes next has to wait: as much as there may be is in hand."""

@@ -8,6 +8,9 @@ uvicorn answers the pipelined requests of a connection in turn, so that as many 
 commit as EMQX has connections. Here each POST /webhook is taken in hand as soon as it is
 read; answers leave in the order of the requests, and those that are ready together in one
 write. Everything else, and what does not look like EMQX's own requests, goes uvicorn's way.
+
+EMQX writes the same head again and again. One that was parsed and let in is known by its bytes:
+the same bytes mean the same, and are not parsed twice (ADR 5).
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from typing import Any, Protocol
 
 from starlette.responses import Response
 
-from service.web.bounded import Bounded, written
+from service.web.bounded import PIECE, Bounded, written
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 IN_HAND = 200  # webhooks of one connection; more are left unread
 HELD = 4 << 20  # bytes of their bodies, likewise
+END_OF_HEAD = b"\r\n\r\n"
+HEAD = 2048  # bytes of a head that is kept to be known again
+HEADS = 256  # of one connection: they differ in their Content-Length only
 QUIET = 0.2  # seconds without a request before a connection is closed
 LONGEST = 2.0  # seconds to wait for that
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
@@ -64,6 +70,8 @@ class Pipelined(Bounded):
         self._of_emqx = False  # an authorized webhook came this way
         self._shut_by: float | None = None  # time of the loop: closed then, quiet or not
         self._body: bytearray | None = None  # of the webhook that is being read
+        self._length = 0  # bytes that it will have
+        self._heads: dict[bytes, tuple[int, Headers]] = {}  # known: bytes of body, headers
         self._answers: deque[tuple[asyncio.Future[Response], int]] = deque()
         self._held = 0  # bytes of the bodies in hand
 
@@ -83,7 +91,7 @@ class Pipelined(Bounded):
             if not self._of_emqx:
                 self._of_emqx = True
                 self._among.trust(self)
-            self._body = bytearray()
+            self._body, self._length = bytearray(), length
             return
         if self._answers:
             self.cycle = _Busy()  # type: ignore[assignment]
@@ -92,11 +100,39 @@ class Pipelined(Bounded):
     def _is_plain_webhook(self, length: int) -> bool:
         if self.url != self._path or self.parser.get_method() != b"POST":
             return False
-        if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
+        if not self._at_rest():
             return False
         if self.expect_100_continue or not self.parser.should_keep_alive():
             return False
         return 0 < length <= self._max_body
+
+    def _at_rest(self) -> bool:
+        """Whether uvicorn has nothing to answer here."""
+        return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
+
+    def _take(self, data: bytes, at: int) -> int:
+        """In pieces that end where a head or a body ends, to know the next head again."""
+        if not self._of_emqx or self._head_since is not None:
+            return super()._take(data, at)
+        if self._body is not None:
+            end = min(at + PIECE, at + self._length - len(self._body))
+            self._feed(data[at:end])
+            return end
+        start = data.find(END_OF_HEAD, at, at + HEAD) + len(END_OF_HEAD)
+        if start < len(END_OF_HEAD) or self._body_since is not None or not self._at_rest():
+            return super()._take(data, at)
+        head = data[at:start]
+        known = self._heads.get(head)
+        if known is not None and start + known[0] <= len(data):
+            length, headers = known
+            self._take_in_hand(headers, data[start : start + length])
+            return start + length
+        self._feed(head)
+        if known is None and self._body is not None and not self._body:
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[head] = self._length, self.headers
+        return start
 
     def on_body(self, body: bytes) -> None:
         if self._body is None:
@@ -112,9 +148,12 @@ class Pipelined(Bounded):
             return
         body, self._body = bytes(self._body), None
         self._body_came()
+        self._take_in_hand(self.headers, body)
+
+    def _take_in_hand(self, headers: Headers, body: bytes) -> None:
         answer = self._webhook.keep(body)
         if answer is None:
-            answer = self.loop.create_task(self._webhook.take(self.headers, body))
+            answer = self.loop.create_task(self._webhook.take(headers, body))
         told = bool(self._answers) and self._answers[-1][0] is answer
         self._answers.append((answer, len(body)))
         self._held += len(body)
@@ -126,10 +165,13 @@ class Pipelined(Bounded):
         answers = self._answers
         if not answers or answers[0][0] is not answer:
             return  # written together with the one that it waits for
-        ready = []
+        ready: list[bytes] = []
+        last: Response | None = None
         while answers and answers[0][0].done():
             done, size = answers.popleft()
-            ready.append(written(done.result()))
+            response = done.result()  # mostly the same one
+            ready.append(ready[-1] if response is last else written(response))
+            last = response
             self._held -= size
         if self.transport.is_closing():
             return

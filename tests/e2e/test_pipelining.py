@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+
+import pytest
 
 from service.inbox import Inbox
 from tests.fakes.model import hang
@@ -123,4 +126,81 @@ async def test_more_than_a_connection_may_hold_is_read_later_and_none_is_lost(da
         await writing
         assert house.service.store.backlog == many
         await line.close()
+        house.model.release()
+
+
+def unusual(id: str, head: str, *, body: bytes | None = None) -> bytes:
+    """A webhook whose head is not like the one before it."""
+    whole = post(id) if body is None else body
+    return whole.replace(b"host: localhost\r\n", f"host: localhost\r\n{head}".encode())
+
+
+def mixed(turn: random.Random, count: int) -> list[tuple[bytes, int]]:
+    """Requests, most of them alike, and what each is to be answered."""
+    found = []
+    for number in range(count):
+        name = f"m{number}"
+        long = post(name, payload="x" * turn.randrange(3000))
+        chunks = unusual(name, "transfer-encoding: chunked\r\n")
+        head, _, body = chunks.partition(b"\r\n\r\n")
+        head = b"\r\n".join(line for line in head.split(b"\r\n") if b"content-length" not in line)
+        chunked = head + b"\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        found.append(
+            turn.choice(
+                [
+                    *[(post(name), 202), (long, 202)] * 4,
+                    (post(name, token="wrong"), 401),
+                    (unusual(name, "x-one: 1\r\n"), 202),
+                    (unusual(name, "origin: http://elsewhere.example\r\n"), 400),
+                    (chunked, 202),
+                    (get("/healthz"), 200),
+                    (b"\r\n" + post(name), 202),
+                ]
+            )
+        )
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_heads_that_come_again_mean_the_same_wherever_the_stream_is_cut(database, seed):
+    turn = random.Random(seed)
+    requests = mixed(turn, 150)
+    stream = b"".join(request for request, _ in requests)
+    async with rig(database) as house:
+        house.model.behave(lambda body: hang())
+        line = await connect(house.port)
+
+        async def write() -> None:
+            at = 0
+            while at < len(stream):
+                end = at + turn.choice((1, 50, 400, 5000, 40_000))
+                line.writer.write(stream[at:end])
+                await line.writer.drain()
+                await asyncio.sleep(0)
+                at = end
+
+        writing = asyncio.create_task(write())
+        assert [(await line.answer())[0] for _ in requests] == [status for _, status in requests]
+        await writing
+        taken = sum(
+            request.lstrip()[:4] == b"POST" and status == 202 for request, status in requests
+        )
+        assert len(await house.requests(limit=200)) == taken
+        await line.close()
+        house.model.release()
+
+
+async def test_what_follows_a_head_that_is_known_is_its_body_and_nothing_else(database):
+    """A body that reads like requests, and one that is too short for its head."""
+    async with rig(database) as house:
+        house.model.behave(lambda body: hang())
+        line = await connect(house.port)
+        hidden = post("hidden").decode()
+        for _ in range(2):
+            line.writer.write(post("a", payload=hidden) + post("b"))
+            assert [(await line.answer())[0] for _ in range(2)] == [202, 202]
+        line.writer.write(post("b")[:-9])  # its head is known; the rest never comes
+        await line.writer.drain()
+        await line.close()
+        assert len(await house.requests()) == 2
         house.model.release()

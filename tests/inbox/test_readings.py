@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from service.domain import Reading
-from service.inbox import Chunk, Inbox
+from service.inbox import Chunk, Inbox, window_keys
 from service.inbox.readings import LATE
 from tests.inbox.make import Clock
 
@@ -14,17 +14,23 @@ HOUR = 3_600_000
 
 
 def chunk(
-    window: str, found: Sequence[Reading], *, most: int = 4, size: int = 10_000, trim: bool = True
+    window: str,
+    found: Sequence[Reading],
+    *,
+    most: int = 4,
+    size: int = 10_000,
+    trim: bool = True,
+    row: int | None = None,
 ) -> Chunk:
     return Chunk.of(
-        "boiler",
-        window,
+        window_keys("boiler", window),
         found,
         size=sum(len(one.text.encode("utf-8", "surrogatepass")) for one in found),
         lasts=HOUR,
         most=most,
         most_bytes=size,
         trim=trim,
+        row=row,
     )
 
 
@@ -63,17 +69,17 @@ async def test_a_window_is_bounded_in_number_on_disk(
     for number in range(50):
         taker = store if number % 2 else other
         await taker.add_readings([chunk("a", at(clock, number), trim=number % 2 == 1)])
-    kept = [f"r{number}" for number in range(50)][-4 - LATE :]
+    kept = [f"r{number}" for number in range(50)][-6 - LATE :]
     assert await look(store, "a", limit=100) == kept
     assert await look(store, "a", limit=4) == kept[-4:]
 
 
 async def test_a_window_is_bounded_in_bytes(store: Inbox, clock: Clock) -> None:
-    big = [Reading(clock.now + number, str(number) * 400) for number in range(6)]
+    big = [Reading(clock.now + number, str(number) * 400) for number in range(8)]
     for one in big:
         await store.add_readings([chunk("a", [one], most=100, size=1000)])
-    assert await look(store, "a", limit=100, size=100_000) == [one.text for one in big[3:]]
-    assert await look(store, "a", limit=100, size=1000) == [one.text for one in big[4:]]
+    assert await look(store, "a", limit=100, size=100_000) == [one.text for one in big[4:]]
+    assert await look(store, "a", limit=100, size=1000) == [one.text for one in big[6:]]
 
 
 async def test_what_is_too_old_goes_from_the_disk_and_the_rest_stays(
@@ -119,3 +125,44 @@ async def test_many_processes_write_one_window_side_by_side(
     for number in range(3):
         found = await look(store, f"w{number}", limit=200)
         assert found == [f"r{n}" for n in range(120) if n % 3 == number]
+
+
+async def test_what_comes_stands_beside_what_came_before(
+    store: Inbox, other: Inbox, clock: Clock
+) -> None:
+    """In the row that was written last, as long as that is there."""
+    (row,) = await store.add_readings([chunk("a", at(clock, 1))])
+    (same,) = await store.add_readings([chunk("a", at(clock, 2), row=row)])
+    assert same == row
+    assert await other.add_readings([chunk("a", at(clock, 4), row=row)]) == [row]
+    (fresh,) = await other.add_readings([chunk("b", at(clock, 9), row=row)])
+    assert fresh != row  # a row is of one window
+    assert await look(store, "a") == ["r1", "r2", "r4"]
+    assert await look(store, "b") == ["r9"]
+    assert await store.bound_readings(4) == 1  # the oldest row, with all that it has
+    assert await look(store, "a") == []
+    (anew,) = await store.add_readings([chunk("a", at(clock, 5), row=row)])
+    assert await look(store, "a") == ["r5"]
+    first, second = await store.add_readings([chunk("a", at(clock, n), row=anew) for n in (6, 7)])
+    assert await look(store, "a") == ["r5", "r6", "r7"]
+    assert {first, second} != {anew}
+
+
+async def test_a_row_lives_as_long_as_the_newest_in_it(store: Inbox, clock: Clock) -> None:
+    (row,) = await store.add_readings([chunk("a", at(clock, 1))])
+    clock.pass_(HOUR // 2)
+    await store.add_readings([chunk("a", at(clock, 2), row=row)])
+    clock.pass_(HOUR // 2 + 5)
+    assert await store.bound_readings(10**9) == 0
+    assert await look(store, "a", since=clock.now - HOUR) == ["r2"]
+
+
+async def test_a_row_of_another_process_stays_if_the_newest_is_in_it(
+    store: Inbox, other: Inbox, clock: Clock
+) -> None:
+    (row,) = await store.add_readings([chunk("a", at(clock, 0))])
+    for number in range(1, 40):
+        await other.add_readings([chunk("a", at(clock, number), trim=False)])
+    await store.add_readings([chunk("a", at(clock, 40), row=row)])
+    await other.add_readings([chunk("a", at(clock, 41))])
+    assert await look(store, "a") == ["r38", "r39", "r40", "r41"]
