@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -19,6 +23,7 @@ from service import plain
 from service.errors import ConfigError, EmqxGptError
 
 T = TypeVar("T")
+_COMMAND = re.compile(r"\bemqx-gpt(?= (?:ask|check|emqx|requests|serve)\b)")
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
@@ -55,6 +60,18 @@ def say(text: str, *, err: bool = False) -> None:
 def say_json(value: Any, *, indent: int | None = None) -> None:
     """Print JSON as people read it: any script, but nothing that a terminal obeys."""
     typer.echo(plain.json_lines(json.dumps(value, indent=indent, ensure_ascii=False)))
+
+
+def as_typed(text: str) -> str:
+    """The text, with our commands in it as they are called here: where the program lies when no
+    PATH has it, and with the settings of `--env`."""
+    program, *typed = sys.argv
+    found, called = shutil.which("emqx-gpt"), "emqx-gpt"
+    if Path(program).name == called and (found is None or not Path(program).samefile(found)):
+        called = shlex.quote(program)
+    if typed[:1] == ["--env"]:
+        called += f" --env {shlex.quote(typed[1])}"
+    return _COMMAND.sub(lambda _: called, text)
 
 
 def say_error(error: EmqxGptError) -> None:

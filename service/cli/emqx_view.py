@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from service.cli.common import as_typed
 from service.emqx.compare import Field
 from service.emqx.findings import Finding, Level
 from service.emqx.plan import Do, Plan, Step
@@ -80,4 +81,4 @@ def show_finding(out: Console, finding: Finding) -> None:
         line.append(f": {finding.detail}", "default")
     out.print(line, soft_wrap=True)
     if finding.hint:
-        out.print(Text(f"     → {finding.hint}", "dim"), soft_wrap=True)
+        out.print(Text(f"     → {as_typed(finding.hint)}", "dim"), soft_wrap=True)

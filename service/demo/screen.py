@@ -29,7 +29,7 @@ _WIDE = "\u2e80-\uffef"
 _OPEN, _CLOSE = "“‘（《「", "，。、：；！？”’）》」…"  # they end no line, and begin none
 _WORDS = re.compile(
     rf"\s+|[{_OPEN}]*[{_WIDE}][{_CLOSE}]*|[^\s,{_WIDE}]*,+|"
-    rf"[^\s,{_OPEN}{_WIDE}]+[{_CLOSE}]*|[{_OPEN}]"
+    rf"[{_OPEN}]*[^\s,{_OPEN}{_WIDE}]+[{_CLOSE}]*|[{_OPEN}]"
 )
 # Control characters and those that change the direction of writing: what a device sent must not
 # steer a terminal.

@@ -20,7 +20,7 @@ _HEAD = """\
 
 %% The service's own topics: replies that a device must neither read nor forge.
 """
-_PUBLISH = "%% Devices ask here, or keep their states."
+_PUBLISH = "%% Devices ask here, report, or keep their states."
 _ANSWER = (
     "%% Devices answer commands here, and people confirm them: who may publish here can say yes.\n"
     "%% Narrow these first."
@@ -33,7 +33,7 @@ def acl(flows: Flows) -> str:
     lines = [_HEAD + _rule("deny", "all", RESERVED_TOPICS)]
     heard = {Mark.TOPIC, Mark.RESPONSE}
     for comment, verb, marks in (
-        (_PUBLISH, "publish", {Mark.REQUEST, Mark.LOOKUP}),
+        (_PUBLISH, "publish", {Mark.REQUEST, Mark.WATCHED, Mark.LOOKUP}),
         (_ANSWER, "publish", {Mark.ANSWER}),
         (_SUBSCRIBE, "subscribe", heard),
     ):
@@ -47,7 +47,9 @@ def _topics(flows: Flows, marks: set[Mark]) -> Iterator[str]:
         for place in walk(flow, ("flows", flow.name)):
             if place.mark not in marks:
                 continue
-            if place.mark is Mark.REQUEST:
+            if place.mark is Mark.REQUEST and flow.every is not None:
+                continue  # nobody publishes there: the clock asks
+            if place.mark in (Mark.REQUEST, Mark.WATCHED):
                 yield place.value.filter
             elif place.mark is Mark.RESPONSE:
                 yield landing(place.value)

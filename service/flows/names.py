@@ -153,7 +153,10 @@ class Names:
         self._check_levels(path, template, report)
         sample = "".join("x" if is_name else part for part, is_name in template.parts)
         if fault := fault_in_name(sample):
-            report.add(path, f'"{template}" {fault}', "one publishes to a plain topic")
+            hint = "one publishes to a plain topic"
+            if "+" in sample:
+                hint += ": name the level in request, as in a/${name}, and write ${name} here too"
+            report.add(path, f'"{template}" {fault}', hint)
         if "topic" in template.names:
             message = "${topic} is several levels: the device would choose where we publish"
             report.add(
@@ -187,7 +190,10 @@ class Names:
         if close := suggest(name, known):
             return close.replace('"', "${", 1).replace('"', "}", 1)
         if name not in self.captured and not self.arguments:
-            return f"known here: {', '.join(known)}; a payload's value is ${{payload.{name}}}"
+            return (
+                f"known here: {', '.join(known)}; a payload's value is ${{payload.{name}}}, and "
+                f"for a level of the topic write ${{{name}}} in request too, in place of its +"
+            )
         return f"known here: {', '.join(known)}"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +138,16 @@ def test_access_control_for_devices(here: Path) -> None:
     )
 
 
+def test_access_control_names_what_is_watched_and_not_what_the_clock_asks(here: Path) -> None:
+    (here / "flows.toml").write_text(
+        '[flows.morning]\nevery = "0 7 * * *"\nreply = "cold/report"\n'
+        'prompt = "${recent}"\nrecent = { topic = "cold/+/t", for = "12h" }\n'
+    )
+    printed = emqx("acl").stdout
+    assert '{allow, all, publish, [\n  "cold/+/t"\n]}.' in printed
+    assert "emqx-gpt/every" not in printed
+
+
 def test_nobody_to_ask(here: Path) -> None:
     refused = emqx("apply")
     assert refused.exit_code == 1
@@ -231,6 +244,21 @@ def test_an_old_broker(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = emqx("diff")
     assert refused.exit_code == 9
     assert "5.3.1 is too old" in refused.stderr
+
+
+def test_what_doctor_tells_to_run_can_be_run_as_it_stands(here: Path, webhook: Webhook) -> None:
+    """With the program where it lies, and the settings that it was given."""
+    settings = here / "my settings.env"
+    settings.write_text("EMQX_PREFIX=mine\n")
+    program = Path(sys.executable).parent / "emqx-gpt"
+    call = [str(program), "--env", settings.name, "emqx", "doctor", "--no-send"]
+    environ = os.environ | {"PATH": "/usr/bin:/bin"}
+    seen = subprocess.run(call, env=environ, capture_output=True, text=True, check=False)
+    told = f"{program} --env 'my settings.env' emqx apply"
+    assert f"→ {told}" in seen.stdout, seen.stdout
+    subprocess.run(f"{told} --yes", env=environ, shell=True, check=True, capture_output=True)
+    seen = subprocess.run(call, env=environ, capture_output=True, text=True, check=False)
+    assert told not in seen.stdout
 
 
 def test_doctor_without_a_model_names_what_is_missing(here: Path, webhook: Webhook) -> None:

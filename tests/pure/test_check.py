@@ -77,7 +77,13 @@ FAULTS = [
     ('[flows.x]\nrequest = "$delayed/5/a"', 2, "can't be a request topic", "when it is due"),
     ('[flows.x]\nrequest = "$events/client_connected"', 2, "can't be a request topic", ""),
     ('[flows.x]\nrequest = "$bridges/mqtt:x"', 2, "can't be a request topic", "republish"),
-    (X + 'status = "a/+"', 4, "contains a wildcard", "plain topic"),
+    (X + 'status = "a/+"', 4, "contains a wildcard", "plain topic: name the level in request"),
+    (
+        '[flows.x]\nrequest = "a/+"\nreply = "b/${plot}"',
+        3,
+        "${plot} stands for nothing",
+        "for a level of the topic write ${plot} in request too",
+    ),
     (X + 'status = "a/${topic}"', 4, "${topic} is several levels", "write the levels out"),
     (X + 'allow_response_topics = "a/#/b"', 4, "has # elsewhere", "replies/#"),
     # templates
