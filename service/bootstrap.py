@@ -25,7 +25,7 @@ from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
 from service.answering.schedule import Schedule
-from service.answering.shares import Refusals
+from service.answering.shares import ShareRefusals
 from service.answering.summaries import AT_ONCE, Summaries
 from service.answering.worker import LEASE, Worker
 from service.emqx import losses, resources
@@ -157,7 +157,7 @@ class Service:
             most=settings.max_readings,
             kept=self.metrics.keeps,
         )
-        self.intake.refusals = Refusals(self.publisher, now)
+        self.intake.refusals = ShareRefusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
         hold = Hold(self.store, self.publisher, self.health, now=now, given_up=self.metrics.nobody)

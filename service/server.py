@@ -16,7 +16,7 @@ import uvicorn
 
 from service.errors import ConfigError, Fault
 from service.supervised import Link
-from service.web.connections import Bounds, Connections
+from service.web.connections import ConnectionBounds, Connections
 from service.web.pipelined import Pipelined
 
 KEEP_ALIVE = 120  # seconds, for connections other than EMQX's
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
 
 def make_server(app: Any, sock: socket.socket | None = None) -> Server:
     """A server for `app`."""
-    connections = Connections(Bounds(connections=app.state.max_connections))
+    connections = Connections(ConnectionBounds(connections=app.state.max_connections))
     connections.open_files()
     config = uvicorn.Config(
         app,

@@ -136,7 +136,7 @@ class Drawn:
 
 
 @dataclass(slots=True)
-class Held:
+class HeldBudget:
     """What is reserved for one call."""
 
     budgets: Budgets
@@ -173,13 +173,13 @@ class Budgets:
         self._tokens = Drawn(store, TOKENS, tokens, "DAILY_TOKENS")
         self._usd = Drawn(store, USD, micro(usd), "DAILY_USD")
 
-    async def hold(self, flow: str, question: Question) -> Held:
+    async def hold(self, flow: str, question: Question) -> HeldBudget:
         """Raises BudgetError."""
         bound = most(question)
         now = self._now()
         window = now - now % DAY_MS
         cost = self._prices.billed(question.model, bound).cost if self._prices else None
-        held = Held(self, window, bound.total_tokens, micro(cost))
+        held = HeldBudget(self, window, bound.total_tokens, micro(cost))
         held.exact = self._of_flow(self._flows.flows.get(flow), held)
         if held.exact:
             orders = [order for order, _ in held.exact]
@@ -197,7 +197,7 @@ class Budgets:
             raise BudgetError("all money of today is used up", "daily_usd")
         return held
 
-    def _of_flow(self, flow: Flow | None, held: Held) -> list[tuple[Reservation, str]]:
+    def _of_flow(self, flow: Flow | None, held: HeldBudget) -> list[tuple[Reservation, str]]:
         if flow is None:
             return []
         wanted = []
@@ -212,7 +212,7 @@ class Budgets:
             wanted.append((order, "daily_usd"))
         return wanted
 
-    async def settle(self, held: Held, usage: Usage, *, drawn: bool = True) -> None:
+    async def settle(self, held: HeldBudget, usage: Usage, *, drawn: bool = True) -> None:
         """Correct what was reserved by what was used."""
         tokens, usd = usage.total_tokens, micro(usage.cost)
         for order, about in held.exact:
@@ -234,7 +234,7 @@ class Budgets:
             if one.limit > 0
         ]
         for flow in self._flows.flows.values():
-            nothing = Held(self, window, 0, 0)
+            nothing = HeldBudget(self, window, 0, 0)
             for order, _ in self._of_flow(flow, nothing):
                 unit = order.key.partition(":")[0]
                 wanted.append((unit, flow.name, order.key, order.limit, 0))

@@ -19,7 +19,7 @@ _WORD = re.compile(r"[^\s,.!?;:…，。！？；：、\"“”]+")
 _DIGITS = re.compile(r"[0-9](?:[ -]?[0-9])+|[0-9]")
 
 
-class Meaning(Enum):
+class YesOrNo(Enum):
     """Of what a person said."""
 
     YES = auto()
@@ -29,7 +29,7 @@ class Meaning(Enum):
     WRONG_PIN = auto()
 
 
-def meaning(payload: bytes, pin: str | None) -> Meaning:
+def meaning(payload: bytes, pin: str | None) -> YesOrNo:
     """Of a message: words in English, German or Chinese, or JSON `{"answer": "yes", "pin": …}`.
 
     `pin`: a yes must bring it. A no never has to.
@@ -41,15 +41,15 @@ def meaning(payload: bytes, pin: str | None) -> Meaning:
         said = _DIGITS.sub(" ", str(said))
     agreed = said if isinstance(said, bool) else _agreed(str(said))
     if agreed is False:
-        return Meaning.NO
+        return YesOrNo.NO
     if pin is None:
-        return Meaning.YES if agreed else Meaning.NEITHER
+        return YesOrNo.YES if agreed else YesOrNo.NEITHER
     if given is None:
-        return Meaning.NO_PIN if agreed else Meaning.NEITHER
+        return YesOrNo.NO_PIN if agreed else YesOrNo.NEITHER
     if agreed is None and _words(str(said)):
-        return Meaning.NEITHER  # a number in a sentence about something else
+        return YesOrNo.NEITHER  # a number in a sentence about something else
     right = hmac.compare_digest(given.encode("utf-8", "replace"), pin.encode())
-    return Meaning.YES if right else Meaning.WRONG_PIN
+    return YesOrNo.YES if right else YesOrNo.WRONG_PIN
 
 
 def _parts(payload: bytes) -> tuple[str | bool, str | None]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import orjson
 
-from service.answering.consent import Meaning, meaning
+from service.answering.consent import YesOrNo, meaning
 from service.domain import Ear, Message, Wait
 from service.errors import BadRequest, Conflict, Forbidden, StoreBusy, Unavailable
 from service.flows import Flows
@@ -155,7 +155,7 @@ def _people(
     by = f"client {message.clientid}" if message.clientid else "client"
     if len(waiting) == 1:
         return {waiting[0]: _decided(heard[waiting[0]].wait, message.payload, pins, by)}
-    if meaning(message.payload, None) is Meaning.NO:
+    if meaning(message.payload, None) is YesOrNo.NO:
         return {place: Verdict(Word.ANSWER, b"no", by) for place in waiting}
     note = "several questions are open: a yes must name its call_id"
     return {place: Verdict(Word.NOTE, note=note) for place in waiting}
@@ -165,20 +165,20 @@ def _decided(wait: Wait, said: bytes, pins: Mapping[str, str], by: str) -> Verdi
     """What an answer is to a question."""
     name = wait.rule.get("pin_env")
     pin = pins.get(name) if name else None
-    if name and pin is None and meaning(said, None) is not Meaning.NO:
+    if name and pin is None and meaning(said, None) is not YesOrNo.NO:
         return Verdict(Word.NOTE, note=f"{name} is not set here")
     match meaning(said, pin):
-        case Meaning.YES:
+        case YesOrNo.YES:
             return Verdict(Word.ANSWER, b"yes", by)
-        case Meaning.NO:
+        case YesOrNo.NO:
             return Verdict(Word.ANSWER, b"no", by)
-        case Meaning.NO_PIN:
+        case YesOrNo.NO_PIN:
             return Verdict(Word.NOTE, note=NO_PIN)
-        case Meaning.WRONG_PIN if wait.tries + 1 >= TRIES:
+        case YesOrNo.WRONG_PIN if wait.tries + 1 >= TRIES:
             return Verdict(Word.ANSWER, b"no", by, f"{TRIES} wrong PINs")
-        case Meaning.WRONG_PIN:
+        case YesOrNo.WRONG_PIN:
             return Verdict(Word.TRY, note="a wrong PIN")
-        case Meaning.NEITHER:
+        case YesOrNo.NEITHER:
             return Verdict(Word.NOTE, note="neither yes nor no")
 
 

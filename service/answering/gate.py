@@ -19,7 +19,7 @@ import orjson
 from service.answering import consent, sentences
 from service.answering.job import Job, fenced, stored
 from service.answering.remote import tool_of
-from service.answering.tool_limits import Refused, check_bounds, check_hours, reservations
+from service.answering.tool_limits import OverLimit, check_bounds, check_hours, reservations
 from service.bodies import parsed
 from service.domain import Claimed, Ear, Message, Publish, Reservation, Usage, Wait
 from service.emqx.publish_api import Result
@@ -282,7 +282,7 @@ class Gate:
                 kept["asked"] = now
         except (MessageError, BrokerError) as error:
             return Done(f"error: the person can't be asked: {error.message}", REFUSED)
-        except Refused as refused:
+        except OverLimit as refused:
             return Done(str(refused), REFUSED)
         return Asleep(wait.until, ((made.id, Ear.CONFIRM),))
 
@@ -340,7 +340,7 @@ class Gate:
                         return begun
                 kept["sent"] = self._now()
             return await self._after(round, made)
-        except Refused as refused:
+        except OverLimit as refused:
             return Done(str(refused), REFUSED)
         except (MessageError, BrokerError) as error:
             return Done(f"error: {error.message}", REFUSED if made.message else None)
@@ -367,7 +367,7 @@ class Gate:
             wanted = reservations(tool, job.flow.name, job.claimed.conversation, now)
             if wanted and (full := await stored(self._store.reserve, wanted)) is not None:
                 limit = next(one.limit for one in wanted if one.key == full)
-                raise Refused(f"refused: {tool.name} may be used {limit} times in this time at "
+                raise OverLimit(f"refused: {tool.name} may be used {limit} times in this time at "
                               "most; nothing was done")  # fmt: skip
         kept["sending"] = now
         if tool.guarded:

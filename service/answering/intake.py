@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from service.answering.shares import PART, Refusals, Shares, Turns
+from service.answering.shares import PART, ShareRefusals, Shares, Turns
 from service.domain import Entry, Message
 from service.errors import OverShare, StoreBusy, Unavailable
 from service.flows import Catalogue, Flow
@@ -54,7 +54,7 @@ class Intake:
         self._client = client
         self._turns = Turns()
         self.shares = Shares(max_backlog)
-        self.refusals: Refusals | None = None
+        self.refusals: ShareRefusals | None = None
         self._settle_ms = int(settle * 1000)
         self._settled_at = -SETTLE_EVERY
         self._disturbed_at = 0  # ms

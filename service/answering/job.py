@@ -49,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldRequest:
     """A request in hand, and the task that is its life."""
 
     claimed: Claimed
@@ -73,13 +73,13 @@ class InHand:
     def __init__(self, wake: asyncio.Event) -> None:
         self.wake = wake
         self.full = False
-        self.held: dict[Key, Held] = {}
+        self.held: dict[Key, HeldRequest] = {}
         self.asking: set[Key] = set()
         self.bytes = 0
         """What all of them hold: payloads, memory and replies."""
 
     def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
-        self.held[claimed.seq, claimed.fence] = Held(claimed, task)
+        self.held[claimed.seq, claimed.fence] = HeldRequest(claimed, task)
         self.bytes += size_of(claimed)
         if claimed.state is not State.ANSWERED:
             self.asking.add((claimed.seq, claimed.fence))

@@ -20,11 +20,11 @@ from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.limits import Limits
 from service.answering.publisher import Publisher
 from service.answering.recent import Recents
-from service.answering.remote import Servers
+from service.answering.remote import ToolServers
 from service.answering.stream import Stream, stream_for
 from service.answering.summaries import Summaries
 from service.answering.tables import tables_of
-from service.answering.tool_loop import Parked, Said, ToolLoop
+from service.answering.tool_loop import LastWord, Parked, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
@@ -72,7 +72,7 @@ class Life:
         poison: frozenset[str] = frozenset(),
         keep_prompts: bool = False,
         tracing: Untraced | None = None,
-        servers: Servers | None = None,
+        servers: ToolServers | None = None,
     ) -> None:
         self._tracing = tracing or Untraced()
         self._keep_prompts = keep_prompts
@@ -267,7 +267,9 @@ class Life:
             stream = stream_for(job, self._hub, self._publisher)
         return stream or contextlib.nullcontext()
 
-    def _answered(self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: Said) -> Answer:
+    def _answered(
+        self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: LastWord
+    ) -> Answer:
         flow, now, completion = job.flow, self._now(), said.completion
         text, cut = self._said(flow, completion.text)
         truncated = completion.truncated or cut

@@ -11,7 +11,7 @@ from service.mcp.offer import OfferedTool
 from service.mcp.results import Result
 
 if TYPE_CHECKING:
-    from service.mcp.servers import Servers
+    from service.mcp.servers import ServerPool
 
 Key = tuple[McpServer, str]
 
@@ -28,7 +28,7 @@ class McpServers:
     ) -> None:
         self._catalogue = catalogue
         self._on_call = on_call
-        self._made: dict[Key, Servers] = {}
+        self._made: dict[Key, ServerPool] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
     async def offered(self, names: Sequence[str]) -> list[OfferedTool]:
@@ -68,13 +68,13 @@ class McpServers:
         made, self._made = list(self._made.values()), {}
         await asyncio.gather(*self._closing, *(one.close() for one in made))
 
-    def _server(self, key: Key) -> Servers:
+    def _server(self, key: Key) -> ServerPool:
         made = self._made.get(key)
         if made is None:
             # Only here: nobody loads the package who has no server.
-            from service.mcp.servers import Servers
+            from service.mcp.servers import ServerPool
 
             server, token = key
             tokens = {server.name: token} if token else {}
-            made = self._made[key] = Servers([server], tokens, on_call=self._on_call)
+            made = self._made[key] = ServerPool([server], tokens, on_call=self._on_call)
         return made

@@ -17,7 +17,7 @@ from service.flows.schemas import fault_in
 from service.llm.contents import documents_of
 from service.mcp.offer import OfferedTool
 from service.mqtt.payloads import picture
-from service.mqtt.templates import MISSING, Parts, Scope
+from service.mqtt.templates import MISSING, NamedValues, Scope
 
 STEPPED = 4  # exchanges; a shorter memory is no prefix that a server would cache
 PICTURE = 50  # bytes of a picture for each one of max_input
@@ -48,7 +48,7 @@ def understand(
     flow: Flow,
     message: Message,
     captured: Mapping[str, str],
-    tables: Mapping[str, Parts] | None = None,
+    tables: Mapping[str, NamedValues] | None = None,
 ) -> Asked:
     """Decode, strip, require; `tables` is what `${recent}` and `${collected}` stand for.
 

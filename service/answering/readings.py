@@ -16,7 +16,7 @@ from typing import Any
 
 from service.domain import Reading
 from service.flows import Collect, Recent
-from service.mqtt.templates import MISSING, Parts, as_text, decode_json
+from service.mqtt.templates import MISSING, NamedValues, as_text, decode_json
 from service.units import show_seconds
 
 VALUE = "value"
@@ -27,7 +27,7 @@ DEEP = 3  # levels of objects that are looked through for values, without `field
 _DAY = 86_400_000
 
 
-NOT_KEPT = Parts("(what was published then is not known any more)", {})
+NOT_KEPT = NamedValues("(what was published then is not known any more)", {})
 """For a request that is asked again long after."""
 
 
@@ -60,11 +60,11 @@ class _Column:
         }
 
 
-def told(table: Recent | Collect, readings: Sequence[Reading]) -> Parts:
+def told(table: Recent | Collect, readings: Sequence[Reading]) -> NamedValues:
     """What `${recent}` or `${collected}` stands for; `readings` are oldest first."""
     if not readings and isinstance(table, Recent):
         nothing = f"(nothing was published in the last {show_seconds(table.for_)})"
-        return Parts(nothing, {"count": 0})
+        return NamedValues(nothing, {"count": 0})
     rows = [(one, _values(table, one)) for one in readings]
     names = _names(table, [values for _, values in rows])
     columns = {name: _Column() for name in names}
@@ -77,7 +77,7 @@ def told(table: Recent | Collect, readings: Sequence[Reading]) -> Parts:
     for name, known in figures.items():
         _nest(parts, name.split("."), known)
     text = _fitting(table, rows, names, list(_lines(columns, readings[-1].at - readings[0].at)))
-    return Parts(text, parts)
+    return NamedValues(text, parts)
 
 
 def _values(table: Recent | Collect, one: Reading) -> Mapping[str, Any]:

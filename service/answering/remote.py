@@ -18,7 +18,7 @@ MOST = 128  # tools that one question may hold, of the flow and of servers; Open
 log = logging.getLogger("emqx-gpt.mcp")
 
 
-class Servers(Protocol):
+class ToolServers(Protocol):
     """The MCP servers of flows.toml, or what stands in for them in a replay."""
 
     async def offered(self, names: Sequence[str]) -> list[OfferedTool]:
@@ -42,7 +42,7 @@ class NoServers:
 class Remote:
     """What one request was offered of the servers that its flow names."""
 
-    servers: Servers = field(default_factory=NoServers)
+    servers: ToolServers = field(default_factory=NoServers)
     names: Sequence[str] = ()
     tools: Mapping[str, OfferedTool] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ def tool_of(remote: OfferedTool, flow: Flow) -> Tool:
     )
 
 
-async def remote_of(flow: Flow, servers: Servers) -> Remote:
+async def remote_of(flow: Flow, servers: ToolServers) -> Remote:
     """What `flow` may call now."""
     if not flow.tools_from:
         return NO_TOOLS

@@ -18,7 +18,7 @@ import orjson
 
 from service.answering import prompt, shape
 from service.answering.job import Job
-from service.answering.remote import NoServers, Servers
+from service.answering.remote import NoServers, ToolServers
 from service.answering.tables import later
 from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
@@ -37,7 +37,7 @@ CALL = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReplayAnswer:
     """What a model said to a request. `code`: why there is no text; `valid`: whether it fits the
     flow's schema, None without one. `seconds` are of the model calls alone."""
 
@@ -57,8 +57,8 @@ class Compared:
     told again: "none", "as sent" (STORE_PROMPTS) or "as stored" (from its earlier requests)."""
 
     row: Row
-    before: Said
-    after: Said
+    before: ReplayAnswer
+    after: ReplayAnswer
     memory: str
 
     @property
@@ -85,7 +85,7 @@ class Compared:
         }
 
 
-def _shown(said: Said) -> dict[str, Any]:
+def _shown(said: ReplayAnswer) -> dict[str, Any]:
     return {
         "text": said.text,
         "model": said.model,
@@ -101,7 +101,7 @@ def _shown(said: Said) -> dict[str, Any]:
 class _Silence:
     """Stands where the publisher and the inbox stand: nothing leaves, nothing is kept."""
 
-    def __init__(self, flow: Flow, told: Mapping[str, str], servers: Servers) -> None:
+    def __init__(self, flow: Flow, told: Mapping[str, str], servers: ToolServers) -> None:
         lookups = (tool.name for tool in flow.tools if tool.topic is None)
         self._lookups = dict.fromkeys(lookups, "there is no retained message")
         self._told = told  # what each call was told then
@@ -158,7 +158,7 @@ class Replayer:
         asker: Asker,
         *,
         now: Callable[[], int],
-        servers: Servers | None = None,
+        servers: ToolServers | None = None,
     ) -> None:
         self._servers = servers or NoServers()
         self._flows = flows
@@ -202,7 +202,7 @@ class Replayer:
         turns: Sequence[Turn] = (),
         told: Mapping[str, str] | None = None,
         messages: Sequence[Message] = (),
-    ) -> Said:
+    ) -> ReplayAnswer:
         """What the flow's model says to a message, or with `collect` to many."""
         message = flow.readable(message)
         captured = flow.match(message.topic) or {}
@@ -242,7 +242,7 @@ class Replayer:
             code, why = "limit", over.message
         made = tuple(_calls(silence.steps))
         seconds = time.monotonic() - began
-        return Said(text, model, code, why, made, log.usage, seconds, valid)
+        return ReplayAnswer(text, model, code, why, made, log.usage, seconds, valid)
 
     async def _memory(self, store: Inbox, row: Row, flow: Flow) -> tuple[list[Turn], str]:
         """What the conversation remembered then, as near as it can be known."""
@@ -273,13 +273,13 @@ def _turn(flow: Flow, row: Row) -> Turn | None:
     return Turn(asked.text, row.reply, row.ended_at or row.accepted_at)
 
 
-def _before(row: Row, flow: Flow) -> Said:
+def _before(row: Row, flow: Flow) -> ReplayAnswer:
     """As it was answered then."""
     failed = row.error_code is not None and row.reply is None
     valid = None
     if flow.schema is not None and row.reply is not None:
         valid = prompt.check_schema(row.reply, flow.schema)[0] is None
-    return Said(
+    return ReplayAnswer(
         row.reply,
         row.model,
         row.error_code if failed else None,

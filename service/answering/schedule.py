@@ -27,7 +27,7 @@ log = logging.getLogger("emqx-gpt.schedule")
 
 
 @dataclass(slots=True)
-class _Known:
+class _Scheduled:
     """A schedule, the last tick of it that was seen to, and the next one (ms)."""
 
     said: str
@@ -45,7 +45,7 @@ class Schedule:
         self._store = store
         self._metrics = metrics
         self._now = now
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Scheduled] = {}
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -95,11 +95,11 @@ class Schedule:
         self._metrics.accepted.labels(name).inc()
         return True
 
-    def _from(self, flow: Flow, last: int) -> _Known:
+    def _from(self, flow: Flow, last: int) -> _Scheduled:
         assert flow.every is not None
-        return _Known(_said(flow), last, flow.every.after(last, flow.timezone))
+        return _Scheduled(_said(flow), last, flow.every.after(last, flow.timezone))
 
-    async def _due(self, flow: Flow, known: _Known, now: int) -> None:
+    async def _due(self, flow: Flow, known: _Scheduled, now: int) -> None:
         """Of several that were missed only the last one counts."""
         assert flow.every is not None
         at = flow.every.last(known.last, now, flow.timezone)

@@ -68,7 +68,7 @@ class Shares:
                     del self._open[client]
 
 
-class Refusals:
+class ShareRefusals:
     """Tells a client that its messages are not taken, now and then."""
 
     def __init__(self, publisher: Publisher, now: Callable[[], int]) -> None:

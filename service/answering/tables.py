@@ -10,14 +10,14 @@ from service.answering.recent import Recents
 from service.domain import Claimed, Message, Reading
 from service.flows import Flow
 from service.inbox import Inbox
-from service.mqtt.templates import Parts
+from service.mqtt.templates import NamedValues
 
 
 async def tables_of(
     store: Inbox, recents: Recents, claimed: Claimed, flow: Flow, captured: dict[str, str]
-) -> dict[str, Parts]:
+) -> dict[str, NamedValues]:
     """All that this flow's prompts may name, its batch taken. Raises LostLease."""
-    found: dict[str, Parts] = {}
+    found: dict[str, NamedValues] = {}
     if flow.recent is not None:
         found["recent"] = readings.told(flow.recent, await stored(recents.read, flow, captured))
     if flow.batch is not None:
@@ -28,13 +28,13 @@ async def tables_of(
     return found
 
 
-def later(flow: Flow, messages: Sequence[Message]) -> Mapping[str, Parts]:
+def later(flow: Flow, messages: Sequence[Message]) -> Mapping[str, NamedValues]:
     """The same for a request that is asked again long after."""
     found = {} if flow.recent is None else {"recent": readings.NOT_KEPT}
     return found if flow.collect is None else found | {"collected": collected(flow, messages)}
 
 
-def collected(flow: Flow, messages: Sequence[Message]) -> Parts:
+def collected(flow: Flow, messages: Sequence[Message]) -> NamedValues:
     """A batch, which has one message at least. Topics are told where they differ."""
     assert flow.collect is not None
     alike = len({message.topic for message in messages}) == 1

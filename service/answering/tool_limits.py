@@ -11,14 +11,14 @@ from service.flows import Tool
 from service.mqtt.templates import Scope
 
 
-class Refused(Exception):
+class OverLimit(Exception):
     """It is not done; the text is for the model."""
 
 
 def check_hours(tool: Tool, now: int) -> None:
     """Raises Refused outside of them; `now` is epoch ms."""
     if tool.hours is not None and not tool.hours.open(now):
-        raise Refused(f"refused: {tool.name} may be used {tool.hours} only; nothing was done")
+        raise OverLimit(f"refused: {tool.name} may be used {tool.hours} only; nothing was done")
 
 
 async def check_bounds(
@@ -35,15 +35,15 @@ async def check_bounds(
     wanted = arguments.get(bounds.argument)
     payload = await retained(bounds.read.render_topic(scope))
     if payload is None:
-        raise Refused("refused: it is not known how things stand; nothing was done")
+        raise OverLimit("refused: it is not known how things stand; nothing was done")
     known = Scope(Message("", "", payload, 0), {}, dict(arguments))
     try:
         stands = float(bounds.value.render_strict(known))
         change = abs(float(wanted) - stands)  # type: ignore[arg-type]
     except Exception:
-        raise Refused("refused: how things stand is no number; nothing was done") from None
+        raise OverLimit("refused: how things stand is no number; nothing was done") from None
     if not change <= bounds.max_change:  # also where it is no number
-        raise Refused(
+        raise OverLimit(
             f"refused: {bounds.argument} may differ by {bounds.max_change:g} at most from the "
             f"present {stands:g}; nothing was done"
         )

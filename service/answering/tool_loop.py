@@ -10,7 +10,7 @@ from typing import Any
 from service.answering import budget, prompt, tools
 from service.answering.gate import Asleep, Gate, Round, Sender, Store
 from service.answering.job import Job, fenced
-from service.answering.remote import NoServers, Servers, remote_of
+from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
@@ -32,7 +32,7 @@ class Parked(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class LastWord:
     """The model's last word. `code`: the error with which the request ends all the same, since
     one of its tools did not do what it should."""
 
@@ -52,7 +52,7 @@ class ToolLoop:
         *,
         now: Callable[[], int],
         took: Callable[[float], None] = lambda seconds: None,
-        servers: Servers | None = None,
+        servers: ToolServers | None = None,
     ) -> None:
         self._servers = servers or NoServers()
         self._store = store
@@ -61,7 +61,7 @@ class ToolLoop:
         self._now = now
         self._took = took
 
-    async def run(self, job: Job, messages: Messages, stream: Stream | None) -> Said:
+    async def run(self, job: Job, messages: Messages, stream: Stream | None) -> LastWord:
         """The model's last word, which fits the flow's schema. Raises ModelError, LostLease, and
         Parked where a tool call has to wait."""
         flow = job.flow
@@ -105,7 +105,7 @@ class ToolLoop:
                 raise ModelError(text, code="model_rounds", kind=ErrorKind.MODEL)
             completion = replace(completion, turns=turns)
             if flow.schema is None:
-                return Said(completion, tools.code_of(steps))
+                return LastWord(completion, tools.code_of(steps))
             check, said = prompt.check_schema, completion.text
             large = len(said) > OFF_LOOP
             fault, text = (
@@ -114,7 +114,7 @@ class ToolLoop:
                 else check(said, flow.schema)
             )
             if fault is None:
-                return Said(replace(completion, text=text), tools.code_of(steps))
+                return LastWord(replace(completion, text=text), tools.code_of(steps))
             if corrected:
                 text = "the model's answer does not fit the flow's schema"
                 raise ModelError(text, code="model_schema", kind=ErrorKind.MODEL)

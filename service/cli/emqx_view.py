@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from service.cli.common import as_typed
-from service.emqx.compare import Field
+from service.emqx.compare import Difference
 from service.emqx.findings import Finding, Level
 from service.emqx.plan import Do, Plan, Step
 
@@ -53,7 +53,7 @@ def _step(step: Step) -> Iterator[Text]:
         yield from _field(field)
 
 
-def _field(field: Field) -> Iterator[Text]:
+def _field(field: Difference) -> Iterator[Text]:
     if field.path == "sql":
         yield Text("    sql:")
         for each in difflib.ndiff(_lines(field.have), _lines(field.want)):

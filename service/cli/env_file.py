@@ -35,8 +35,8 @@ def add_settings(path: Path, values: Mapping[str, str], *, comment: str = "") ->
     """Append what the file does not set yet, or fill in its empty line; 0600.
 
     Returns the names added.
-    Of several processes that do so at once, the first one adds. An empty value adds a comment
-    that names the setting. `comment` are lines for the end, unless the file has them already.
+    Of several processes that do so at once, the first one adds. An empty value adds its
+    empty line, to be filled in. `comment` are lines for the end, unless the file has them already.
     Raises ConfigError where the file can't be written.
     """
     try:
@@ -105,5 +105,5 @@ def _filled(text: str, values: Mapping[str, str]) -> tuple[list[str], str]:
             )
             added.append(name)
         elif not found and not re.search(rf"^#\s*{name}=", text, re.MULTILINE):
-            text += f"#{name}=\n"
+            text += f"{name}=\n"
     return added, text

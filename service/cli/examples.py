@@ -17,7 +17,7 @@ from service import flows as flows_file
 from service import plain, settings
 from service.answering.intake import new_id
 from service.answering.remote import Remote
-from service.answering.replay import Replayer, Said
+from service.answering.replay import ReplayAnswer, Replayer
 from service.cli.common import console, say_json
 from service.cli.models import model_of, replayer
 from service.domain import Message
@@ -146,7 +146,7 @@ async def test(file: Path, *, flows: Path | None, model: str | None, as_json: bo
     places = asyncio.Semaphore(AT_ONCE)
     async with replayer(loaded, found, None, AT_ONCE) as asks:
 
-        async def one(example: Example) -> Said:
+        async def one(example: Example) -> ReplayAnswer:
             flow = asks.flow_of(example.flow, other)
             if flow is None:
                 raise AssertionError("its flow is known")
@@ -172,7 +172,7 @@ async def test(file: Path, *, flows: Path | None, model: str | None, as_json: bo
         raise typer.Exit(1)
 
 
-async def _ask(asks: Replayer, flow: Flow, example: Example) -> Said:
+async def _ask(asks: Replayer, flow: Flow, example: Example) -> ReplayAnswer:
     now = epoch_ms()
     message = Message(
         id=new_id(now),
@@ -185,7 +185,7 @@ async def _ask(asks: Replayer, flow: Flow, example: Example) -> Said:
     return await asks.ask(flow, message, flow.conversation_of(message, captured))
 
 
-def unmet(expect: Expect, said: Said) -> Iterator[str]:
+def unmet(expect: Expect, said: ReplayAnswer) -> Iterator[str]:
     """What of it does not hold, in words."""
     text = said.text or ""
     if expect.error is not None:
@@ -229,7 +229,7 @@ def _in_json(wanted: Mapping[str, Any], text: str) -> Iterator[str]:
         yield f"lacks {orjson.dumps(wanted).decode()}: {text[:SHOWN]}"
 
 
-def _tools(expect: Expect, said: Said) -> Iterator[str]:
+def _tools(expect: Expect, said: ReplayAnswer) -> Iterator[str]:
     called = [f"{name}({orjson.dumps(arguments).decode()})" for name, arguments in said.calls]
     if expect.no_tools and called:
         yield f"called {', '.join(called)}"

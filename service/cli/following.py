@@ -25,7 +25,7 @@ log = logging.getLogger("emqx-gpt.serve")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Prepared:
     """The flows of a text, and what they want of EMQX."""
 
     edition: Edition
@@ -67,16 +67,16 @@ class Following:
         if self._applying is not None:
             await self._applying.stop()
 
-    def _make(self, text: str) -> Reading:
+    def _make(self, text: str) -> Prepared:
         """In a thread. Raises ConfigError."""
         settings = self._settings
         known = environment()
         found = flows.sound(text, str(settings.flows), settings.openai_model, known)
         prices.prepare(found)
         edition = edition_of(settings, found, known)
-        return Reading(edition, half(settings, found, apply=self._applying is not None))
+        return Prepared(edition, half(settings, found, apply=self._applying is not None))
 
-    def _take(self, read: Reading) -> str:
+    def _take(self, read: Prepared) -> str:
         changes = self._service.take(read.edition)
         before, self._half = self._half, read.half
         if read.half == before:

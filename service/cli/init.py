@@ -145,7 +145,7 @@ def write_env(path: Path, values: dict[str, str]) -> list[str]:
     """Add what is not set yet, and tokens of one's own; 0600. Returns the names added."""
     tokens = {name: new_token() for name in TOKENS}
     emqx = "# For a real EMQX, from its dashboard (System, API Keys):\n"
-    emqx += "#EMQX_API_KEY=\n#EMQX_API_SECRET=\n"
+    emqx += "EMQX_API_KEY=\nEMQX_API_SECRET=\n"
     if path.exists() and re.search(r"^#?\s*EMQX_API_KEY=", path.read_text("utf-8"), re.MULTILINE):
         emqx = ""
     return add_settings(path, {**values, **tokens}, comment=emqx)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from service import flows as flows_file
 from service import plain, settings
-from service.answering.replay import Compared, Replayer, Said
+from service.answering.replay import Compared, ReplayAnswer, Replayer
 from service.cli import inbox
 from service.cli.common import console, say, say_json
 from service.cli.models import model_of, replayer
@@ -131,7 +131,7 @@ def _show(out: Console, one: Compared) -> None:
     out.print()
 
 
-def _side(said: Said, when: str) -> Text:
+def _side(said: ReplayAnswer, when: str) -> Text:
     cost = "" if said.usage.cost is None else f", ${said.usage.cost:.6f}"
     figures = f"{said.usage.total_tokens} tokens, {said.seconds:.1f} s{cost}"
     text = Text.assemble((f"{when}: {said.model or '-'}, {figures}\n", "dim"))
@@ -188,7 +188,7 @@ def totals(compared: Sequence[Compared]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _dollars(side: Sequence[Said]) -> str:
+def _dollars(side: Sequence[ReplayAnswer]) -> str:
     costs = [said.usage.cost for said in side if said.usage.cost is not None]
     return f"{sum(costs):.6f}" if costs else "-"
 

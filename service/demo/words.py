@@ -26,7 +26,7 @@ CHINESE = {
     "request and response, as JSON": "请求与响应，JSON 格式",
     "your flow": "你的流程",
     "The lamp answers, over MQTT 5:": "灯会应答（MQTT 5）：",
-    "You are asked first, and say yes over MQTT 5:": "先征求你的同意，你通过 MQTT 5 回答“好”：",
+    "You are asked first, and say yes over MQTT 5:": "先征求你的同意，你通过 MQTT 5 回答“是”：",
     "The same over MQTT 3.1.1:": "同样的过程，用 MQTT 3.1.1：",
     "This heater does not follow, and so you are told:": "这台暖气没有照做，于是如实告诉你：",
     # the play
@@ -71,20 +71,20 @@ CHINESE = {
         "端口 {port}（{name}）已被占用，这次改用 {chosen}。",
     "Every device in the network can reach the broker, and it lets everybody in. The service asks "
     "for tokens; they are made for this run and stand in demo.env.":
-        "网络中的任何设备都能连上这个消息服务器，它不做认证。服务本身要求令牌；"
+        "网络中的任何设备都能连上这个 Broker，它不做认证。服务本身要求令牌；"
         "令牌只为这次运行生成，写在 demo.env 里。",
     "Answers that did not come: {names}": "没有收到的回答：{names}",
     "Every answer came.": "所有回答都收到了。",
     "Stopping …": "正在停止……",
     "Join in: of two lines, run the first in one terminal, the second in another.":
-        "一起来试：每两行命令，第一行在一个终端运行，第二行在另一个终端运行。",
+        "一起来试：mosquitto_sub 在一个终端运行，mosquitto_pub 在另一个终端运行。",
     "Or with MQTTX: host mqtt://{host}, port {port}, the rest as it is.":
         "也可以用 MQTTX：服务器地址 mqtt://{host}，端口 {port}，其余保持默认。",
     "What you publish and what comes back is shown here too.":
         "你发布的和收到的消息也会显示在这里。",
     "A tool that asks waits for your yes: publish it too. The lines with -V 5 are the same over "
     "MQTT 5, and show where the question wants its answer.":
-        "会征求同意的工具等你说“好”：也请把它发布出去。带 -V 5 的命令是同样的操作，走 MQTT 5，"
+        "会征求同意的工具等你说“是”：也请把它发布出去。带 -V 5 的命令是同样的操作，走 MQTT 5，"
         "并显示问题希望在哪里得到回答。",
     "The other commands work against this demo, in another terminal:":
         "其他命令也可以用于这个演示，请在另一个终端运行：",

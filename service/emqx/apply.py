@@ -24,7 +24,7 @@ from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do, Plan, plan
 from service.emqx.probe import probe
 from service.emqx.resources import Desired
-from service.emqx.run import PASSING, ApplyError, Report, Run, Tell, retrying
+from service.emqx.run import PASSING, ApplyError, Run, RunReport, Tell, retrying
 from service.emqx.sqltest import test_sql
 from service.emqx.write import ensure
 from service.errors import BrokerError, EmqxGptError
@@ -41,7 +41,7 @@ async def apply(
     wait: float = 30.0,
     force: bool = False,
     tell: Tell = lambda _: None,
-) -> Report:
+) -> RunReport:
     """Make the broker what `desired` says; `desired.target` must be set.
 
     Token, address and SQL are tried before anything is written. `probe_url` is where the
@@ -117,7 +117,7 @@ async def apply_when_ready(
     probe_url: str | None = None,
     give_up: float | None = None,
     tell: Tell = lambda _: None,
-) -> Report:
+) -> RunReport:
     """For `serve --apply`: wait for broker and webhook with backoff, then apply, unasked.
 
     Waits for ever, or `give_up` seconds. Raises ApplyError for what waiting can't mend.

@@ -23,7 +23,7 @@ _SPANS = ("_interval", "_ttl", "_timeout")
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class Difference:
     """One difference; `have` None: not set, `want` None: it has to go. Never a secret."""
 
     path: str
@@ -33,7 +33,7 @@ class Field:
 
 def differences(
     want: Mapping[str, Any], have: Mapping[str, Any], *, force: bool = False
-) -> tuple[Field, ...]:
+) -> tuple[Difference, ...]:
     """What keeps `have` (as read back) from being `want`, in the order of `want`.
 
     A masked token is compared by its fingerprint; one that was loaded by hand has none, and
@@ -44,12 +44,12 @@ def differences(
     found = names.fingerprint_in(str(have.get("description", "")))
     if wanted and (force or found not in (None, wanted)) and not _has_secret(fields):
         token = "another token" if found else "a token loaded by hand"
-        fields.append(Field(_SECRET, token if found != wanted else MASK, "the current token"))
-    fields += [Field(path, value, None) for path, value in unwanted(have)]
+        fields.append(Difference(_SECRET, token if found != wanted else MASK, "the current token"))
+    fields += [Difference(path, value, None) for path, value in unwanted(have)]
     options = have.get("resource_opts")
     if isinstance(options, Mapping) and options.get("dispatch_strategy") == "random":
         # EMQX 6.2.1 and later: one client's messages would go to any buffer worker.
-        fields.append(Field("resource_opts.dispatch_strategy", "random", "per_clientid"))
+        fields.append(Difference("resource_opts.dispatch_strategy", "random", "per_clientid"))
     return tuple(fields)
 
 
@@ -66,7 +66,7 @@ def unwanted(have: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield f"parameters.headers.{name}", MASK
 
 
-def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator[Field]:
+def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator[Difference]:
     lower = {key.lower(): value for key, value in have.items()} if at == "headers." else have
     for key, wanted in want.items():
         path, found = f"{at}{key}", lower.get(key)
@@ -76,7 +76,7 @@ def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator
             if field := _secret(wanted, found):
                 yield field
         elif not _same(key, wanted, found):
-            yield _keyless(found, wanted) if key == "sql" else Field(path, found, wanted)
+            yield _keyless(found, wanted) if key == "sql" else Difference(path, found, wanted)
 
 
 def _same(key: str, want: Any, have: Any) -> bool:
@@ -109,23 +109,23 @@ def _same(key: str, want: Any, have: Any) -> bool:
     return _plain(want) == _plain(have)
 
 
-def _keyless(have: Any, want: Any) -> Field:
+def _keyless(have: Any, want: Any) -> Difference:
     """A difference in SQL; keys of the reply rule are not shown."""
     shown = without_keys(str(have)), without_keys(str(want))
     if squeezed(shown[0]) == squeezed(shown[1]):
-        return Field("sql", "another REPLY_KEY", "the current REPLY_KEY")
-    return Field("sql", *shown)
+        return Difference("sql", "another REPLY_KEY", "the current REPLY_KEY")
+    return Difference("sql", *shown)
 
 
-def _secret(want: Any, have: Any) -> Field | None:
+def _secret(want: Any, have: Any) -> Difference | None:
     if have is None:
-        return Field(_SECRET, None, "the current token")
+        return Difference(_SECRET, None, "the current token")
     if isinstance(want, Hole) or have in (MASK, want):
         return None
-    return Field(_SECRET, "another token", "the current token")
+    return Difference(_SECRET, "another token", "the current token")
 
 
-def _has_secret(fields: list[Field]) -> bool:
+def _has_secret(fields: list[Difference]) -> bool:
     return any(field.path == _SECRET for field in fields)
 
 

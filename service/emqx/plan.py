@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from service.emqx import names, reply_rule
-from service.emqx.compare import Field, differences
+from service.emqx.compare import Difference, differences
 from service.emqx.management_api import Json
 from service.emqx.resources import Desired, Hole, Kind
 from service.errors import BrokerError
@@ -48,7 +48,7 @@ class Step:
     do: Do
     kind: Kind
     ident: str
-    fields: tuple[Field, ...] = ()
+    fields: tuple[Difference, ...] = ()
     note: str = ""
 
     def __str__(self) -> str:

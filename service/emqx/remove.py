@@ -9,13 +9,13 @@ from service.emqx import names
 from service.emqx.look import read
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Actual, Do, Step, uses
-from service.emqx.run import ApplyError, Report, Run, Tell, retrying
+from service.emqx.run import ApplyError, Run, RunReport, Tell, retrying
 from service.errors import BrokerError, EmqxGptError
 
 
 async def remove(
     admin: EmqxAdmin, prefix: str = names.PREFIX, *, tell: Tell = lambda _: None
-) -> Report:
+) -> RunReport:
     """Delete what is ours under `prefix`: rules, action, connector. Raises ApplyError.
 
     Nothing is deleted while somebody else's rule or action still uses what would go.

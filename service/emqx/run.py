@@ -20,7 +20,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Report:
+class RunReport:
     """What a run did, in plain words; `not_done` is what an error left undone."""
 
     done: list[str] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Report:
 class ApplyError(EmqxGptError):
     """A run that could not go on; `code` is that of its cause."""
 
-    def __init__(self, cause: EmqxGptError, report: Report) -> None:
+    def __init__(self, cause: EmqxGptError, report: RunReport) -> None:
         super().__init__(cause.message, code=cause.code)
         self.report = report
 
@@ -40,7 +40,7 @@ class Run:
 
     def __init__(self, tell: Tell) -> None:
         self.steps: list[Step] = []
-        self.report = Report()
+        self.report = RunReport()
         self._tell = tell
 
     async def carry_out(self, item: Step, work: Awaitable[object]) -> None:
@@ -49,7 +49,7 @@ class Run:
         self._tell(_past(item))
         self.steps.remove(item)
 
-    def report_left(self) -> Report:
+    def report_left(self) -> RunReport:
         self.report.not_done = [f"{item.do.value} {item}" for item in self.steps]
         return self.report
 

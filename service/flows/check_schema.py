@@ -12,7 +12,7 @@ import jsonschema_rs
 from service.flows.lines import Path
 from service.flows.regex import RegexError, in_schema
 from service.flows.report import Report, suggest
-from service.flows.schemas import LARGEST, Compiled, extent, patterns_of, target
+from service.flows.schemas import LARGEST, CompiledSchema, extent, patterns_of, target
 
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
@@ -49,7 +49,7 @@ def _compiles(path: Path, schema: Mapping[str, Any], report: Report) -> bool:
         report.add(path, f"stands for more than {LARGEST} schemas, each $ref written out", hint)
         return False
     try:
-        Compiled(schema)
+        CompiledSchema(schema)
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         said = str(getattr(error, "message", error)).splitlines()
         report.add(path, f"can't be used: {said[0] if said else error}"[:200], "say it simpler")

@@ -26,17 +26,17 @@ LARGEST = 10_000  # schemas that one may stand for, each $ref taken as what it p
 class Schema(dict[str, Any]):
     """A schema as it was written, which is what a model is sent."""
 
-    _compiled: Compiled | None = None
+    _compiled: CompiledSchema | None = None
 
     @property
-    def compiled(self) -> Compiled:
+    def compiled(self) -> CompiledSchema:
         """Made when it is first needed. Raises RegexError, jsonschema_rs.ValidationError."""
         if self._compiled is None:
-            self._compiled = Compiled(self)
+            self._compiled = CompiledSchema(self)
         return self._compiled
 
 
-class Compiled:
+class CompiledSchema:
     """Raises RegexError, jsonschema_rs.ValidationError."""
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
@@ -174,7 +174,7 @@ def _uses(value: Any, keys: frozenset[str]) -> bool:
 
 def fault_in(value: Any, schema: Mapping[str, Any]) -> str | None:
     """What of `value` does not fit, and where; None if it fits."""
-    compiled = schema.compiled if isinstance(schema, Schema) else Compiled(schema)
+    compiled = schema.compiled if isinstance(schema, Schema) else CompiledSchema(schema)
     return compiled.fault(value)
 
 

@@ -1,13 +1,13 @@
 """The durable inbox, on SQLite or PostgreSQL. `Inbox` is the way in."""
 
-from service.inbox.desk import Act, Job, Pause, Resume
+from service.inbox.desk import Act, BulkJob, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
 from service.inbox.outcomes import Settle, unsettled
 from service.inbox.readings import Chunk, window_keys
 from service.inbox.rollup import BUCKETS, KEPT, Count
-from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.rows import Added, BacklogStats, Change, Claims, Memory, Row
 from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "KEPT",
     "Act",
     "Added",
+    "BacklogStats",
+    "BulkJob",
     "Change",
     "Chunk",
     "Claims",
@@ -25,7 +27,6 @@ __all__ = [
     "Heard",
     "HeldReply",
     "Inbox",
-    "Job",
     "Judge",
     "Memory",
     "Page",
@@ -33,7 +34,6 @@ __all__ = [
     "Resume",
     "Row",
     "Settle",
-    "Stats",
     "Verdict",
     "Word",
     "epoch_ms",

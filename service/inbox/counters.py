@@ -18,7 +18,7 @@ _k = counters.c
 
 
 @dataclass(frozen=True, slots=True)
-class Settle:
+class Correction:
     """The reservation was off by `delta`."""
 
     key: str
@@ -29,7 +29,7 @@ class Settle:
 Slot = tuple[str, int]
 
 
-def _slot(one: Reservation | Settle) -> Slot:
+def _slot(one: Reservation | Correction) -> Slot:
     return codec.key(one.key), codec.number(one.window)
 
 
@@ -104,7 +104,7 @@ def _add() -> Any:
     )
 
 
-def settle(tx: Tx, settled: Sequence[Settle]) -> list[None]:
+def settle(tx: Tx, settled: Sequence[Correction]) -> list[None]:
     """What was really used, as a difference to what was reserved; never below nothing."""
     for one in sorted(settled, key=_slot):
         tx.run(_add(), _bound(_slot(one)) | {"b_delta": codec.number(one.delta)})

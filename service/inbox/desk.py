@@ -52,7 +52,7 @@ class Resume:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BulkJob:
     """An act on many requests: how many it `looked_at`, and to how many it was `done`."""
 
     id: str
@@ -157,7 +157,7 @@ def _old_jobs() -> Any:
     return delete(jobs).where(_j.beat_at < bindparam("b_before", type_=BigInteger))
 
 
-def put_job(tx: Tx, put: Sequence[Job]) -> list[None]:
+def put_job(tx: Tx, put: Sequence[BulkJob]) -> list[None]:
     names = [column.name for column in jobs.c]
     for job in put:
         tx.run(_put_job(tx.pg), {name: getattr(job, name) for name in names})
@@ -165,7 +165,7 @@ def put_job(tx: Tx, put: Sequence[Job]) -> list[None]:
     return [None] * len(put)
 
 
-_columns = [_j[name] for name in Job.__dataclass_fields__]
+_columns = [_j[name] for name in BulkJob.__dataclass_fields__]
 
 
 @cache
@@ -173,9 +173,9 @@ def _get_job() -> Any:
     return select(*_columns).where(_j.id == bindparam("b_id", type_=Text))
 
 
-def _job(tx: Tx, id: str) -> Job | None:
+def _job(tx: Tx, id: str) -> BulkJob | None:
     row = tx.run(_get_job(), {"b_id": codec.key(id)}).one_or_none()
-    return None if row is None else Job(*row)
+    return None if row is None else BulkJob(*row)
 
 
 class Desk:
@@ -199,9 +199,9 @@ class Desk:
     async def paused(self) -> list[Pause]:
         return await self._engine.view(lambda tx: [Pause(*row) for row in tx.run(_paused())])
 
-    async def put_job(self, job: Job) -> None:
+    async def put_job(self, job: BulkJob) -> None:
         """Store how far it is."""
         await self._engine.submit(put_job, job)
 
-    async def job(self, id: str) -> Job | None:
+    async def job(self, id: str) -> BulkJob | None:
         return await self._engine.view(lambda tx: _job(tx, id))

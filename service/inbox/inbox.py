@@ -48,7 +48,7 @@ from service.inbox.commit import Engine
 from service.inbox.desk import Desk
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply, Taken
-from service.inbox.rows import Added, Change, Claims, Memory, Row, Stats
+from service.inbox.rows import Added, BacklogStats, Change, Claims, Memory, Row
 from service.inbox.sql import Tx
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Inbox:
         self._engine = Engine(url, now=now, on_change=on_change, on_wake=on_wake)
         self._turn = 0
         self._sweep = claims.Sweep()
-        self._round = purge.Round()
+        self._round = purge.Walk()
         self._stats = reads.Cached(lambda: self._view(reads.stats))
         self._looked_at = 0
         self.desk = Desk(self._engine)
@@ -115,7 +115,7 @@ class Inbox:
 
     async def ping(self) -> None:
         """Raises `StoreBusy` if the database can't be written to now."""
-        await self._engine.submit(counters.settle, counters.Settle("ping", 0, 0))
+        await self._engine.submit(counters.settle, counters.Correction("ping", 0, 0))
 
     # What comes in
 
@@ -385,7 +385,7 @@ class Inbox:
 
     async def settle(self, key: str, window: int, delta: int) -> None:
         """Correct a reservation by what was really used."""
-        await self._engine.submit(counters.settle, counters.Settle(key, window, delta))
+        await self._engine.submit(counters.settle, counters.Correction(key, window, delta))
 
     async def amounts(self, keys: Sequence[str], window: int) -> Mapping[str, int]:
         """How much of these is reserved or used in a window."""
@@ -421,7 +421,7 @@ class Inbox:
         """Ids that end with this, or else begin with it; it looks at all of them."""
         return await self._view(lambda tx: reads.ids(tx, part, limit))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> BacklogStats:
         """What waits, by flow and state; a while old where counting takes long."""
         return await self._stats()
 

@@ -25,7 +25,7 @@ _limit: Any = bindparam("b_limit")
 
 
 @dataclass(slots=True)
-class Round:
+class Walk:
     """How far the walk over conversations has come; it starts again at the end."""
 
     after: Pair = ("", "")
@@ -37,7 +37,7 @@ class Purge:
 
     before: int
     limit: int
-    round: Round
+    round: Walk
 
 
 @cache

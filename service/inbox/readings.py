@@ -227,7 +227,11 @@ def _trim(pg: bool) -> Any:
         sums.count >= sums.most + sums.most // 2 + LATE,
         sums.size >= sums.most_bytes + sums.most_bytes // 2,
     )
-    return delete(readings).where(_a.seq.in_(select(sums.seq).where(enough)))
+    doomed = select(sums.seq).where(enough)
+    if pg:  # a row that another process adds to just now is not the oldest, and holds nobody up
+        found = select(_a.seq).where(_a.seq.in_(doomed)).with_for_update(skip_locked=True)
+        doomed = once(found)
+    return delete(readings).where(_a.seq.in_(doomed))
 
 
 @cache

@@ -14,7 +14,7 @@ from sqlalchemy import Text, bindparam, func, literal_column, not_, select
 
 from service.domain import State
 from service.inbox import codec
-from service.inbox.rows import Row, Stats, full_columns, listed_columns, to_row
+from service.inbox.rows import BacklogStats, Row, full_columns, listed_columns, to_row
 from service.inbox.sql import Tx
 from service.inbox.sql_tables import (
     ended,
@@ -74,7 +74,7 @@ def _working() -> Any:
     return select(_flow, _r.state, func.count().label("n")).where(leased).group_by(_flow, _r.state)
 
 
-def stats(tx: Tx) -> Stats:
+def stats(tx: Tx) -> BacklogStats:
     """Counted from the small indexes: what ended well is not looked at."""
     counts: Counter[tuple[str | None, State]] = Counter()
     for where in (ordered_queue, unordered_queue):
@@ -86,7 +86,7 @@ def stats(tx: Tx) -> Stats:
         counts[row.flow or None, State(row.state)] += row.n
     counted = tx.run(_dead_counts()).one()
     deads = {state: count for state, count in zip(_DEAD, counted, strict=True) if count}
-    return Stats(dict(counts), tx.run(_oldest()).scalar(), deads)
+    return BacklogStats(dict(counts), tx.run(_oldest()).scalar(), deads)
 
 
 @cache

@@ -61,7 +61,7 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class Stats:
+class BacklogStats:
     """What waits. `counts` is of requests not yet ended, by flow and state."""
 
     counts: Mapping[tuple[str | None, State], int]

@@ -70,7 +70,7 @@ class Rows:
         return self.one() if self._rows else None
 
 
-class Compiled:
+class CompiledStatement:
     """A statement as SQLite takes it: its text, the values it has itself, its named row."""
 
     def __init__(self, statement: Any, names: Iterable[str]) -> None:
@@ -95,7 +95,7 @@ class Compiled:
         return found
 
 
-_compiled: dict[Any, Compiled] = {}
+_compiled: dict[Any, CompiledStatement] = {}
 """By statement; each of ours is made once and kept (`functools.cache`)."""
 
 
@@ -115,7 +115,7 @@ class Connected:
         first = (values[0] if several else values) or {}
         known = _compiled.get(statement)
         if known is None:
-            known = _compiled[statement] = Compiled(statement, first.keys())
+            known = _compiled[statement] = CompiledStatement(statement, first.keys())
         if several:
             bound = [{**known.constants, **one} for one in values] if known.constants else values
             return Rows([], self.driver.executemany(known.text, bound).rowcount)

@@ -14,7 +14,7 @@ from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm.answers import Completion, size_of
-from service.llm.attempts import Call, Log
+from service.llm.attempts import Log, ModelCall
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, OnDelta, Question
 from service.llm.pace import Start
@@ -22,7 +22,7 @@ from service.llm.prices import Billing
 from service.llm.retry import RetryPolicy
 
 
-class Hold(Protocol):
+class CallHold(Protocol):
     """What is reserved for one call."""
 
     async def settle(self, usage: Usage | None) -> None:
@@ -32,7 +32,7 @@ class Hold(Protocol):
 class Budget(Protocol):
     """Asked before each call."""
 
-    async def hold(self, flow: str, question: Question) -> Hold:
+    async def hold(self, flow: str, question: Question) -> CallHold:
         """Raises BudgetError."""
 
 
@@ -182,7 +182,7 @@ class Asker:
             await hold.settle(usage if usage.total_tokens else _guess(question, completion))
         return completion
 
-    async def _hold(self, log: Log, question: Question, start: Start) -> Hold | None:
+    async def _hold(self, log: Log, question: Question, start: Start) -> CallHold | None:
         if self._budget is None:
             return None
         try:
@@ -221,8 +221,8 @@ class Asker:
 
 def _call(
     turn: _Turn, question: Question, began: int, result: str, usage: Usage, by: str = ""
-) -> Call:
-    return Call(
+) -> ModelCall:
+    return ModelCall(
         question.model,
         began,
         turn.log.now(),

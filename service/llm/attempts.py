@@ -18,7 +18,7 @@ NOTICED = 5  # ms; a shorter wait is none
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ModelCall:
     """One call to a model, for who traces. Times in epoch ms; `answered_by` is the model by its
     server's own word."""
 
@@ -42,7 +42,7 @@ class Log:
     who: str
     now: Callable[[], int]
     flow: str = ""
-    heard: Callable[[Call], None] | None = None
+    heard: Callable[[ModelCall], None] | None = None
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     reasoning: list[str] = field(default_factory=list)

@@ -34,7 +34,7 @@ from service.llm.transport import (
     STREAM,
     WHOLE,
     Body,
-    Refused,
+    RefusedAnswer,
     beginning,
 )
 
@@ -58,7 +58,7 @@ class _Server:
     sdk: openai.AsyncOpenAI
     base_url: str
     headers: httpx2.Headers
-    row: providers.Server
+    row: providers.ServerKind
     dialect: Dialect
     learned: dict[str, Dialect] = field(default_factory=dict)
     urls: dict[str, httpx2.URL] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class _Server:
         return self.urls[endpoint]
 
 
-class Servers(Protocol):
+class Providers(Protocol):
     """Who knows the providers."""
 
     def server(self, name: str) -> tuple[Provider, str]:
@@ -85,7 +85,7 @@ class Gpt:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: Providers,
         *,
         concurrency: int,
         max_answer: int = MAX_ANSWER,
@@ -162,7 +162,7 @@ class Gpt:
                     return await self._asked(server, question, dialect, body, on_delta, on_restart)
             except FAILURES as error:
                 learned = None
-                if isinstance(error, Refused):
+                if isinstance(error, RefusedAnswer):
                     learned = _lesson(dialect, body, error, question)
                 if learned is None:
                     raise _in_our_words(error, server, question) from None
@@ -227,7 +227,7 @@ class Gpt:
             return response
         response.stream = Body(response, MAX_ERROR)
         async with contextlib.aclosing(response):
-            raise Refused(response, await beginning(response))
+            raise RefusedAnswer(response, await beginning(response))
 
     async def models(self, provider: str) -> list[str]:
         """The provider's model names (GET /models). Raises ModelError."""
@@ -262,7 +262,7 @@ async def _events(server: _Server, response: httpx2.Response) -> AsyncIterator[A
 
 
 def _lesson(
-    dialect: Dialect, body: Mapping[str, Any], refused: Refused, question: Question
+    dialect: Dialect, body: Mapping[str, Any], refused: RefusedAnswer, question: Question
 ) -> Dialect | None:
     if refused.response.status_code not in learning.STATUSES:
         return None
@@ -301,7 +301,7 @@ def _in_our_words(
 ) -> ModelError:
     """What one of FAILURES means."""
     url = addresses.shown(str(server.url(endpoint)))
-    if isinstance(error, Refused):
+    if isinstance(error, RefusedAnswer):
         answer = error.response
         if answer.has_redirect_location or 300 <= answer.status_code < 400:
             return _redirected(answer, url)

@@ -17,7 +17,7 @@ from service.llm.markup_tokens import (
     CLOSES,
     LONGEST,
     TOKENS,
-    Kind,
+    TokenKind,
     function_tag,
     may_begin,
     token_at,
@@ -190,23 +190,23 @@ class Separator:
             return True
         return self._in_visible(token, kind, end, after, final)
 
-    def _in_call(self, token: str, kind: Kind) -> None:
+    def _in_call(self, token: str, kind: TokenKind) -> None:
         if token.lower() == self._call_end:
             self._skip_as_text(len(token))
             self._enter(_State.VISIBLE)
-        elif kind is Kind.TURN_END:
+        elif kind is TokenKind.TURN_END:
             self._pending = self._pending[len(token) :]
             self._enter(_State.HEADER if self._channels else _State.DONE)
         else:
             self._skip_as_text(len(token))
 
-    def _in_header(self, token: str, kind: Kind) -> None:
+    def _in_header(self, token: str, kind: TokenKind) -> None:
         self._pending = self._pending[len(token) :]
-        if kind is Kind.CHANNEL:
+        if kind is TokenKind.CHANNEL:
             self._header += " "
-        if kind is Kind.HEADER_END:
+        if kind is TokenKind.HEADER_END:
             self._enter(_State.VISIBLE)
-        if kind is not Kind.MESSAGE:
+        if kind is not TokenKind.MESSAGE:
             return
         words = self._header.split()
         if words and words[0] in ("user", "system", "developer", "tool"):
@@ -221,21 +221,23 @@ class Separator:
         else:
             self._enter(_State.REASONING)
 
-    def _in_reasoning(self, token: str, kind: Kind, after: str) -> None:
-        ends_turn = kind in (Kind.TURN_END, Kind.TURN) and not mentioned(self._line, after)
-        if kind is Kind.CLOSE:
+    def _in_reasoning(self, token: str, kind: TokenKind, after: str) -> None:
+        ends_turn = kind in (TokenKind.TURN_END, TokenKind.TURN) and not mentioned(
+            self._line, after
+        )
+        if kind is TokenKind.CLOSE:
             self._pending = after
             self._enter(_State.VISIBLE)
-        elif self._channels and kind in (Kind.CHANNEL, Kind.TURN_END):
+        elif self._channels and kind in (TokenKind.CHANNEL, TokenKind.TURN_END):
             self._pending = after
             self._enter(_State.HEADER)
-        elif ends_turn and kind is Kind.TURN_END:
+        elif ends_turn and kind is TokenKind.TURN_END:
             self._pending = ""
             self._enter(_State.DONE)
         else:
             self._skip_as_text(len(token))
 
-    def _in_visible(self, token: str, kind: Kind, end: str, after: str, final: bool) -> bool:
+    def _in_visible(self, token: str, kind: TokenKind, end: str, after: str, final: bool) -> bool:
         code = self._visible.in_code(after, final)
         if code is None:
             return False
@@ -243,52 +245,52 @@ class Separator:
             self._skip_as_text(len(token))
             return True
         spoken_of = mentioned(self._visible.line, after)
-        if kind is Kind.CLOSE and self._spared:
+        if kind is TokenKind.CLOSE and self._spared:
             spoken_of, self._spared = True, self._spared - 1
-        if kind is Kind.OPEN and (spoken_of or mentioned(self._visible.line, after, cjk=True)):
+        if kind is TokenKind.OPEN and (spoken_of or mentioned(self._visible.line, after, cjk=True)):
             meant = self._meant(after, final)
             if meant is None:
                 return False
             spoken_of = not meant
         if spoken_of or not self._counts(kind, token):
-            self._struck = self._struck or kind is Kind.START
+            self._struck = self._struck or kind is TokenKind.START
             self._skip_as_text(len(token))
             return True
         self._pending = after
         match kind:
-            case Kind.OPEN:
+            case TokenKind.OPEN:
                 self._enter(_State.REASONING)
-            case Kind.CLOSE:
+            case TokenKind.CLOSE:
                 self._retract()
-            case Kind.CALL:
+            case TokenKind.CALL:
                 self._enter(_State.CALL)
                 self._calls[-1].append(token)
                 self._call_end = end
-            case Kind.TAIL:
+            case TokenKind.TAIL:
                 self._visible.hold(token)
-            case Kind.CHANNEL | Kind.TURN:
-                self._channels = self._channels or kind is Kind.CHANNEL
+            case TokenKind.CHANNEL | TokenKind.TURN:
+                self._channels = self._channels or kind is TokenKind.CHANNEL
                 if self._visible and not self._channels:
                     self._enter(_State.DONE)
                 else:
                     self._enter(_State.HEADER if end == "header" else self._state)
-            case Kind.TURN_END if self._channels:
+            case TokenKind.TURN_END if self._channels:
                 self._enter(_State.HEADER)
-            case Kind.TURN_END if self._visible:
+            case TokenKind.TURN_END if self._visible:
                 self._enter(_State.DONE)
         return True
 
-    def _counts(self, kind: Kind, token: str) -> bool:
+    def _counts(self, kind: TokenKind, token: str) -> bool:
         """Whether a token means something at this place of the visible text."""
         match kind:
-            case Kind.WRAPPER:
+            case TokenKind.WRAPPER:
                 opens = not token.startswith("</")
                 return bool(self._reasoning) and (not self._visible if opens else True)
-            case Kind.START:
+            case TokenKind.START:
                 return not self._visible
-            case Kind.TAIL:
+            case TokenKind.TAIL:
                 return bool(self._visible) and not self._struck
-            case Kind.MESSAGE | Kind.HEADER_END:
+            case TokenKind.MESSAGE | TokenKind.HEADER_END:
                 return False
         return True
 

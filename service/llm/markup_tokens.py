@@ -6,7 +6,7 @@ import re
 from enum import Enum, auto
 
 
-class Kind(Enum):
+class TokenKind(Enum):
     """What a token does; the text of a table entry says more where a kind needs it."""
 
     OPEN = auto()  # reasoning begins
@@ -24,7 +24,7 @@ class Kind(Enum):
     DROPPED = auto()  # means nothing anywhere
 
 
-_Token = tuple[Kind, str]
+_Token = tuple[TokenKind, str]
 _REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reason", "seed:think")
 _CALLS = (
     *("tool_call", "tool_calls", "function_call", "function_calls"),
@@ -32,85 +32,85 @@ _CALLS = (
 )
 
 TOKENS: dict[str, _Token] = {
-    **{f"<{name}>": (Kind.OPEN, "") for name in _REASONING},
-    **{f"</{name}>": (Kind.CLOSE, "") for name in _REASONING},
-    "[think]": (Kind.OPEN, ""),  # Magistral
-    "[/think]": (Kind.CLOSE, ""),
-    "◁think▷": (Kind.OPEN, ""),  # Kimi-VL
-    "◁/think▷": (Kind.CLOSE, ""),
-    "<|channel>": (Kind.OPEN, ""),  # Gemma 4
-    "<channel|>": (Kind.CLOSE, ""),
-    "<|begin_of_thought|>": (Kind.OPEN, ""),
-    "<|end_of_thought|>": (Kind.CLOSE, ""),
-    "<|start_thinking|>": (Kind.OPEN, ""),  # Command A
-    "<|end_thinking|>": (Kind.CLOSE, ""),
-    "<answer>": (Kind.WRAPPER, ""),
-    "</answer>": (Kind.WRAPPER, ""),
-    **{f"<{name}>": (Kind.CALL, f"</{name}>") for name in _CALLS},
-    **{f"</{name}>": (Kind.CALL_END, "") for name in _CALLS},
-    "</function>": (Kind.CALL_END, ""),
-    "<|tool_call|>": (Kind.CALL, ""),  # Phi-4
-    "<|tool_call>": (Kind.CALL, "<tool_call|>"),  # Gemma 4
-    "<tool_call|>": (Kind.CALL_END, ""),
-    "<|python_tag|>": (Kind.CALL, ""),
-    "[tool_calls]": (Kind.CALL, ""),
-    "<|tool_calls_begin|>": (Kind.CALL, "<|tool_calls_end|>"),
-    "<|tool_calls_end|>": (Kind.CALL_END, ""),
-    "<|tool_calls_section_begin|>": (Kind.CALL, "<|tool_calls_section_end|>"),  # Kimi K2
-    "<|tool_calls_section_end|>": (Kind.CALL_END, ""),
-    "<|start_action|>": (Kind.CALL, "<|end_action|>"),
-    "<|end_action|>": (Kind.CALL_END, ""),
-    "<｜tool▁calls▁begin｜>": (Kind.CALL, "<｜tool▁calls▁end｜>"),  # DeepSeek
-    "<｜tool▁calls▁end｜>": (Kind.CALL_END, ""),
-    "<｜dsml｜function_calls>": (Kind.CALL, "</｜dsml｜function_calls>"),
-    "</｜dsml｜function_calls>": (Kind.CALL_END, ""),
-    "<|channel|>": (Kind.CHANNEL, "header"),
-    "<|start|>": (Kind.CHANNEL, "header"),
-    "<|constrain|>": (Kind.DROPPED, ""),
-    "<|message|>": (Kind.MESSAGE, ""),
-    "<|return|>": (Kind.TURN_END, ""),
-    "<|call|>": (Kind.TURN_END, ""),
-    "<|im_start|>": (Kind.TURN, "header"),
-    "<|start_header_id|>": (Kind.TURN, "header"),
-    "<|end_header_id|>": (Kind.HEADER_END, ""),
-    "<start_of_turn>": (Kind.TURN, "header"),
-    "<|turn>": (Kind.TURN, "header"),
-    "<|assistant|>": (Kind.TURN, ""),
-    "<|user|>": (Kind.TURN, ""),
-    "<|system|>": (Kind.TURN, ""),
-    "<｜assistant｜>": (Kind.TURN, ""),
-    "<｜user｜>": (Kind.TURN, ""),
-    "<|im_end|>": (Kind.TURN_END, ""),
-    "<|end|>": (Kind.TURN_END, ""),
-    "<|endoftext|>": (Kind.TURN_END, ""),
-    "<|end_of_text|>": (Kind.TURN_END, ""),
-    "<|eot_id|>": (Kind.TURN_END, ""),
-    "<|eom_id|>": (Kind.TURN_END, ""),
-    "<|eot|>": (Kind.TURN_END, ""),
-    "<|eos|>": (Kind.TURN_END, ""),
-    "<|end_of_turn|>": (Kind.TURN_END, ""),
-    "<|end_of_turn_token|>": (Kind.TURN_END, ""),
-    "<|end_of_sentence|>": (Kind.TURN_END, ""),
-    "<｜end▁of▁sentence｜>": (Kind.TURN_END, ""),
-    "<end_of_turn>": (Kind.TURN_END, ""),
-    "<turn|>": (Kind.TURN_END, ""),
-    "<eos>": (Kind.TURN_END, ""),
-    "[|endofturn|]": (Kind.TURN_END, ""),
-    "</s>": (Kind.TAIL, ""),
-    "[/inst]": (Kind.TAIL, ""),
-    "<s>": (Kind.START, ""),
-    "<bos>": (Kind.START, ""),
-    "<|begin_of_text|>": (Kind.START, ""),
-    "<｜begin▁of▁sentence｜>": (Kind.START, ""),
-    "<|start_response|>": (Kind.DROPPED, ""),
-    "<|end_response|>": (Kind.DROPPED, ""),
-    "<|begin_of_solution|>": (Kind.DROPPED, ""),
-    "<|end_of_solution|>": (Kind.DROPPED, ""),
-    "<|begin_of_box|>": (Kind.DROPPED, ""),  # GLM-4.5V
-    "<|end_of_box|>": (Kind.DROPPED, ""),
+    **{f"<{name}>": (TokenKind.OPEN, "") for name in _REASONING},
+    **{f"</{name}>": (TokenKind.CLOSE, "") for name in _REASONING},
+    "[think]": (TokenKind.OPEN, ""),  # Magistral
+    "[/think]": (TokenKind.CLOSE, ""),
+    "◁think▷": (TokenKind.OPEN, ""),  # Kimi-VL
+    "◁/think▷": (TokenKind.CLOSE, ""),
+    "<|channel>": (TokenKind.OPEN, ""),  # Gemma 4
+    "<channel|>": (TokenKind.CLOSE, ""),
+    "<|begin_of_thought|>": (TokenKind.OPEN, ""),
+    "<|end_of_thought|>": (TokenKind.CLOSE, ""),
+    "<|start_thinking|>": (TokenKind.OPEN, ""),  # Command A
+    "<|end_thinking|>": (TokenKind.CLOSE, ""),
+    "<answer>": (TokenKind.WRAPPER, ""),
+    "</answer>": (TokenKind.WRAPPER, ""),
+    **{f"<{name}>": (TokenKind.CALL, f"</{name}>") for name in _CALLS},
+    **{f"</{name}>": (TokenKind.CALL_END, "") for name in _CALLS},
+    "</function>": (TokenKind.CALL_END, ""),
+    "<|tool_call|>": (TokenKind.CALL, ""),  # Phi-4
+    "<|tool_call>": (TokenKind.CALL, "<tool_call|>"),  # Gemma 4
+    "<tool_call|>": (TokenKind.CALL_END, ""),
+    "<|python_tag|>": (TokenKind.CALL, ""),
+    "[tool_calls]": (TokenKind.CALL, ""),
+    "<|tool_calls_begin|>": (TokenKind.CALL, "<|tool_calls_end|>"),
+    "<|tool_calls_end|>": (TokenKind.CALL_END, ""),
+    "<|tool_calls_section_begin|>": (TokenKind.CALL, "<|tool_calls_section_end|>"),  # Kimi K2
+    "<|tool_calls_section_end|>": (TokenKind.CALL_END, ""),
+    "<|start_action|>": (TokenKind.CALL, "<|end_action|>"),
+    "<|end_action|>": (TokenKind.CALL_END, ""),
+    "<｜tool▁calls▁begin｜>": (TokenKind.CALL, "<｜tool▁calls▁end｜>"),  # DeepSeek
+    "<｜tool▁calls▁end｜>": (TokenKind.CALL_END, ""),
+    "<｜dsml｜function_calls>": (TokenKind.CALL, "</｜dsml｜function_calls>"),
+    "</｜dsml｜function_calls>": (TokenKind.CALL_END, ""),
+    "<|channel|>": (TokenKind.CHANNEL, "header"),
+    "<|start|>": (TokenKind.CHANNEL, "header"),
+    "<|constrain|>": (TokenKind.DROPPED, ""),
+    "<|message|>": (TokenKind.MESSAGE, ""),
+    "<|return|>": (TokenKind.TURN_END, ""),
+    "<|call|>": (TokenKind.TURN_END, ""),
+    "<|im_start|>": (TokenKind.TURN, "header"),
+    "<|start_header_id|>": (TokenKind.TURN, "header"),
+    "<|end_header_id|>": (TokenKind.HEADER_END, ""),
+    "<start_of_turn>": (TokenKind.TURN, "header"),
+    "<|turn>": (TokenKind.TURN, "header"),
+    "<|assistant|>": (TokenKind.TURN, ""),
+    "<|user|>": (TokenKind.TURN, ""),
+    "<|system|>": (TokenKind.TURN, ""),
+    "<｜assistant｜>": (TokenKind.TURN, ""),
+    "<｜user｜>": (TokenKind.TURN, ""),
+    "<|im_end|>": (TokenKind.TURN_END, ""),
+    "<|end|>": (TokenKind.TURN_END, ""),
+    "<|endoftext|>": (TokenKind.TURN_END, ""),
+    "<|end_of_text|>": (TokenKind.TURN_END, ""),
+    "<|eot_id|>": (TokenKind.TURN_END, ""),
+    "<|eom_id|>": (TokenKind.TURN_END, ""),
+    "<|eot|>": (TokenKind.TURN_END, ""),
+    "<|eos|>": (TokenKind.TURN_END, ""),
+    "<|end_of_turn|>": (TokenKind.TURN_END, ""),
+    "<|end_of_turn_token|>": (TokenKind.TURN_END, ""),
+    "<|end_of_sentence|>": (TokenKind.TURN_END, ""),
+    "<｜end▁of▁sentence｜>": (TokenKind.TURN_END, ""),
+    "<end_of_turn>": (TokenKind.TURN_END, ""),
+    "<turn|>": (TokenKind.TURN_END, ""),
+    "<eos>": (TokenKind.TURN_END, ""),
+    "[|endofturn|]": (TokenKind.TURN_END, ""),
+    "</s>": (TokenKind.TAIL, ""),
+    "[/inst]": (TokenKind.TAIL, ""),
+    "<s>": (TokenKind.START, ""),
+    "<bos>": (TokenKind.START, ""),
+    "<|begin_of_text|>": (TokenKind.START, ""),
+    "<｜begin▁of▁sentence｜>": (TokenKind.START, ""),
+    "<|start_response|>": (TokenKind.DROPPED, ""),
+    "<|end_response|>": (TokenKind.DROPPED, ""),
+    "<|begin_of_solution|>": (TokenKind.DROPPED, ""),
+    "<|end_of_solution|>": (TokenKind.DROPPED, ""),
+    "<|begin_of_box|>": (TokenKind.DROPPED, ""),  # GLM-4.5V
+    "<|end_of_box|>": (TokenKind.DROPPED, ""),
 }
 CLOSES = re.compile(
-    "|".join(re.escape(token) for token, (kind, _) in TOKENS.items() if kind is Kind.CLOSE),
+    "|".join(re.escape(token) for token, (kind, _) in TOKENS.items() if kind is TokenKind.CLOSE),
     re.IGNORECASE,
 )
 LONGEST = 80  # characters, <function=NAME> included
@@ -127,8 +127,8 @@ def may_begin(text: str) -> bool:
 def function_tag(token: str) -> _Token:
     """Llama and Qwen Coder name the function in the tag."""
     if _FUNCTION.fullmatch(token):
-        return Kind.CALL, "</function>"
-    return Kind.DROPPED, ""
+        return TokenKind.CALL, "</function>"
+    return TokenKind.DROPPED, ""
 
 
 def token_at(text: str) -> str | None:
@@ -136,5 +136,5 @@ def token_at(text: str) -> str | None:
     ends = {"<": ">", "[": "]", "◁": "▷"}
     at = text.find(ends[text[0]], 1, LONGEST)
     token = text[: at + 1]
-    known = at > 0 and (token.lower() in TOKENS or function_tag(token)[0] is Kind.CALL)
+    known = at > 0 and (token.lower() in TOKENS or function_tag(token)[0] is TokenKind.CALL)
     return token if known else None

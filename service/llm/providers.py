@@ -48,7 +48,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerKind:
     """A row: a kind of server. `hosts` are ends of host names, `local` its usual port on this
     machine; `address` is what a base_url looks like, `key` who gives one ("" if none is needed).
     """
@@ -69,7 +69,7 @@ _JSON = Dialect(schemas=Schemas.JSON)
 _LONG = "max_completion_tokens"
 
 SERVERS = (
-    Server(
+    ServerKind(
         "openai",
         "OpenAI",
         "https://api.openai.com/v1",
@@ -78,7 +78,7 @@ SERVERS = (
         dialect=Dialect(max_tokens=_LONG),
         responses_for=r"gpt-5\.[6-9]|gpt-[6-9]",
     ),
-    Server(
+    ServerKind(
         "azure",
         "Azure OpenAI",
         "https://NAME.openai.azure.com/openai/v1",
@@ -88,7 +88,7 @@ SERVERS = (
         key_header="api-key",
         responses_for=r"gpt-5\.[6-9]|gpt-[6-9]",
     ),
-    Server(
+    ServerKind(
         "deepseek",
         "DeepSeek",
         "https://api.deepseek.com/v1",
@@ -96,7 +96,7 @@ SERVERS = (
         key="DEEPSEEK_API_KEY",
         dialect=_JSON,
     ),
-    Server(
+    ServerKind(
         "qwen",
         "Qwen (DashScope, Model Studio)",
         "https://dashscope.aliyuncs.com/compatible-mode/v1",
@@ -104,7 +104,7 @@ SERVERS = (
         key="DASHSCOPE_API_KEY",
         dialect=_JSON,
     ),
-    Server(
+    ServerKind(
         "kimi",
         "Kimi (Moonshot)",
         "https://api.moonshot.ai/v1",
@@ -112,7 +112,7 @@ SERVERS = (
         key="MOONSHOT_API_KEY",
         dialect=_JSON,
     ),
-    Server(
+    ServerKind(
         "zhipu",
         "GLM (Zhipu, Z.ai)",
         "https://open.bigmodel.cn/api/paas/v4",
@@ -120,14 +120,14 @@ SERVERS = (
         key="ZHIPU_API_KEY",
         dialect=_JSON,
     ),
-    Server(
+    ServerKind(
         "doubao",
         "Doubao (Volcengine Ark)",
         "https://ark.cn-beijing.volces.com/api/v3",
         hosts=("volces.com", "bytepluses.com"),
         key="ARK_API_KEY",
     ),
-    Server(
+    ServerKind(
         "minimax",
         "MiniMax",
         "https://api.minimax.io/v1",
@@ -135,11 +135,11 @@ SERVERS = (
         key="MINIMAX_API_KEY",
         dialect=Dialect(schemas=Schemas.TEXT),
     ),
-    Server("ollama", "Ollama", "http://127.0.0.1:11434/v1", local=11434),
-    Server("vllm", "vLLM", "http://127.0.0.1:8000/v1"),
-    Server("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", local=1234),
-    Server("llamacpp", "llama.cpp", "http://127.0.0.1:8080/v1", local=8080),
-    Server(
+    ServerKind("ollama", "Ollama", "http://127.0.0.1:11434/v1", local=11434),
+    ServerKind("vllm", "vLLM", "http://127.0.0.1:8000/v1"),
+    ServerKind("lmstudio", "LM Studio", "http://127.0.0.1:1234/v1", local=1234),
+    ServerKind("llamacpp", "llama.cpp", "http://127.0.0.1:8080/v1", local=8080),
+    ServerKind(
         "gemini",
         "Gemini",
         "https://generativelanguage.googleapis.com/v1beta/openai",
@@ -147,7 +147,7 @@ SERVERS = (
         key="GEMINI_API_KEY",
         model_prefix="models/",
     ),
-    Server(
+    ServerKind(
         "mistral",
         "Mistral",
         "https://api.mistral.ai/v1",
@@ -155,7 +155,7 @@ SERVERS = (
         key="MISTRAL_API_KEY",
         dialect=Dialect(tool_id=9, stream_usage=False),
     ),
-    Server(
+    ServerKind(
         "groq",
         "Groq",
         "https://api.groq.com/openai/v1",
@@ -163,31 +163,31 @@ SERVERS = (
         key="GROQ_API_KEY",
         dialect=Dialect(max_tokens=_LONG, schemas=Schemas.JSON),
     ),
-    Server(
+    ServerKind(
         "openrouter",
         "OpenRouter",
         "https://openrouter.ai/api/v1",
         hosts=("openrouter.ai",),
         key="OPENROUTER_API_KEY",
     ),
-    Server(
+    ServerKind(
         "together",
         "Together",
         "https://api.together.xyz/v1",
         hosts=("api.together.xyz", "api.together.ai"),
         key="TOGETHER_API_KEY",
     ),
-    Server("xai", "xAI", "https://api.x.ai/v1", hosts=("api.x.ai",), key="XAI_API_KEY"),
-    Server(
+    ServerKind("xai", "xAI", "https://api.x.ai/v1", hosts=("api.x.ai",), key="XAI_API_KEY"),
+    ServerKind(
         "litellm", "LiteLLM proxy", "http://127.0.0.1:4000/v1", local=4000, key="LITELLM_API_KEY"
     ),
 )
-GENERIC = Server("generic", "any other", "http://HOST:PORT/v1")
+GENERIC = ServerKind("generic", "any other", "http://HOST:PORT/v1")
 KINDS = {server.kind: server for server in (*SERVERS, GENERIC)}
 _LOOPBACK = ("127.0.0.1", "localhost", "::1", "host.docker.internal")
 
 
-def find(kind: str | None, base_url: str | None) -> Server:
+def find(kind: str | None, base_url: str | None) -> ServerKind:
     """The row of a provider."""
     if kind is not None:
         return KINDS[kind]
@@ -201,7 +201,7 @@ def find(kind: str | None, base_url: str | None) -> Server:
     return GENERIC
 
 
-def dialect_of(server: Server, provider: Provider) -> Dialect:
+def dialect_of(server: ServerKind, provider: Provider) -> Dialect:
     """How its models are spoken to at first: what flows.toml says goes before the table."""
     dialect = server.dialect
     if provider.max_tokens_param is not None:
@@ -211,7 +211,7 @@ def dialect_of(server: Server, provider: Provider) -> Dialect:
     return dialect
 
 
-def needs_responses(server: Server, model: str, options: Mapping[str, Any]) -> bool:
+def needs_responses(server: ServerKind, model: str, options: Mapping[str, Any]) -> bool:
     """Whether OpenAI refuses this on Chat Completions: function tools beside reasoning."""
     if not server.responses_for or not options.get("tools"):
         return False

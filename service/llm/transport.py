@@ -25,7 +25,7 @@ BROKEN = (
 )
 
 
-class Refused(Exception):
+class RefusedAnswer(Exception):
     """An answer that is none, as it came."""
 
     def __init__(self, response: httpx2.Response, content: bytes) -> None:
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 FAILURES = (
-    *(Refused, *BROKEN, httpx2.HTTPError, openai.OpenAIError, ValueError),
+    *(RefusedAnswer, *BROKEN, httpx2.HTTPError, openai.OpenAIError, ValueError),
     *(BodyTooLarge, RecursionError),
 )
 

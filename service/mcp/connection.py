@@ -74,7 +74,7 @@ class _Line:
             self._stop.set()
 
 
-class Connection:
+class McpConnection:
     """`token` is the server's bearer token. All methods may be used side by side."""
 
     def __init__(self, server: McpServer, token: str | None) -> None:

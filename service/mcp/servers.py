@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from service.flows import McpServer
-from service.mcp.connection import Connection
+from service.mcp.connection import McpConnection
 from service.mcp.offer import OfferedTool, offer
 from service.mcp.results import Result
 from service.mcp.trouble import Trouble
@@ -31,7 +31,7 @@ def _nothing(server: str, result: str) -> None:
     """Nobody counts."""
 
 
-class Servers:
+class ServerPool:
     """All of them. `tokens` by the server's name; `on_call` hears of each call: server, and ok,
     failed or unknown. `clock` gives seconds."""
 
@@ -44,7 +44,7 @@ class Servers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._servers = {
-            server.name: _Server(server, Connection(server, tokens.get(server.name)), clock)
+            server.name: _Connected(server, McpConnection(server, tokens.get(server.name)), clock)
             for server in servers
         }
         self._on_call = on_call
@@ -72,11 +72,11 @@ class Servers:
         await asyncio.gather(*(server.close() for server in self._servers.values()))
 
 
-class _Server:
+class _Connected:
     """One server, with its list of tools."""
 
     def __init__(
-        self, server: McpServer, connection: Connection, clock: Callable[[], float]
+        self, server: McpServer, connection: McpConnection, clock: Callable[[], float]
     ) -> None:
         self._server = server
         self._connection = connection

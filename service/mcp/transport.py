@@ -50,7 +50,7 @@ class Transport(httpx2.AsyncBaseTransport):
         elif status >= 500:
             code, text = LOST, f"answered {status}"
         else:
-            response.stream = _Body(response)
+            response.stream = _BoundedBody(response)
             return response
         await response.aclose()
         return _said(code, text)
@@ -64,7 +64,7 @@ def _said(code: int, text: str) -> httpx2.Response:
     return httpx2.Response(502, json=error)
 
 
-class _Body(httpx2.AsyncByteStream):
+class _BoundedBody(httpx2.AsyncByteStream):
     """An answer, unpacked. A stream of events may be endless; the SDK bounds each of them."""
 
     def __init__(self, response: httpx2.Response) -> None:

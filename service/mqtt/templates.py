@@ -32,7 +32,7 @@ class _Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class NamedValues:
     """A value that is a text by its name, and has values of its own by `name.part`."""
 
     text: str
@@ -90,7 +90,7 @@ class Scope:
                 value = getattr(self._message, root)
                 return MISSING if value is None else value
         value = _walk(self._extras, [root, *path])
-        return value.text if isinstance(value, Parts) else value
+        return value.text if isinstance(value, NamedValues) else value
 
     @property
     def text(self) -> str:
@@ -248,7 +248,7 @@ def _name(name: str, position: int) -> str:
 
 def _walk(value: Any, path: list[str]) -> Any:
     for key in path:
-        if isinstance(value, Parts):
+        if isinstance(value, NamedValues):
             value = value.values
         if isinstance(value, Mapping):
             value = value.get(key, MISSING)

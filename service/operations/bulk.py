@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from service.errors import Conflict, EmqxGptError, NotFound, StoreError
-from service.inbox import Filter, Inbox, Job, Row
+from service.inbox import BulkJob, Filter, Inbox, Row
 from service.operations.actions import DEAD, Actions
 
 PAGE = 200
@@ -28,20 +28,20 @@ class Bulk:
         self._now = now
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def retry(self, wanted: Filter | Sequence[str], who: str) -> Job:
+    async def retry(self, wanted: Filter | Sequence[str], who: str) -> BulkJob:
         """Begin to retry all failed and expired requests that the filter finds, or these.
         Raises Conflict while too many jobs run."""
         if len(self._tasks) >= AT_ONCE:
             raise Conflict(f"{AT_ONCE} such jobs run already; wait for one to end")
         now = self._now()
-        job = Job(secrets.token_hex(8), "retry", who, now, now)
+        job = BulkJob(secrets.token_hex(8), "retry", who, now, now)
         await self._store.desk.put_job(job)
         task = asyncio.create_task(self._retry(job, wanted))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return job
 
-    async def job(self, id: str) -> tuple[Job, str]:
+    async def job(self, id: str) -> tuple[BulkJob, str]:
         """How far it is, and how it is: running, done, failed, or interrupted with its process.
         Raises NotFound."""
         job = await self._store.desk.job(id)
@@ -58,7 +58,7 @@ class Bulk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _retry(self, job: Job, wanted: Filter | Sequence[str]) -> None:
+    async def _retry(self, job: BulkJob, wanted: Filter | Sequence[str]) -> None:
         error = None
         try:
             async for ids, flows in self._pages(wanted):

@@ -31,7 +31,7 @@ log = logging.getLogger("emqx-gpt.web")
 Board = Callable[[], Awaitable[dict[str, Any]]]
 
 
-class Page:
+class OpenPage:
     """One open page. Iterate over the texts it gets, as server-sent events."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Live:
         self._hub = hub
         self.board = board
         self._now = now
-        self._pages: set[Page] = set()
+        self._pages: set[OpenPage] = set()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -69,12 +69,12 @@ class Live:
         return len(self._pages)
 
     @contextlib.contextmanager
-    def open(self) -> Iterator[Page]:
+    def open(self) -> Iterator[OpenPage]:
         """A page opens. Raises Unavailable."""
         if self._closed or len(self._pages) >= PAGES:
             why = "shutting down" if self._closed else f"{PAGES} pages are open"
             raise Unavailable(f"no more pages: {why}", code="pages", retry_after=5)
-        page = Page()
+        page = OpenPage()
         self._pages.add(page)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._tell())

@@ -13,7 +13,7 @@ from service import plain
 from service.domain import Claimed, Publish, State, Usage
 from service.errors import ConfigError, Fault
 from service.flows import Catalogue, Flow
-from service.llm.attempts import Call
+from service.llm.attempts import ModelCall
 from service.mqtt import traceparent
 from service.mqtt.traceparent import Properties
 
@@ -23,7 +23,7 @@ HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 class Spans:
     """One request's, in this process."""
 
-    heard: Callable[[Call], None] | None = None
+    heard: Callable[[ModelCall], None] | None = None
     """Hears of each call to a model."""
 
     def __init__(self, properties: Properties = ()) -> None:

@@ -26,7 +26,7 @@ from opentelemetry.trace.span import TraceFlags, TraceState
 from service.domain import Claimed, Publish, State, Usage
 from service.flows import Catalogue, Flow, Provider
 from service.llm import providers
-from service.llm.attempts import Call
+from service.llm.attempts import ModelCall
 from service.mqtt import traceparent
 from service.mqtt.traceparent import Properties
 from service.operations.otlp import Attributes, Otlp, SpanContext, SpanKind
@@ -119,7 +119,7 @@ class Traced(Spans):
             attributes = {"emqx_gpt.wait.reason": "retry", "emqx_gpt.wait.code": last.result}
         self._emit("queue", SpanKind.INTERNAL, since, at, attributes)
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: ModelCall) -> None:
         ref = call.model
         name, host, port = self._tracing.server(ref.provider)
         attributes: Attributes = {

@@ -53,7 +53,7 @@ from service.web.replay import Replay
 from service.web.requests import Acts, Requests, Stats
 from service.web.routes import ENDPOINTS
 from service.web.sessions import Sessions
-from service.web.table import Access as Asks
+from service.web.table import Needs
 from service.web.webhook import Webhook
 
 log = logging.getLogger("emqx-gpt.web")
@@ -108,7 +108,7 @@ def create_app(parts: Parts) -> Starlette:
     handlers = _handlers(parts, door)
     routes: list[BaseRoute] = [Route("/webhook", webhook)]
     for endpoint in ENDPOINTS:
-        if endpoint.access is not Asks.WEBHOOK:
+        if endpoint.access is not Needs.WEBHOOK:
             handler = door.guarded(endpoint, handlers[endpoint.name])
             routes.append(Route(endpoint.path, handler, methods=[endpoint.method]))
     routes += Console(parts, access, Pages()).routes()

@@ -23,7 +23,7 @@ SPARE_FILES = 100  # file descriptors that are not for connections
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ConnectionBounds:
     """Bytes, seconds and counts. Apache and nginx have the like of the first five."""
 
     head: int = 16 << 10  # request line and headers together
@@ -89,8 +89,8 @@ class Refusals:
 class Connections:
     """Counts them, sees to their times, and makes room."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        self.bounds = bounds or Bounds()
+    def __init__(self, bounds: ConnectionBounds | None = None) -> None:
+        self.bounds = bounds or ConnectionBounds()
         self.refusals = Refusals()
         self._all: dict[Connection, None] = {}
         self._strangers: dict[Connection, None] = {}

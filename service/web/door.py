@@ -10,8 +10,7 @@ from starlette.responses import Response
 from service.errors import EmqxGptError
 from service.inbox import Act, Inbox
 from service.web.auth import Access, Who
-from service.web.table import Access as Asks
-from service.web.table import Endpoint, query
+from service.web.table import Endpoint, Needs, query
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -27,7 +26,7 @@ class Door:
         """The handler behind all that its endpoint says."""
 
         async def enter(request: Request) -> Response:
-            if endpoint.access is not Asks.OPEN:
+            if endpoint.access is not Needs.OPEN:
                 request.state.who = await self.access.authorize(request)
                 if trust := request.scope.get("trust"):
                     trust()

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.operations.live import Live, Page
+from service.operations.live import Live, OpenPage
 
 PING = 15  # seconds between comments that keep proxies from closing a silent stream
 
 
-class _Stream(EventSourceResponse):
+class _EventStream(EventSourceResponse):
     """`stack` is closed when it ends, whoever ends it."""
 
     def __init__(self, texts: AsyncIterator[bytes], stack: contextlib.ExitStack) -> None:
@@ -42,9 +42,9 @@ class Events:
     async def __call__(self, request: Request) -> Response:
         with contextlib.ExitStack() as stack:
             page = stack.enter_context(self._live.open())
-            return _Stream(self._texts(page), stack.pop_all())
+            return _EventStream(self._texts(page), stack.pop_all())
 
-    async def _texts(self, page: Page) -> AsyncIterator[bytes]:
+    async def _texts(self, page: OpenPage) -> AsyncIterator[bytes]:
         yield await self._live.hello()
         while (text := await page.get()) is not None:
             yield text

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service import __version__
 from service.domain import Ear, State
 from service.web.http import JSON
-from service.web.table import Access, Endpoint, Param
+from service.web.table import Endpoint, Needs, Param
 
 _MAYBE = {"type": ["string", "null"]}
 _WAIT = {
@@ -76,18 +76,18 @@ _ERROR = {
     },
 }
 _WHO = {
-    Access.OPEN: "anybody",
-    Access.WEBHOOK: "EMQX, with WEBHOOK_TOKEN",
-    Access.LOOK: "operators and viewers",
-    Access.ACT: "operators",
+    Needs.OPEN: "anybody",
+    Needs.WEBHOOK: "EMQX, with WEBHOOK_TOKEN",
+    Needs.LOOK: "operators and viewers",
+    Needs.ACT: "operators",
 }
-_BY: dict[Access, list[dict[str, list[str]]]] = {
-    Access.OPEN: [],
-    Access.WEBHOOK: [{"webhook": []}],
-    Access.LOOK: [{"bearer": []}, {"session": []}],
-    Access.ACT: [{"bearer": []}, {"session": []}],
+_BY: dict[Needs, list[dict[str, list[str]]]] = {
+    Needs.OPEN: [],
+    Needs.WEBHOOK: [{"webhook": []}],
+    Needs.LOOK: [{"bearer": []}, {"session": []}],
+    Needs.ACT: [{"bearer": []}, {"session": []}],
 }
-_ALWAYS = {Access.OPEN: (), Access.WEBHOOK: (401,), Access.LOOK: (401, 403, 429)}
+_ALWAYS = {Needs.OPEN: (), Needs.WEBHOOK: (401,), Needs.LOOK: (401, 403, 429)}
 
 
 def path_of(endpoint: Endpoint) -> str:

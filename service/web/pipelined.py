@@ -18,14 +18,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.responses import Response
 
 from service.web.bounded import PIECE, Bounded, written
-
-Headers = Sequence[tuple[bytes, bytes]]
+from service.web.webhook import Headers, Webhook
 
 IN_HAND = 200  # webhooks of one connection; more are left unread
 HELD = 4 << 20  # bytes of their bodies, likewise
@@ -35,17 +33,6 @@ HEADS = 256  # of one connection: they differ in their Content-Length only
 QUIET = 0.2  # seconds without a request before a connection is closed
 LONGEST = 2.0  # seconds to wait for that
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-
-
-class Webhook(Protocol):
-    """Takes webhooks; `take` answers within the webhook's limit, and so does what `keep` gives,
-    for what is only kept: many have one answer."""
-
-    def authorized(self, headers: Headers) -> bool: ...
-
-    async def take(self, headers: Headers, body: bytes) -> Response: ...
-
-    def keep(self, body: bytes) -> asyncio.Future[Response] | None: ...
 
 
 class _Busy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.web.table import FILTERS, PAGE, TEXT, Access, Endpoint, Param
+from service.web.table import FILTERS, PAGE, TEXT, Endpoint, Needs, Param
 
 ID = Param("id", "the request's id", {"type": "string"}, where="path")
 CONVERSATION = (
@@ -44,7 +44,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "webhook",
         "One message of EMQX's rule: stored, then answered. Every other answer than 202 and 503"
         " makes EMQX drop the message.",
-        Access.WEBHOOK,
+        Needs.WEBHOOK,
         body=_object("id", "topic", id=_TEXT, topic=_TEXT, payload={}, flow=_TEXT, qos=_COUNT),
         answers={202: "committed to disk"},
         answer=_object("accepted", "duplicates", accepted=_COUNT, duplicates=_COUNT),
@@ -57,7 +57,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "A question over HTTP. With `Prefer: wait=N` the reply if it comes within N s; with"
         " `Accept: text/event-stream` the reply piece by piece: events whose data is JSON,"
         ' `{"delta"}` each, then `{"reply"}`, then `[DONE]`.',
-        Access.ACT,
+        Needs.ACT,
         params=(
             Param("flow", "the flow's name", {"type": "string"}, where="path"),
             Param("Prefer", "`wait=N`: seconds to wait, at most 300", where="header"),
@@ -103,7 +103,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "requests.retry_many",
         "Retry all failed and expired requests that a filter finds, or those with these ids, in the"
         " background; `Location` says where to read how far it is.",
-        Access.ACT,
+        Needs.ACT,
         body=_object(
             ids={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 10_000},
             filter=_object(**{one.name: dict(one.schema) for one in FILTERS}),
@@ -140,7 +140,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "requests.retry",
         "A failed or expired request goes to the end of the queue with a new deadline; with"
         " `payload`, that is asked instead. Not where a tool call is unsettled.",
-        Access.ACT,
+        Needs.ACT,
         params=(ID,),
         body=_object(payload=_TEXT),
         answers={202: "queued again"},
@@ -155,7 +155,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "A person's answer to what a tool call asks before it acts; silence is no. With `call_id`"
         " where several questions are open, with `pin` where the tool wants one. It has the effect"
         " of an answer over MQTT, and the first one counts.",
-        Access.ACT,
+        Needs.ACT,
         params=(ID,),
         body=_object(
             "answer", answer={"type": "string", "enum": ["yes", "no"]}, call_id=_TEXT, pin=_TEXT
@@ -171,7 +171,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "requests.settle",
         "Say what became of tool calls that may have been carried out and must not be repeated,"
         " of one (`call_id`) or of all of an ended request. Then it can be retried.",
-        Access.ACT,
+        Needs.ACT,
         params=(ID,),
         body=_object(
             "outcome",
@@ -190,7 +190,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Ask a request again and compare, without publishing, storing or remembering anything: what"
         " it said `before`, and what it says now, `after`. Commands count as done and are not"
         " carried out; a look-up is told what it was told then. With `model`, that one is asked.",
-        Access.ACT,
+        Needs.ACT,
         params=(ID,),
         body=_object(model=_TEXT),
         answer=_object("before", "after", "same_text", "same_calls", "memory"),
@@ -202,7 +202,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/requests/{id}",
         "requests.forget",
         "Forget a request that has ended.",
-        Access.ACT,
+        Needs.ACT,
         params=(ID,),
         answer=_object("forgotten", forgotten=_COUNT),
         errors=(404, 409),
@@ -252,7 +252,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/conversations/{flow}/{conversation:path}",
         "conversations.forget",
         "Forget what a conversation remembers; its requests stay.",
-        Access.ACT,
+        Needs.ACT,
         params=CONVERSATION,
         answer=_object("forgotten", forgotten=_COUNT),
         errors=(404,),
@@ -291,7 +291,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             f"/{kind}/{{name}}/{act}",
             f"controls.{act}",
             about,
-            Access.ACT,
+            Needs.ACT,
             params=(Param("name", f"the {kind[:-1]}'s name", {"type": "string"}, where="path"),),
             answer=_PAUSED,
             errors=(404,),
@@ -326,7 +326,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "session.login",
         "A session of 12 hours, as a cookie, for who has a token. A form gets 303 to `next`"
         " (default `/`), or back to `/login?error=CODE&next=…`.",
-        Access.OPEN,
+        Needs.OPEN,
         body=_object("token", token=_TEXT),
         answers={200: "logged in; the cookie is set", 303: "a form: on to the page"},
         answer=_SESSION,
@@ -337,19 +337,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/logout",
         "session.logout",
         "End the session of this browser.",
-        Access.OPEN,
+        Needs.OPEN,
         answers={200: "logged out", 303: "a form: to `/login`"},
         errors=(403, 413),
     ),
-    Endpoint("GET", "/openapi.json", "described.openapi", "This API, for programs.", Access.OPEN),
-    Endpoint("GET", "/docs", "described.docs", "This page.", Access.OPEN, media="text/html"),
-    Endpoint("GET", "/docs.css", "described.style", "Its style.", Access.OPEN, media="text/css"),
+    Endpoint("GET", "/openapi.json", "described.openapi", "This API, for programs.", Needs.OPEN),
+    Endpoint("GET", "/docs", "described.docs", "This page.", Needs.OPEN, media="text/html"),
+    Endpoint("GET", "/docs.css", "described.style", "Its style.", Needs.OPEN, media="text/css"),
     Endpoint(
         "GET",
         "/healthz",
         "healthz",
         "Alive: the event loop runs.",
-        Access.OPEN,
+        Needs.OPEN,
         media="text/plain",
         open_query=True,
     ),
@@ -358,7 +358,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/readyz",
         "readyz",
         "Able to take and answer: database, broker and model, each named.",
-        Access.OPEN,
+        Needs.OPEN,
         answers={200: "all work", 503: "one does not"},
         open_query=True,
     ),
@@ -367,7 +367,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/metrics",
         "metrics",
         "Prometheus' text format.",
-        Access.OPEN,
+        Needs.OPEN,
         media="text/plain",
         open_query=True,
     ),

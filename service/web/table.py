@@ -17,7 +17,7 @@ from service.errors import BadRequest
 LARGEST = 2**62
 
 
-class Access(StrEnum):
+class Needs(StrEnum):
     OPEN = "open"  # anybody
     WEBHOOK = "webhook"  # who has WEBHOOK_TOKEN
     LOOK = "look"  # any token but the webhook's
@@ -43,7 +43,7 @@ class Endpoint:
     path: str
     name: str
     about: str
-    access: Access = Access.LOOK
+    access: Needs = Needs.LOOK
     params: tuple[Param, ...] = ()
     body: Mapping[str, Any] | None = None
     answers: Mapping[int, str] = field(default_factory=lambda: {200: "as described"})

@@ -170,7 +170,7 @@ async def test_events_of_another_replica(shared_database: str) -> None:
 
 
 def test_a_page_that_does_not_read_is_dropped() -> None:
-    page = live.Page()
+    page = live.OpenPage()
     taken = [page.put(b"x") for _ in range(live.BEHIND + 3)]
     assert taken == [True] * live.BEHIND + [False] * 3
 

@@ -163,7 +163,7 @@ class Shell:
 
 
 LOOKED_AT = re.compile(
-    r"docker compose up -d --build|awk '/=\$/|make (?:test|demo|serve)$|git clone "
+    r"docker compose up -d --build|awk '/\^\[A-Z_\]\+=\$/|make (?:test|demo|serve)$|git clone "
 )
 SETTING = re.compile(r"([A-Z_]+)=(\S*)$")
 

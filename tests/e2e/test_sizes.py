@@ -9,7 +9,7 @@ from service.domain import Turn
 from service.inbox import Inbox
 from tests.fakes.model import hang, ok
 from tests.inbox.make import answer, claim_one, entry
-from tests.rig import message, rig
+from tests.rig import eventually, message, rig
 
 FLOWS = """
 [flows.ask]
@@ -102,4 +102,4 @@ async def test_large_requests_wait_in_the_inbox_and_not_in_memory(database):
         house.model.release()
         await house.ended(200, 60)
         assert most < 150_000_000
-        assert in_hand.bytes == 0
+        await eventually(lambda: in_hand.bytes == 0)

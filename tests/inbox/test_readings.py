@@ -166,3 +166,26 @@ async def test_a_row_of_another_process_stays_if_the_newest_is_in_it(
     await store.add_readings([chunk("a", at(clock, 40), row=row)])
     await other.add_readings([chunk("a", at(clock, 41))])
     assert await look(store, "a") == ["r38", "r39", "r40", "r41"]
+
+
+async def test_processes_that_add_to_and_cut_the_same_windows_hold_nobody_up(
+    store: Inbox, other: Inbox, clock: Clock
+) -> None:
+    """Each has a row of its own in each window, and all rows are over the bound."""
+    rows: dict[tuple[int, str], int | None] = {}
+
+    async def take(who: int, taker: Inbox) -> None:
+        for turn in range(60):
+            names = [f"w{n}" for n in range(20)][:: 1 if who else -1]
+            chunks = [
+                chunk(name, at(clock, 2 * turn + who), most=8, row=rows.get((who, name)))
+                for name in names
+            ]
+            for name, row in zip(names, await taker.add_readings(chunks), strict=True):
+                rows[who, name] = row if turn % 3 else None
+
+    async with asyncio.timeout(50):
+        await asyncio.gather(take(0, store), take(1, other))
+    for number in range(20):
+        newest = [f"r{n}" for n in range(112, 120)]
+        assert await look(store, f"w{number}", limit=8) == newest

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.llm.providers import GENERIC, SERVERS, Schemas, Server
+from service.llm.providers import GENERIC, SERVERS, Schemas, ServerKind
 from tests.fakes.model import Step
 from tests.fakes.model_raw import item, raw, responded, said
 from tests.rig import Rig, rig
@@ -60,7 +60,7 @@ CALL = {
 class Played:
     """A server of this kind, as strict as it is; `refused` says what it did not take."""
 
-    def __init__(self, server: Server, model: str) -> None:
+    def __init__(self, server: ServerKind, model: str) -> None:
         self.server = server
         self.model = model
         self.refused: list[str] = []
@@ -142,11 +142,13 @@ RIGHT = [
 ]
 
 
-def model_of(server: Server) -> str:
+def model_of(server: ServerKind) -> str:
     return "gpt-5.6" if server.responses_for else "m"
 
 
-async def played(server: Server, kind: str, tmp_path: Path, see: Callable[[Played], None]) -> None:
+async def played(
+    server: ServerKind, kind: str, tmp_path: Path, see: Callable[[Played], None]
+) -> None:
     database = f"sqlite:///{tmp_path / 'test.db'}"
     model = model_of(server)
     async with rig(database, flows='[flows.x]\nrequest = "x"') as first:
@@ -160,7 +162,7 @@ async def played(server: Server, kind: str, tmp_path: Path, see: Callable[[Playe
 
 
 @pytest.mark.parametrize("server", [*SERVERS, GENERIC], ids=lambda server: server.kind)
-async def test_a_known_server_is_asked_as_it_wants_it(server: Server, tmp_path: Path) -> None:
+async def test_a_known_server_is_asked_as_it_wants_it(server: ServerKind, tmp_path: Path) -> None:
     def see(side: Played) -> None:
         assert side.refused == []
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from service.flows import McpServer
-from service.mcp.servers import UNKNOWN, Servers
+from service.mcp.servers import UNKNOWN, ServerPool
 from tests.mcp.conftest import PlantProcess, plant
 
 READ_ONLY = {
@@ -30,16 +30,16 @@ class Clock:
         return self.now
 
 
-def servers(server: PlantProcess, token: str | None = None, clock=None, **keys) -> Servers:
+def servers(server: PlantProcess, token: str | None = None, clock=None, **keys) -> ServerPool:
     made = McpServer(url=server.url, name="plant", **keys)
-    return Servers([made], {"plant": token} if token else {}, clock=clock or Clock())
+    return ServerPool([made], {"plant": token} if token else {}, clock=clock or Clock())
 
 
-async def tools(made: Servers) -> dict:
+async def tools(made: ServerPool) -> dict:
     return {tool.name: tool for tool in await made.offered(["plant"])}
 
 
-async def call(made: Servers, tool: str, /, timeout: float = 20, **arguments):
+async def call(made: ServerPool, tool: str, /, timeout: float = 20, **arguments):
     return await made.call((await tools(made))[f"plant__{tool}"], arguments, timeout)
 
 

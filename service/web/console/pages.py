@@ -36,7 +36,7 @@ DEAD = (State.FAILED, State.EXPIRED)
 _LIST = (*FILTERS, *PAGE)
 
 
-class Parts(Protocol):
+class PageParts(Protocol):
     """What the pages show."""
 
     flows: Catalogue
@@ -52,7 +52,7 @@ class Parts(Protocol):
 class Console:
     """The pages' handlers, and their routes."""
 
-    def __init__(self, parts: Parts, access: Access, pages: Pages) -> None:
+    def __init__(self, parts: PageParts, access: Access, pages: Pages) -> None:
         self._parts = parts
         self._access = access
         self._pages = pages
