@@ -134,8 +134,9 @@ def sqlite(engine: Engine, path: Path) -> None:
 
 
 def _sqlite_version(connection: Connection, path: Path) -> str | None:
-    mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
+    # In this order: another process may make both between the two looks, in one transaction.
     names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars().all()
+    mark = connection.exec_driver_sql("PRAGMA application_id").scalar()
     if mark not in (0, APPLICATION_ID) or (names and mark != APPLICATION_ID):
         raise StoreUnusable(f"{path} is the database of another program; name another file")
     return _version(connection, version.name in names, str(path))
