@@ -14,7 +14,7 @@ from typing import Any
 
 from service.emqx import names
 from service.emqx.reply_rule import KEY_HOLE, without_keys
-from service.emqx.resources import Hole
+from service.emqx.resources import Placeholder
 
 MASK = "******"
 _SECRET = "headers.authorization"  # noqa: S105 - the place of one, not a secret
@@ -80,7 +80,7 @@ def _walk(want: Mapping[str, Any], have: Mapping[str, Any], at: str) -> Iterator
 
 
 def _same(key: str, want: Any, have: Any) -> bool:
-    if isinstance(want, Hole):
+    if isinstance(want, Placeholder):
         return have is not None
     if have is None:
         return False
@@ -120,7 +120,7 @@ def _keyless(have: Any, want: Any) -> Difference:
 def _secret(want: Any, have: Any) -> Difference | None:
     if have is None:
         return Difference(_SECRET, None, "the current token")
-    if isinstance(want, Hole) or have in (MASK, want):
+    if isinstance(want, Placeholder) or have in (MASK, want):
         return None
     return Difference(_SECRET, "another token", "the current token")
 

@@ -10,7 +10,7 @@ from typing import Any
 from service.emqx import names, reply_rule
 from service.emqx.compare import Difference, differences
 from service.emqx.management_api import Json
-from service.emqx.resources import Desired, Hole, Kind
+from service.emqx.resources import Desired, Kind, Placeholder
 from service.errors import BrokerError
 
 
@@ -152,7 +152,7 @@ def step(
 def wanted(desired: Desired, kind: Kind, ident: str) -> Mapping[str, Any]:
     """The configuration that we want a resource to have."""
     body = desired.body(kind, ident)
-    if isinstance(body.get("url"), Hole):
+    if isinstance(body.get("url"), Placeholder):
         return {key: value for key, value in body.items() if key != "url"}
     return body
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from service.emqx import names
-from service.emqx.resources import Desired, Hole, build, target
+from service.emqx.resources import Desired, Placeholder, build, target
 from service.errors import ConfigError
 from service.flows import Flows
 
@@ -86,7 +86,7 @@ def _entries(body: Mapping[str, Any], depth: int) -> Iterator[str]:
 
 
 def _value(value: Any, depth: int) -> str:
-    if isinstance(value, Hole):
+    if isinstance(value, Placeholder):
         return (_quoted(value.before) if value.before else "") + f"${{{value.name}}}"
     if isinstance(value, Mapping):
         return "\n".join(["{", *_entries(value, depth + 1), "  " * depth + "}"])

@@ -1,8 +1,8 @@
 """What the flows want of EMQX: connectors, actions, a rule per flow, the reply rule. Pure.
 
 The values are those of EMQX's configuration. What is secret or differs from place to place
-is a `Hole` until it is filled in. Flows without order share one action. Flows with order have
-another one, whose connector lets each buffer worker keep to one connection.
+is a `Placeholder` until it is filled in. Flows without order share one action. Flows with order
+have another one, whose connector lets each buffer worker keep to one connection.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REQUEST_TTL = (600.0, 86400.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class Placeholder:
     """A value to be filled in: an unquoted `${name}` in HOCON, after the text `before`."""
 
     name: str
@@ -115,7 +115,7 @@ def target(url: str, *tokens: str) -> Target:
 def build(
     flows: Flows, *, prefix: str = names.PREFIX, to: Target | None = None, tls: bool = False
 ) -> Desired:
-    """The resources for `flows`. Without `to` they have holes; `tls` then says https.
+    """The resources for `flows`. Without `to` they have placeholders; `tls` then says https.
 
     Raises ConfigError for what can't be written as rule SQL.
     """
@@ -179,8 +179,8 @@ def _with_fingerprint(description: str, prefix: str, to: Target) -> str:
 
 def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
     description = names.CONNECTOR_SAYS
-    url: object = Hole("PUBLIC_URL")
-    authorization: object = Hole("WEBHOOK_TOKEN", before="Bearer ")
+    url: object = Placeholder("PUBLIC_URL")
+    authorization: object = Placeholder("WEBHOOK_TOKEN", before="Bearer ")
     if to is not None:
         tls = to.url.startswith("https:")
         url, authorization = to.url, f"Bearer {to.token}"
