@@ -288,7 +288,10 @@ async def test_a_yes_to_two_open_questions_counts_for_none(database):
         async def noted():
             found = [await house.request(one["id"]) for one in await house.requests()]
             waits = [wait for one in found for wait in one["waits"]]
-            return all("several questions" in wait["noted"] for wait in waits) and len(waits) == 2
+            return (
+                all("several questions" in (wait["noted"] or "") for wait in waits)
+                and len(waits) == 2
+            )
 
         await eventually(noted)
         [first] = [one for one in house.broker.mqtt.published if one.payload == questions[0][1]]
