@@ -189,10 +189,7 @@ async def running(
         # Secrets of this run only: nothing to configure, nothing to leak.
         key = "demo"
         secret, token, operator = (secrets.token_urlsafe(24) for _ in range(3))
-        notes: list[str] = []
-        mqtt, ws, rest = (_free(notes, name, host, port, say) for name, port in PORTS.items())
-        broker = StandIn(mqtt, ws, rest, host, {key: secret})
-        await broker.start()
+        broker, notes = await _broker(host, {key: secret}, say)
         stack.push_async_callback(broker.stop)
         changes: dict[str, Any] = {
             "host": host,
@@ -226,6 +223,21 @@ async def running(
 def reached_at(host: str) -> str:
     """An address of this machine at which a listener on `host` is reached."""
     return {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104
+
+
+async def _broker(host: str, keys: dict[str, str], say: Words) -> tuple[StandIn, list[str]]:
+    """It runs, and what is to be said of its ports. Raises ConfigError."""
+    while True:
+        notes: list[str] = []
+        mqtt, ws, rest = (_free(notes, name, host, port, say) for name, port in PORTS.items())
+        broker = StandIn(mqtt, ws, rest, host, keys)
+        try:
+            await broker.start()
+        except OSError as error:  # somebody took one between the look and the start
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return broker, notes
 
 
 def _free(notes: list[str], name: str, host: str, port: int, say: Words) -> int:
