@@ -1,4 +1,4 @@
-"""Readings come in and are written together: no request, no model, a row for each window.
+"""Readings come in and are written together: no request, and no model.
 
 Whoever brings one is answered once it is on the disk, as with a question; but nobody waits for
 these answers, so they gather for a moment and cost one transaction for many. While one batch is
@@ -26,7 +26,8 @@ GATHER = 0.04  # seconds, at most
 ROWS = 100  # windows of one batch
 WRITERS = 2  # batches at once; the inbox may join them, and others wait for that
 HELD = 64 << 20  # bytes that may wait to be written
-KNOWN = 50_000  # windows whose growth is followed; of others it is looked up
+KNOWN = 50_000  # topics whose window's growth is followed; of others it is looked up
+LONGEST = 512  # characters of such a topic: who makes up long ones must not fill the memory
 UPKEEP = 60.0  # seconds between looks for what is too old or too much
 LEAST = 8  # readings that a window may have too many before it is cut
 FULL = 2048  # bytes of a row of the inbox
@@ -164,8 +165,8 @@ class Recents:
         if window is None:  # how much it has is looked up at once
             keys = window_keys(flow.name, name)
             window = _Window(keys, _of_many_topics(pattern), recent.messages)
-            self._known[flow.name, name] = window
-        self._of_topic[flow.name, pattern, topic] = window
+        if len(topic) <= LONGEST:
+            self._known[flow.name, name] = self._of_topic[flow.name, pattern, topic] = window
         return window
 
     def _forget(self) -> None:

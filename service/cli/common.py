@@ -11,7 +11,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Coroutine, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
@@ -66,19 +65,23 @@ def as_typed(text: str) -> str:
     """The text, with our commands in it as they are called here: where the program lies when no
     PATH has it, and with the settings of `--env`."""
     program, *typed = sys.argv
-    found, called = shutil.which("emqx-gpt"), "emqx-gpt"
-    if Path(program).name == called and (found is None or not Path(program).samefile(found)):
-        called = shlex.quote(program)
+    folder, called = os.path.split(program)
+    found = shutil.which("emqx-gpt")
+    if called != "emqx-gpt" or (found and os.path.realpath(found) == os.path.realpath(program)):
+        folder = ""
     if typed[:1] == ["--env"]:
-        called += f" --env {shlex.quote(typed[1])}"
-    return _COMMAND.sub(lambda _: called, text)
+        options = typed[:2]
+    else:
+        options = [one for one in typed[:1] if one.startswith("--env=")]
+    as_called = shlex.join([os.path.join(folder, "emqx-gpt"), *options])
+    return _COMMAND.sub(lambda _: as_called, text)
 
 
 def say_error(error: EmqxGptError) -> None:
     """The error as lines on standard error: all faults of a ConfigError, else its message."""
     faults = error.faults if isinstance(error, ConfigError) else ()
     for line in [str(fault) for fault in faults if not fault.warning] or [error.message]:
-        print(f"emqx-gpt: {plain.line(line)}", file=sys.stderr)
+        print(f"emqx-gpt: {plain.line(as_typed(line))}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from service.web.app import create_app
 
 HOST = "127.0.0.1"
 PORTS = {"MQTT": 1883, "WebSocket": 8083, "REST": 18083}
+TRIES = 5  # to start on ports that were free
 BATCH = 2.0  # seconds that messages are collected at most
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what people write for "all addresses"
 
@@ -227,17 +228,19 @@ def reached_at(host: str) -> str:
 
 async def _broker(host: str, keys: dict[str, str], say: Words) -> tuple[StandIn, list[str]]:
     """It runs, and what is to be said of its ports. Raises ConfigError."""
-    while True:
+    for left in reversed(range(TRIES)):
         notes: list[str] = []
         mqtt, ws, rest = (_free(notes, name, host, port, say) for name, port in PORTS.items())
         broker = StandIn(mqtt, ws, rest, host, keys)
         try:
             await broker.start()
         except OSError as error:  # somebody took one between the look and the start
-            if error.errno != errno.EADDRINUSE:
-                raise
+            if error.errno != errno.EADDRINUSE or not left:
+                fault = Fault("demo", str(error.strerror), hint="end what uses it, and start again")
+                raise ConfigError(str(fault), (fault,)) from None
         else:
             return broker, notes
+    raise AssertionError("unreachable")
 
 
 def _free(notes: list[str], name: str, host: str, port: int, say: Words) -> int:

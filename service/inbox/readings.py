@@ -110,11 +110,6 @@ _BOUNDS: dict[str, TypeEngine[Any]] = {
 
 
 @cache
-def _locked(pg: bool) -> Any:
-    return select(_a.seq).where(among(pg, _a.seq, "seqs")).order_by(_a.seq).with_for_update()
-
-
-@cache
 def _append(pg: bool) -> Any:
     new = listed_rows(pg, _APPENDED).c
     return (
@@ -149,9 +144,12 @@ def _next() -> Any:
 
 
 def put(tx: Tx, orders: Sequence[Sequence[Chunk]]) -> list[list[int]]:
-    """Add all of them, then cut the windows that ask for it. For each the row where it is."""
-    # In one order in all processes: they take the same locks, one after the other.
-    chunks = sorted((c for order in orders for c in order), key=_place)
+    """Add all of them, then cut the windows that ask for it. For each the row where it is.
+
+    Nobody waits for a row here: a process changes its own ones, and what deletes rows passes by
+    those that are being changed.
+    """
+    chunks = [chunk for order in orders for chunk in order]
     placed = _appended(tx, chunks)
     placed |= _added(tx, [one for one in chunks if id(one) not in placed])
     came: dict[str, int] = {}
@@ -169,8 +167,6 @@ def _appended(tx: Tx, chunks: Sequence[Chunk]) -> dict[int, int]:
     of_row = {one.row: one for one in chunks if one.row is not None}  # a row is changed once
     if not of_row:
         return {}
-    if tx.pg:  # in one order, as deleting does
-        tx.run(_locked(True), {"seqs": numbers(True, of_row)}).all()
     values = rows(tx.pg, _APPENDED, [one[:_END] for one in of_row.values()])
     there = of_row
     if tx.run(_append(tx.pg), values).rowcount != len(of_row):
@@ -228,7 +224,7 @@ def _trim(pg: bool) -> Any:
         sums.size >= sums.most_bytes + sums.most_bytes // 2,
     )
     doomed = select(sums.seq).where(enough)
-    if pg:  # a row that another process adds to just now is not the oldest, and holds nobody up
+    if pg:  # what another process adds to just now is not the oldest
         found = select(_a.seq).where(_a.seq.in_(doomed)).with_for_update(skip_locked=True)
         doomed = once(found)
     return delete(readings).where(_a.seq.in_(doomed))

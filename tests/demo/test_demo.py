@@ -222,6 +222,15 @@ async def test_flows_may_be_elsewhere_and_must_be_somewhere(tmp_path: Path) -> N
     assert "emqx-gpt init" in screen
 
 
+async def test_demos_that_start_at_the_same_moment_share_the_ports_out(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "flows.toml").write_text(CHAT)
+    for code, screen in await asyncio.gather(*(run(one, "demo", "--once") for one in folders)):
+        assert (code, "Every answer came." in screen) == (0, True), screen
+
+
 async def test_a_server_of_ones_own_needs_no_key(tmp_path: Path) -> None:
     (tmp_path / "flows.toml").write_text(CHAT)
     async with FakeModel() as model:

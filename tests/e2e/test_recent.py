@@ -121,6 +121,18 @@ async def test_what_fits_no_window_is_not_kept_and_is_told(any_database):
         assert (await house.webhook({"recent": "boiler", "id": "1"})).status_code == 400
 
 
+async def test_a_very_long_topic_has_its_window_too(any_database):
+    name = "x" * 5000
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        house.model.script(ok("warm"))
+        for number in range(3):
+            await client.publish(f"boilers/{name}/telemetry", reading(20 + number))
+        await kept(house, 3)
+        await client.publish(f"boilers/{name}/ask", "?")
+        assert (await message(client))[1] == b"warm"
+        assert house.model.calls[0].text == "? (mean 21, count 3)"
+
+
 async def test_a_question_that_speaks_of_recent_is_still_a_question(any_database):
     async with rig(any_database, flows=FLOWS) as house:
         body = {
