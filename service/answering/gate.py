@@ -266,11 +266,11 @@ class Gate:
             if now > (wait.closed_at or 0) + CONFIRMED:
                 return Done("refused: it was confirmed too long ago; nothing was done", REFUSED)
             return made
-        if wait is not None and now >= wait.until:
+        if wait is not None and now >= wait.until and "asked" in kept:
             return Done("refused: nobody confirmed it in time; nothing was done", REFUSED)
         try:
             question, asked = self._question(round.job, made)
-            if wait is None:
+            if wait is None or now >= wait.until:  # who was never asked has all the time
                 wait = asked
                 await self._allowed(made)
                 kept["seal"] = _seal(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -204,6 +205,29 @@ async def test_silence_is_no(any_database):
         assert await commands(house, "door/front/set") == []
         [wait] = (await house.request(waiting["id"]))["waits"]
         assert wait["answer"] is None
+
+
+async def test_who_was_not_asked_when_a_process_died_has_all_the_time(any_database):
+    """Killed before the question is out, and taken over when its time is over."""
+    held = Hold()
+    async with (
+        FaultyRest() as rest,
+        rig(any_database, rest=rest, flows=HEAD + DOOR) as house,
+        house.mqtt("home/+/confirm", "home/+/say", "door/#") as client,
+    ):
+        house.model.script(tool_calls([("unlock", {"name": "front"})]), ok("Open."))
+        rest.script(held)
+        await client.publish(ASK, b"open")
+        await held.reached.wait()
+        await house.crash()
+        await house.move(60_001)
+        async with house.replica(), contextlib.AsyncExitStack() as stack:
+            stack.callback(held.opened.set)
+            assert (await message(client))[0] == "home/ada/confirm"
+            await state(house)
+            await client.publish("home/ada/confirmed", b"yes")
+            assert (await message(client))[0] == "door/front/set"
+            assert await message(client) == (SAY, b"Open.")
 
 
 async def test_a_pin_opens_and_is_nowhere_to_be_seen(any_database, caplog):
