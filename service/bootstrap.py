@@ -19,16 +19,16 @@ from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand, stored
 from service.answering.life import Life
-from service.answering.limits import Limits
 from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
+from service.answering.request_limits import Limits
 from service.answering.schedule import Schedule
 from service.answering.shares import ShareRefusals
 from service.answering.summaries import AT_ONCE, Summaries
 from service.answering.worker import LEASE, Worker
-from service.emqx import losses, resources
+from service.emqx import loss_counters, resources
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.publish_api import Emqx
 from service.errors import ConfigError, Fault, StoreBusy, StoreError
@@ -36,7 +36,7 @@ from service.flows import DEFAULT_PROVIDER, Catalogue, Commands, Edition, Flow, 
 from service.flows.changes import Changes
 from service.flows.check_mcp import unready
 from service.inbox import Change, Inbox, epoch_ms
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
 from service.llm.prices import PricesInForce
@@ -115,9 +115,11 @@ class Service:
         )
         self.admin = EmqxAdmin(settings.emqx_url, settings.emqx_admin)
         self.losses = LossWatch(
-            lambda: losses.read(self.admin, settings.emqx_prefix),
+            lambda: loss_counters.read(self.admin, settings.emqx_prefix),
             lambda: self.metrics.refused_for_good,
-            lambda: losses.reply_fault(self.admin, settings.emqx_prefix, self._reply_tokens()),
+            lambda: loss_counters.reply_fault(
+                self.admin, settings.emqx_prefix, self._reply_tokens()
+            ),
         )
         self.metrics.given_up.set_function(lambda: self.losses.lost)
         self.health = Health(

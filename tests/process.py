@@ -15,7 +15,7 @@ import httpx
 
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.fakes.model import FakeModel
 from tests.rig import OPERATOR, ROOT, WEBHOOK, command, environment, eventually, load_flows
 

@@ -19,7 +19,7 @@ from service.answering.publisher import STANDARD, PublishPolicy
 from service.bootstrap import Service
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from service.inbox import epoch_ms
 from service.llm.retry import USUAL, RetryPolicy
 from service.server import bind, make_server

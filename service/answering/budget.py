@@ -21,7 +21,7 @@ from service.domain import Reservation, Spent, Usage
 from service.errors import BudgetError, StoreError
 from service.flows import Catalogue, Flow
 from service.inbox import Inbox
-from service.llm.chat import LIMITS, Question
+from service.llm.chat_completions import LIMITS, Question
 from service.llm.prices import Billing
 
 DAY_MS = 86_400_000

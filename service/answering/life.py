@@ -17,13 +17,13 @@ from service.answering import prompt, sentences, shape
 from service.answering import reply as replies
 from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
-from service.answering.limits import Limits
+from service.answering.prompt_data import tables_of
 from service.answering.publisher import Publisher
 from service.answering.recent import Recents
 from service.answering.remote import ToolServers
+from service.answering.request_limits import Limits
 from service.answering.stream import Stream, stream_for
 from service.answering.summaries import Summaries
-from service.answering.tables import tables_of
 from service.answering.tool_loop import LastWord, Parked, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
@@ -31,7 +31,7 @@ from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, Mo
 from service.flows import Catalogue, Flow, change
 from service.inbox import Inbox
 from service.llm import retry
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.attempts import Log
 from service.llm.client import OFF_LOOP
 from service.mqtt.templates import Scope

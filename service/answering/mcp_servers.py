@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.flows import Catalogue, McpServer
 from service.mcp.offer import OfferedTool
-from service.mcp.results import Result
+from service.mcp.result_text import Result
 
 if TYPE_CHECKING:
     from service.mcp.servers import ServerPool

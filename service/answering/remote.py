@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from service.flows import Flow, Tool
 from service.flows.check_mcp import BETWEEN
 from service.mcp.offer import OfferedTool
-from service.mcp.results import Result
+from service.mcp.result_text import Result
 
 MOST = 128  # tools that one question may hold, of the flow and of servers; OpenAI takes no more
 

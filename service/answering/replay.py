@@ -18,18 +18,18 @@ import orjson
 
 from service.answering import prompt, shape
 from service.answering.job import Job
+from service.answering.prompt_data import later
 from service.answering.remote import NoServers, ToolServers
-from service.answering.tables import later
 from service.answering.tool_loop import ToolLoop
 from service.domain import Claimed, Message, Publish, Reservation, State, Turn, Usage, Wait
 from service.emqx.publish_api import Result as Published
 from service.errors import BudgetError, MessageError, ModelError
 from service.flows import Catalogue, Flow, ModelRef
 from service.inbox import Close, Filter, Inbox, Row
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.attempts import Log
 from service.mcp.offer import OfferedTool
-from service.mcp.results import Result
+from service.mcp.result_text import Result
 
 PATIENCE = 120.0  # seconds in which all calls for one request have to end
 CALL = tuple[str, Any]

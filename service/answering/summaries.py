@@ -15,7 +15,7 @@ from service.domain import Turn
 from service.errors import BudgetError, ModelError, StoreError
 from service.flows import Catalogue, Flow, ModelRef
 from service.inbox import Inbox
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.attempts import Log
 from service.llm.client import Question
 

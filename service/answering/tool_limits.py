@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from service.answering.limits import window
+from service.answering.request_limits import window
 from service.domain import Message, Reservation
 from service.flows import Tool
 from service.mqtt.templates import Scope

@@ -14,7 +14,7 @@ from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.client import OFF_LOOP, Question
 
 ROUNDS = 6  # of tool calls; then the model has to say something

@@ -6,7 +6,7 @@ import getpass
 import sys
 
 from service.answering.ears import Ears
-from service.cli import inbox
+from service.cli import local_inbox
 from service.cli.common import say
 from service.cli.retrying import who
 from service.domain import Ear, Wait
@@ -19,8 +19,8 @@ from service.settings import environment
 
 async def confirm(part: str, answer: str, call_id: str | None, pin_env: str | None) -> None:
     """Raises NotFound, Conflict, BadRequest, Forbidden."""
-    async with inbox.opened() as (insights, _, store):
-        id = await inbox.whole_id(store, part)
+    async with local_inbox.opened() as (insights, _, store):
+        id = await local_inbox.whole_id(store, part)
         asked = await _asked(store, id)
         meant = [one for one in asked if call_id in (None, one.call_id)]
         pin = None
@@ -65,8 +65,8 @@ def _pin(wait: Wait, pin_env: str | None) -> str:
 
 async def settle(part: str, outcome: str, call_id: str | None) -> None:
     """Raises NotFound, Conflict, BadRequest."""
-    async with inbox.opened() as (_, actions, store):
-        id = await inbox.whole_id(store, part)
+    async with local_inbox.opened() as (_, actions, store):
+        id = await local_inbox.whole_id(store, part)
         try:
             await actions.settle(id, outcome, call_id, who())
         except EmqxGptError as error:

@@ -13,7 +13,7 @@ from service.emqx.publish_api import Emqx
 from service.emqx.resources import Desired
 from service.errors import ConfigError, ModelError
 from service.flows import Flows
-from service.llm import catalogue
+from service.llm import model_lists
 from service.llm.client import Gpt
 from service.settings import Settings, environment
 
@@ -81,7 +81,7 @@ async def _ask(gpt: Gpt, provider: str, wanted: list[str]) -> Finding:
             return warn(title, error.message)
         hint = "OPENAI_API_KEY and OPENAI_BASE_URL, or the provider's entry in flows.toml"
         return fail(title, error.message, hint)
-    if missing := [model for model in wanted if not catalogue.listed(model, known)]:
+    if missing := [model for model in wanted if not model_lists.listed(model, known)]:
         said = (
             f"it does not list {', '.join(missing)}: shut down, misspelt, or hidden from this key"
         )

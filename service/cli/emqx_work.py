@@ -22,18 +22,18 @@ from service import flows as flows_file
 from service import settings as environment
 from service.cli.common import console, say, say_error, say_json
 from service.cli.emqx_view import show_finding, show_plan
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.acl import acl as allowed
 from service.emqx.apply import apply as bring_in_step
 from service.emqx.apply import connected
+from service.emqx.broker_run import ApplyError
+from service.emqx.config_file import render as rendered
+from service.emqx.config_file import render_filled
 from service.emqx.look import compare, read, suited, waiting_messages
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.remove import ours
 from service.emqx.remove import remove as delete_ours
-from service.emqx.render import render as rendered
-from service.emqx.render import render_filled
 from service.emqx.resources import Desired, build, target
-from service.emqx.run import ApplyError
 from service.errors import ConfigError, EmqxGptError
 from service.flows import Flows
 from service.settings import Settings
@@ -117,7 +117,7 @@ async def apply(
 async def remove(*, yes: bool, prefix: str | None) -> None:
     """Delete what is ours from EMQX, and nothing else; asks first."""
     loaded = environment.load()
-    named = names.check_prefix(prefix or loaded.emqx_prefix)
+    named = resource_names.check_prefix(prefix or loaded.emqx_prefix)
     async with _admin(loaded) as admin:
         steps = ours(named, await read(admin, named))
         if not steps:

@@ -19,7 +19,7 @@ from service.answering.intake import new_id
 from service.answering.remote import Remote
 from service.answering.replay import ReplayAnswer, Replayer
 from service.cli.common import console, say_json
-from service.cli.models import model_of, replayer
+from service.cli.model_check import model_of, replayer
 from service.domain import Message
 from service.errors import ConfigError, Fault
 from service.flows import Flow, Flows, lines

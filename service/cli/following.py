@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from service import flows
 from service.bootstrap import Service, edition_of
 from service.emqx.apply import apply_when_ready
+from service.emqx.broker_run import ApplyError
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired, build, target
-from service.emqx.run import ApplyError
 from service.errors import ConfigError
 from service.flows import Edition
 from service.llm import prices

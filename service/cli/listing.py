@@ -13,7 +13,7 @@ from rich.text import Text
 
 from service import plain
 from service.cli.common import console, say_json
-from service.cli.inbox import SHORT
+from service.cli.local_inbox import SHORT
 from service.inbox import Filter, epoch_ms
 from service.operations.insights import Insights
 

@@ -327,7 +327,7 @@ def check(
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
     from service import flows, settings
-    from service.emqx.names import check_prefix
+    from service.emqx.resource_names import check_prefix
     from service.flows.check_mcp import unready
     from service.llm.addresses import doubt
 

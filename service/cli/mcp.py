@@ -29,7 +29,7 @@ async def serve(*, url: str | None, port: int | None, host: str) -> None:
     house = House(url or service_url(loaded), tokens[0] if tokens else None)
     try:
         if port is None:
-            from service.mcp.serving import over_stdio
+            from service.mcp.offered_flows import over_stdio
 
             await over_stdio(house)
         else:
@@ -39,7 +39,7 @@ async def serve(*, url: str | None, port: int | None, host: str) -> None:
 
 
 async def _http(house: House, loaded: Settings, host: str, port: int) -> None:
-    from service.mcp.serving import PATH, over_http
+    from service.mcp.offered_flows import PATH, over_http
 
     tokens = loaded.mcp_tokens or loaded.operator_tokens
     if not tokens:

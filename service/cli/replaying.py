@@ -18,9 +18,9 @@ from rich.text import Text
 from service import flows as flows_file
 from service import plain, settings
 from service.answering.replay import Compared, ReplayAnswer, Replayer
-from service.cli import inbox
+from service.cli import local_inbox
 from service.cli.common import console, say, say_json
-from service.cli.models import model_of, replayer
+from service.cli.model_check import model_of, replayer
 from service.domain import ENDS
 from service.errors import BadRequest, ConfigError
 from service.flows import ModelRef
@@ -46,8 +46,8 @@ async def replay(
     path = file or loaded.flows
     found = flows_file.load(path, model=loaded.openai_model)
     other = model_of(model, found)
-    async with inbox.opened() as (_, _, store):
-        rows = await _rows(store, inbox.wanted(*filters), limit)
+    async with local_inbox.opened() as (_, _, store):
+        rows = await _rows(store, local_inbox.wanted(*filters), limit)
         known = [row for row in rows if row.flow in found.flows]
         if left := len(rows) - len(known):
             say(f"{left} requests are of flows that {path} does not have: left out.", err=True)
@@ -116,7 +116,7 @@ async def _all(
 def _show(out: Console, one: Compared) -> None:
     same = one.same_text and one.same_calls
     head = Text.assemble(
-        (one.row.id[-inbox.SHORT :], "bold"),
+        (one.row.id[-local_inbox.SHORT :], "bold"),
         f" {one.row.flow} ",
         ("same" if same else "differs", "green" if same else "yellow"),
         (f" (memory {one.memory})" if one.memory != "none" else "", "dim"),

@@ -63,11 +63,11 @@ def list_requests(
     as_json: AsJson = False,
 ) -> None:
     """Requests, newest first; with --follow newest last. JSON is one object a line."""
-    from service.cli import inbox, listing
+    from service.cli import listing, local_inbox
 
     async def work() -> None:
-        wanted = inbox.wanted(state, flow, conversation, error, text, since, until)
-        async with inbox.opened() as (insights, _, _):
+        wanted = local_inbox.wanted(state, flow, conversation, error, text, since, until)
+        async with local_inbox.opened() as (insights, _, _):
             if follow:
                 await listing.follow(insights, wanted, limit, as_json=as_json)
             else:
@@ -79,12 +79,12 @@ def list_requests(
 @requests_app.command()
 def show(id: Id, as_json: AsJson = False) -> None:
     """One request: what it waited for, each model call and tool call, and what came of them."""
-    from service.cli import inbox, waterfall
+    from service.cli import local_inbox, waterfall
     from service.cli.common import console, say_json
 
     async def work() -> None:
-        async with inbox.opened() as (insights, _, store):
-            document = await insights.request(await inbox.whole_id(store, id))
+        async with local_inbox.opened() as (insights, _, store):
+            document = await insights.request(await local_inbox.whole_id(store, id))
         if as_json:
             say_json(document, indent=2)
         else:

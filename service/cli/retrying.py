@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from service.cli import inbox
+from service.cli import local_inbox
 from service.cli.common import console, say
 from service.errors import BadRequest
 from service.inbox import Act, Filter, Inbox, epoch_ms
@@ -41,12 +41,12 @@ async def retry(
     state = filters[0]
     if state is not None and state not in DEAD:
         raise BadRequest("only failed and expired requests are retried")
-    async with inbox.opened() as (insights, actions, store):
+    async with local_inbox.opened() as (insights, actions, store):
         if not ids:
-            await _many(store, actions, inbox.wanted(*filters))
+            await _many(store, actions, local_inbox.wanted(*filters))
             return
         for part in ids:
-            id = await inbox.whole_id(store, part)
+            id = await local_inbox.whole_id(store, part)
             await actions.retry(id, None if payload is None else payload.encode("utf-8", "replace"))
             edited = " (edited)" if payload is not None else ""
             await store.desk.note(Act(who(), "retry", id + edited, "ok"))

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.demo.client import Client, Seen, client
 from service.demo.levels import levels_of
-from service.demo.offline_model import words
+from service.demo.mqtt_client import Client, Seen, client
+from service.demo.offline_model import vocabulary
 from service.domain import Message
 from service.errors import MessageError
 from service.flows import Flows, Tool
@@ -141,7 +141,7 @@ def answers(tool: Tool, seen: Seen, *, stubborn: bool = False) -> Iterator[Said]
     scope = Scope(Message("", "", b"", 0), levels, {**arguments, CALL: call_id})
     named = {CALL: call_id} if call_id is not None and seen.correlation is None else {}
     body: dict[str, Any] = {**named, **arguments}
-    if state := _STATES.get(words.split(tool.name)[0]):
+    if state := _STATES.get(vocabulary.split(tool.name)[0]):
         body["state"] = state
     with contextlib.suppress(MessageError):
         if tool.answer is not None:

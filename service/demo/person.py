@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from service.demo.client import Client, Seen
 from service.demo.levels import levels_of
+from service.demo.mqtt_client import Client, Seen
 from service.domain import Message
 from service.errors import MessageError
 from service.flows import Flow

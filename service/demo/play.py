@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
 
-from service.demo.client import Client
+from service.demo.mqtt_client import Client
 from service.demo.person import consenting
 from service.demo.samples import Sample, samples, ticked
 from service.demo.screen import Screen

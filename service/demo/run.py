@@ -17,14 +17,14 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from service import flows as flows_file
-from service.demo.client import Client, client
-from service.demo.env_file import env_file
+from service.demo.demo_env import env_file
+from service.demo.first_answers import probe
 from service.demo.household import Household, household
 from service.demo.join import join_lines
+from service.demo.mqtt_client import Client, client
 from service.demo.offline_model.families import FAMILIES
 from service.demo.offline_model.model import MODEL
 from service.demo.play import Onlooker, play
-from service.demo.probe import probe
 from service.demo.running import (
     EVERYWHERE,
     HOST,

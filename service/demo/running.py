@@ -20,10 +20,10 @@ from service.bootstrap import Service, edition_of
 from service.demo.offline_model.model import MODEL, OfflineModel
 from service.demo.standin.broker import StandIn
 from service.demo.words import ENGLISH, Words
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.apply import apply
+from service.emqx.config_file import render_filled
 from service.emqx.management_api import EmqxAdmin
-from service.emqx.render import render_filled
 from service.emqx.resources import build, target
 from service.errors import ConfigError, EmqxGptError, Fault
 from service.flows import DEFAULT_PROVIDER, Flow, Flows, ModelRef
@@ -200,7 +200,7 @@ async def running(
             "emqx_api_secret": SecretStr(secret),
             "emqx_admin_key": None,
             "emqx_admin_secret": None,
-            "emqx_prefix": names.PREFIX,
+            "emqx_prefix": resource_names.PREFIX,
             "webhook_token": SecretStr(token),
             "operator_token": SecretStr(operator),
             "public_url": None,

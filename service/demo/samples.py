@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 from service.demo.scenes import Line, picture
 from service.demo.words import ENGLISH, Words
 from service.domain import Message
@@ -192,9 +192,9 @@ def parse(where: str | None) -> sql.Expr | None:
 def question(flow: Flow) -> str:
     """What a person could say to this flow."""
     said = " ".join(str(each) for each in (flow.system, flow.prompt) if each)
-    language = words.language(re.sub(r"\$\{[^}]*\}", "", said)) if said else "en"
+    language = vocabulary.language(re.sub(r"\$\{[^}]*\}", "", said)) if said else "en"
     for tool in flow.tools:
-        spoken = " ".join(words.split(tool.name))
+        spoken = " ".join(vocabulary.split(tool.name))
         return f"{spoken} {_told(tool.parameters)}".strip()
     if flow.schema:
         return _told(flow.schema) or "temperature 21.5 °C, humidity 40 %"
@@ -209,7 +209,7 @@ def _told(schema: Mapping[str, Any]) -> str:
     for name, each in (schema.get("properties") or {}).items():
         if not isinstance(each, Mapping):
             continue
-        spoken = " ".join(words.split(name))
+        spoken = " ".join(vocabulary.split(name))
         if options := each.get("enum"):
             parts.append(str(options[0]).replace("_", " "))
         elif each.get("type") == "boolean":

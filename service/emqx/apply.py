@@ -18,13 +18,13 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from service.emqx.broker_run import PASSING, ApplyError, Run, RunReport, Tell, retrying
 from service.emqx.findings import address_hint
 from service.emqx.look import read, refuse_namespace, suited
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do, Plan, plan
 from service.emqx.probe import probe
 from service.emqx.resources import Desired
-from service.emqx.run import PASSING, ApplyError, Run, RunReport, Tell, retrying
 from service.emqx.sqltest import test_sql
 from service.emqx.write import ensure
 from service.errors import BrokerError, EmqxGptError

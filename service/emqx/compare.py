@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.reply_rule import KEY_HOLE, without_keys
 from service.emqx.resources import Placeholder
 
@@ -40,8 +40,8 @@ def differences(
     is no difference. With `force` the token is one in any case.
     """
     fields = list(_walk(want, have, ""))
-    wanted = names.fingerprint_in(str(want.get("description", "")))
-    found = names.fingerprint_in(str(have.get("description", "")))
+    wanted = resource_names.fingerprint_in(str(want.get("description", "")))
+    found = resource_names.fingerprint_in(str(have.get("description", "")))
     if wanted and (force or found not in (None, wanted)) and not _has_secret(fields):
         token = "another token" if found else "a token loaded by hand"
         fields.append(Difference(_SECRET, token if found != wanted else MASK, "the current token"))
@@ -105,7 +105,9 @@ def _same(key: str, want: Any, have: Any) -> bool:
     if key == "url":
         return str(want).rstrip("/") == str(have).rstrip("/")
     if key == "description":
-        return names.without_fingerprint(str(want)) == names.without_fingerprint(str(have))
+        return resource_names.without_fingerprint(str(want)) == resource_names.without_fingerprint(
+            str(have)
+        )
     return _plain(want) == _plain(have)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.compare import milliseconds
 from service.emqx.plan import uses
 from service.rulesql.reserved import REPLY_TOPIC
@@ -101,7 +101,7 @@ def open_relays(rules: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
         if REPLY_TOPIC in conf.get("from", ()):
             ident = str(conf["id"])
             prefix = ident.removesuffix("_reply")
-            named = "" if prefix == names.PREFIX else f" --prefix {prefix}"
+            named = "" if prefix == resource_names.PREFIX else f" --prefix {prefix}"
             yield fail(
                 f"rule {ident}",
                 "an older reply rule: a device's last will gets through it, and is published to "

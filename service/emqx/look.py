@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.management_api import EmqxAdmin, Version
 from service.emqx.plan import Actual, Do, Plan, plan
 from service.emqx.resources import Desired, Kind
@@ -33,11 +33,11 @@ async def suited(admin: EmqxAdmin, desired: Desired) -> Desired:
 
 async def read(admin: EmqxAdmin, prefix: str) -> Actual:
     """What the broker has now. Raises BrokerError, broker_namespace for a key of a namespace."""
-    ids = [names.action_id(prefix), names.action_id(prefix, ordered=True)]
-    ids.append(names.recent_id(prefix))
+    ids = [resource_names.action_id(prefix), resource_names.action_id(prefix, ordered=True)]
+    ids.append(resource_names.recent_id(prefix))
     wanted: list[tuple[Kind, str]] = [("connector", ident) for ident in ids]
     wanted += [("action", ident) for ident in ids]
-    wanted += [("action", names.again_id(ident)) for ident in ids]
+    wanted += [("action", resource_names.again_id(ident)) for ident in ids]
     found = {key: body for key in wanted if (body := await admin.get(*key)) is not None}
     rules = await admin.rules()
     for body in (*found.values(), *rules):

@@ -17,7 +17,7 @@ import httpx
 import orjson
 
 from service.bodies import parsed
-from service.emqx.http import HEADERS, fetch
+from service.emqx.http_answers import HEADERS, fetch
 from service.emqx.reasons import reason
 from service.emqx.resources import Kind
 from service.errors import BrokerError

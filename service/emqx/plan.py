@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
 from service.emqx.compare import Difference, differences
 from service.emqx.management_api import Json
 from service.emqx.resources import Desired, Kind, Placeholder
@@ -80,7 +80,8 @@ class Plan:
             listed = ", ".join(str(step) for step in taken)
             raise BrokerError(
                 f"EMQX has a {listed} that is not ours: rename it there, or choose another "
-                f"--prefix (ours is told by a description that begins with {names.MARK!r})",
+                "--prefix (ours is told by a description that begins with "
+                f"{resource_names.MARK!r})",
                 code="broker_name_taken",
             )
 
@@ -124,7 +125,9 @@ def plan(desired: Desired, actual: Actual, *, force: bool = False) -> Plan:
 
 
 def _by_hand(connector: Json | None) -> bool:
-    return connector is not None and not names.fingerprint_in(str(connector.get("description")))
+    return connector is not None and not resource_names.fingerprint_in(
+        str(connector.get("description"))
+    )
 
 
 def step(
@@ -140,9 +143,9 @@ def step(
         return Step(Do.CREATE, kind, ident)
     description = str(have.get("description", ""))
     if kind == "rule":
-        ours = names.is_ours(desired.prefix, ident, description)
+        ours = resource_names.is_ours(desired.prefix, ident, description)
     else:
-        ours = description.startswith(names.MARK)
+        ours = description.startswith(resource_names.MARK)
     if not ours:
         return Step(Do.TAKEN, kind, ident, note="somebody else's resource has this name")
     fields = differences(wanted(desired, kind, ident), have, force=force)
@@ -164,7 +167,7 @@ def _others(desired: Desired, actual: Actual) -> Iterator[Step]:
         ident = str(rule["id"])
         if ident in desired.rules:
             continue
-        if names.is_ours(desired.prefix, ident, str(rule.get("description", ""))):
+        if resource_names.is_ours(desired.prefix, ident, str(rule.get("description", ""))):
             yield Step(Do.DELETE, "rule", ident, note="its flow is gone")
         elif any(action in desired.actions for action in uses(rule)):
             yield Step(Do.FOREIGN, "rule", ident, note="sends to our action; it stays")

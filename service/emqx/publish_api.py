@@ -19,8 +19,8 @@ import orjson
 
 from service.bodies import parsed
 from service.domain import Publish
-from service.emqx import names, reply_rule
-from service.emqx.http import HEADERS, fetch
+from service.emqx import reply_rule, resource_names
+from service.emqx.http_answers import HEADERS, fetch
 from service.errors import BrokerError
 
 NO_SUBSCRIBERS = 16
@@ -48,7 +48,7 @@ class Emqx:
         key: tuple[str, str],
         *,
         admin: tuple[str, str] | None = None,
-        prefix: str = names.PREFIX,
+        prefix: str = resource_names.PREFIX,
         tokens: Sequence[str] = (),
         connections: int = 4,
         timeout: float = 10.0,
@@ -62,7 +62,7 @@ class Emqx:
         # Made once: httpx takes longer to make a request than to send it.
         self._head = self._headers(key)
         self._admin_head = self._headers(admin or key)
-        self._reply_topic = reply_rule.topic(names.check_prefix(prefix))
+        self._reply_topic = reply_rule.topic(resource_names.check_prefix(prefix))
         self._reply_keys = [reply_rule.key(token, prefix) for token in tokens]
         self._clock: float | None = None  # EMQX's minus time.monotonic(), in seconds
         self._urls = {path: httpx.URL(f"{url}/api/v5{path}") for path in (_ONE, _BULK)}

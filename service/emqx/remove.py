@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
+from service.emqx.broker_run import ApplyError, Run, RunReport, Tell, retrying
 from service.emqx.look import read
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Actual, Do, Step, uses
-from service.emqx.run import ApplyError, Run, RunReport, Tell, retrying
 from service.errors import BrokerError, EmqxGptError
 
 
 async def remove(
-    admin: EmqxAdmin, prefix: str = names.PREFIX, *, tell: Tell = lambda _: None
+    admin: EmqxAdmin, prefix: str = resource_names.PREFIX, *, tell: Tell = lambda _: None
 ) -> RunReport:
     """Delete what is ours under `prefix`: rules, action, connector. Raises ApplyError.
 
@@ -38,7 +38,7 @@ def ours(prefix: str, actual: Actual) -> list[Step]:
     mine = [
         Step(Do.DELETE, "rule", str(rule["id"]))
         for rule in actual.rules
-        if names.is_ours(prefix, str(rule["id"]), str(rule.get("description", "")))
+        if resource_names.is_ours(prefix, str(rule["id"]), str(rule.get("description", "")))
     ]
     rules = {item.ident for item in mine}
     kept = [rule for rule in actual.rules if str(rule["id"]) not in rules]
@@ -52,7 +52,7 @@ def ours(prefix: str, actual: Actual) -> list[Step]:
                 "take the action out of it, and run this again",
                 code="broker_in_use",
             )
-    gone = {names.bare(ident) for ident in actions}
+    gone = {resource_names.bare(ident) for ident in actions}
     for kind, ident in marked:
         if kind != "connector":
             continue
@@ -67,4 +67,4 @@ def ours(prefix: str, actual: Actual) -> list[Step]:
 
 
 def _marked(resource: Mapping[str, Any]) -> bool:
-    return str(resource.get("description", "")).startswith(names.MARK)
+    return str(resource.get("description", "")).startswith(resource_names.MARK)

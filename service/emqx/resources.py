@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
 from service.errors import ConfigError
 from service.flows import Flow, Flows
 from service.mqtt.topics import TopicPattern
@@ -81,9 +81,9 @@ class Desired:
         """For EMQX 5.9 and later: a second action takes what the first one gives up."""
         actions: dict[str, Body] = {}
         for ident, body in self.actions.items():
-            again = names.again_id(ident)
-            reference = {"kind": "reference", "type": "http", "name": names.bare(again)}
-            actions[again] = {**body, "description": names.AGAIN_SAYS}
+            again = resource_names.again_id(ident)
+            reference = {"kind": "reference", "type": "http", "name": resource_names.bare(again)}
+            actions[again] = {**body, "description": resource_names.AGAIN_SAYS}
             actions[ident] = {**body, "fallback_actions": [reference]}
         return replace(self, actions=actions)
 
@@ -113,56 +113,65 @@ def target(url: str, *tokens: str) -> Target:
 
 
 def build(
-    flows: Flows, *, prefix: str = names.PREFIX, to: Target | None = None, tls: bool = False
+    flows: Flows,
+    *,
+    prefix: str = resource_names.PREFIX,
+    to: Target | None = None,
+    tls: bool = False,
 ) -> Desired:
     """The resources for `flows`. Without `to` they have placeholders; `tls` then says https.
 
     Raises ConfigError for what can't be written as rule SQL.
     """
-    names.check_prefix(prefix)
-    plain, ordered = names.action_id(prefix), names.action_id(prefix, ordered=True)
+    resource_names.check_prefix(prefix)
+    plain, ordered = (
+        resource_names.action_id(prefix),
+        resource_names.action_id(prefix, ordered=True),
+    )
     rules: dict[str, Body] = {}
     topics: dict[str, str] = {}
     for flow in flows.flows.values():
-        ident = names.rule_id(prefix, flow.name)
+        ident = resource_names.rule_id(prefix, flow.name)
         if ident in rules:  # two digests of 32 bits that agree
             raise ConfigError(f"flow {flow.name!r}: rename it, its rule id {ident} is taken")
         if flow.every is None:
             action = ordered if flow.ordered else plain
-            rules[ident] = _rule(flow_sql(flow), [action], names.flow_says(flow.name))
+            rules[ident] = _rule(flow_sql(flow), [action], resource_names.flow_says(flow.name))
             topics[ident] = sample_topic(flow.request[0])
         if flow.recent is not None:
-            says = names.window(flow.name)
-            ident = names.rule_id(prefix, says)
-            recent = names.recent_id(prefix)
-            rules[ident] = _rule(recent_sql(flow), [recent], names.flow_says(says))
+            says = resource_names.window(flow.name)
+            ident = resource_names.rule_id(prefix, says)
+            recent = resource_names.recent_id(prefix)
+            rules[ident] = _rule(recent_sql(flow), [recent], resource_names.flow_says(says))
             topics[ident] = sample_topic(flow.recent.topic)
     if sources := answer_filters(flows):
         # One client's answers come in the order in which it said them: the first counts.
-        ident = names.answers_id(prefix)
-        rules[ident] = _rule(answers_sql(sources), [ordered], names.ANSWERS_SAYS)
+        ident = resource_names.answers_id(prefix)
+        rules[ident] = _rule(answers_sql(sources), [ordered], resource_names.ANSWERS_SAYS)
         topics[ident] = sample_topic(TopicPattern.parse(sources[0]))
     if any(replies(flow) for flow in flows.flows.values()):
         keys = [reply_rule.key(token, prefix) for token in to.tokens] if to else []
         sql = reply_rule.sql(prefix, keys)
-        rules[names.reply_id(prefix)] = _rule(sql, [reply_rule.ACTION], names.REPLY_SAYS)
+        rules[resource_names.reply_id(prefix)] = _rule(
+            sql, [reply_rule.ACTION], resource_names.REPLY_SAYS
+        )
     connector = _connector(prefix, to, tls)
-    hashed = {"description": names.ORDERED_CONNECTOR_SAYS, "pool_type": "hash"}
+    hashed = {"description": resource_names.ORDERED_CONNECTOR_SAYS, "pool_type": "hash"}
     if to is not None:
-        hashed["description"] = _with_fingerprint(names.ORDERED_CONNECTOR_SAYS, prefix, to)
+        hashed["description"] = _with_fingerprint(resource_names.ORDERED_CONNECTOR_SAYS, prefix, to)
     connectors = {plain: connector, ordered: {**connector, **hashed}}
     actions = {
-        plain: _action(plain, flows, names.ACTION_SAYS),
-        ordered: _action(ordered, flows, names.ORDERED_SAYS),
+        plain: _action(plain, flows, resource_names.ACTION_SAYS),
+        ordered: _action(ordered, flows, resource_names.ORDERED_SAYS),
     }
     if any(flow.recent is not None for flow in flows.flows.values()):
         # On connections of their own: answers leave in order, and readings take their time.
-        recent = names.recent_id(prefix)
-        says = names.RECENT_CONNECTOR_SAYS
+        recent = resource_names.recent_id(prefix)
+        says = resource_names.RECENT_CONNECTOR_SAYS
         if to is not None:
             says = _with_fingerprint(says, prefix, to)
         connectors[recent] = {**connector, "description": says}
-        actions[recent] = _action(recent, flows, names.RECENT_SAYS)
+        actions[recent] = _action(recent, flows, resource_names.RECENT_SAYS)
     return Desired(
         prefix,
         connectors,
@@ -174,11 +183,13 @@ def build(
 
 
 def _with_fingerprint(description: str, prefix: str, to: Target) -> str:
-    return names.with_fingerprint(description, names.fingerprint(to.token, prefix))
+    return resource_names.with_fingerprint(
+        description, resource_names.fingerprint(to.token, prefix)
+    )
 
 
 def _connector(prefix: str, to: Target | None, tls: bool) -> dict[str, Any]:
-    description = names.CONNECTOR_SAYS
+    description = resource_names.CONNECTOR_SAYS
     url: object = Placeholder("PUBLIC_URL")
     authorization: object = Placeholder("WEBHOOK_TOKEN", before="Bearer ")
     if to is not None:
@@ -204,7 +215,7 @@ def _action(ident: str, flows: Flows, description: str) -> dict[str, Any]:
     return {
         "description": description,
         "enable": True,
-        "connector": names.bare(ident),
+        "connector": resource_names.bare(ident),
         "parameters": {"method": "post", "path": WEBHOOK_PATH},
         "resource_opts": {
             "inflight_window": 100,

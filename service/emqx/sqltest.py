@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from service.domain import Publish
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.resources import Desired
 from service.errors import BrokerError
@@ -25,7 +25,7 @@ async def test_sql(admin: EmqxAdmin, desired: Desired, ident: str) -> None:
 
     The sample's payload is an empty object; a WHERE that does not match it is fine.
     """
-    is_reply = ident == names.reply_id(desired.prefix)
+    is_reply = ident == resource_names.reply_id(desired.prefix)
     context = {
         "event_type": "message_publish",
         "topic": reply_rule.topic(desired.prefix) if is_reply else desired.topics[ident],

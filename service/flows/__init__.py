@@ -7,7 +7,7 @@ but `load`.
 from service.flows.catalogue import Catalogue, Edition
 from service.flows.flow import Commands, Flow, Flows, McpServer, Provider
 from service.flows.load import load, parse, read, sound
-from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.flows.model_names import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import Collect, History, Price, Recent
 from service.flows.tool import Bounds, Confirm, Tool, Verify
 from service.units import Limit, duration

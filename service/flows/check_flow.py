@@ -14,8 +14,8 @@ from service.flows.flow import Flow, Provider
 from service.flows.keys import Place, keys_of, walk
 from service.flows.kinds import Mark
 from service.flows.lines import Path
-from service.flows.models import DEFAULT_PROVIDER, INSTEAD, ModelRef, end_of_life
-from service.flows.names import Names, misnamed_levels
+from service.flows.model_names import DEFAULT_PROVIDER, INSTEAD, ModelRef, end_of_life
+from service.flows.placeholders import Names, misnamed_levels
 from service.flows.report import Report, show, suggest
 from service.flows.tables import FlowKeys
 from service.flows.where import check_where, levels_in_sql

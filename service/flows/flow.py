@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from service.domain import Batch, Message
 from service.errors import MessageError
 from service.flows.kinds import key as key_of
-from service.flows.models import DEFAULT_PROVIDER, ModelRef
+from service.flows.model_names import DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
 from service.flows.tool import Confirm
 from service.mqtt.payloads import readable

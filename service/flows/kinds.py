@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from service.flows.cron import Cron, CronError, zone_of
 from service.flows.hours import HOURS, Hours
-from service.flows.models import ModelRef
+from service.flows.model_names import ModelRef
 from service.flows.regex import Regex, RegexError
 from service.flows.schemas import Schema
 from service.mqtt.comparisons import Comparison

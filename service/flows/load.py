@@ -24,10 +24,10 @@ from service.flows.cures import belongs
 from service.flows.flow import Flow, Flows, McpServer, Provider
 from service.flows.keys import keys_of
 from service.flows.lines import Path, scan
-from service.flows.models import DEFAULT_PROVIDER, ModelRef
+from service.flows.model_names import DEFAULT_PROVIDER, ModelRef
 from service.flows.report import Report
-from service.flows.syntax import mended
 from service.flows.tables import FLOW_NAME, File, FlowKeys, McpKeys, Price, ProviderKeys
+from service.flows.toml_faults import mended
 from service.flows.tool import Confirm
 from service.mqtt.topics import TopicPattern
 

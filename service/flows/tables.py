@@ -43,7 +43,7 @@ from service.flows.kinds import (
     Zone,
     key,
 )
-from service.flows.models import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
+from service.flows.model_names import DEFAULT_MODEL, DEFAULT_PROVIDER, ModelRef
 from service.flows.tool import Confirm, Tool
 from service.mqtt.templates import Template
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
-from service.llm.limits import Granted
 from service.llm.pace import Pace, Start
+from service.llm.rate_limits import Granted
 from service.llm.retry import RetryPolicy
 
 log = logging.getLogger("emqx-gpt.model")

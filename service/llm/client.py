@@ -21,11 +21,19 @@ import orjson
 from service.bodies import ENCODINGS, BodyTooLarge, parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef, Provider
-from service.llm import addresses, catalogue, chat, failures, learning, providers, responses
+from service.llm import (
+    addresses,
+    chat_completions,
+    failures,
+    learning,
+    model_lists,
+    providers,
+    responses,
+)
 from service.llm.answers import MAX_ANSWER, Completion, too_large
-from service.llm.chat import ChatAnswer, Question
-from service.llm.limits import Granted
+from service.llm.chat_completions import ChatAnswer, Question
 from service.llm.providers import Api, Dialect
+from service.llm.rate_limits import Granted
 from service.llm.responses import ResponsesAnswer
 from service.llm.transport import (
     BROKEN,
@@ -155,7 +163,7 @@ class Gpt:
         for _ in range(learning.MOST):
             dialect = self._dialect(server, question)
             stream = on_delta is not None or dialect.stream_only
-            make = chat.body if dialect.api is Api.CHAT else responses.body
+            make = chat_completions.body if dialect.api is Api.CHAT else responses.body
             body = make(question, dialect, stream=stream)
             try:
                 async with asyncio.timeout(question.timeout):
@@ -194,7 +202,7 @@ class Gpt:
         chatting = dialect.api is Api.CHAT
         make = ChatAnswer if chatting else ResponsesAnswer
         answer = make(question, self._max_answer)
-        endpoint = chat.PATH if chatting else responses.PATH
+        endpoint = chat_completions.PATH if chatting else responses.PATH
         response = await self._send(server, "POST", endpoint, _json(body))
         async with contextlib.aclosing(response):
             if self._granted and (said := Granted.read(response.headers)):
@@ -237,7 +245,7 @@ class Gpt:
             async with asyncio.timeout(question.timeout):
                 response = await self._send(server, "GET", "models")
                 async with contextlib.aclosing(response):
-                    found = catalogue.names(await response.aread(), server.row.model_prefix)
+                    found = model_lists.names(await response.aread(), server.row.model_prefix)
         except FAILURES as error:
             raise _in_our_words(error, server, question, "models") from None
         if found is None:
@@ -267,7 +275,7 @@ def _lesson(
     if refused.response.status_code not in learning.STATUSES:
         return None
     said = refused.content[:8000].decode("utf-8", "replace")[:4000]
-    capped = question.max_tokens is None and chat.longest(question, dialect) is not None
+    capped = question.max_tokens is None and chat_completions.longest(question, dialect) is not None
     return learning.lesson(dialect, body, said, capped=capped)
 
 
@@ -297,7 +305,7 @@ def _said(dialect: Dialect) -> str:
 
 
 def _in_our_words(
-    error: Exception, server: _Server, question: Question, endpoint: str = chat.PATH
+    error: Exception, server: _Server, question: Question, endpoint: str = chat_completions.PATH
 ) -> ModelError:
     """What one of FAILURES means."""
     url = addresses.shown(str(server.url(endpoint)))

@@ -10,7 +10,7 @@ from typing import Any
 from service.errors import ErrorKind, ModelError
 from service.llm import failures
 from service.llm.answers import MAX_ANSWER, Completion, size_of
-from service.llm.chat import (
+from service.llm.chat_completions import (
     IncomingAnswer,
     Question,
     bind_to_schema,

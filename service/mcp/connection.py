@@ -26,8 +26,8 @@ from pydantic import ValidationError
 from service import __version__
 from service.flows import McpServer
 from service.mcp.offer import Listed
-from service.mcp.results import text_of
-from service.mcp.transport import AWAY, CONNECT, FORGOTTEN, LOST, REFUSED, Transport
+from service.mcp.result_text import text_of
+from service.mcp.server_http import AWAY, CONNECT, FORGOTTEN, LOST, REFUSED, Transport
 from service.mcp.trouble import Trouble
 
 LISTING = 5.0  # seconds, for all pages

@@ -14,7 +14,7 @@ from typing import Any
 from service.flows import McpServer
 from service.mcp.connection import McpConnection
 from service.mcp.offer import OfferedTool, offer
-from service.mcp.results import Result
+from service.mcp.result_text import Result
 from service.mcp.trouble import Trouble
 
 FRESH = 60.0  # seconds in which a list of tools is not asked for again

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
-from service.emqx.losses import Counters, Losses
+from service.emqx.loss_counters import Counters, Losses
 from service.errors import BrokerError
 
 EVERY = 30.0  # seconds

@@ -7,11 +7,11 @@ left out, and say so.
 """
 
 from service.mqtt.topics import matches
-from service.rulesql.errors import RuleException, SqlError
 from service.rulesql.foreign import Foreign, foreign, translated
 from service.rulesql.guards import equalities_that_hide, payload_paths_without_guard
 from service.rulesql.parser import parse, parse_where
 from service.rulesql.rule import Rule
+from service.rulesql.rule_errors import RuleException, SqlError
 from service.rulesql.syntax import Expr
 from service.rulesql.terms import UNDEFINED, text, to_json
 

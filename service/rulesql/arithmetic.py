@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from service.rulesql.errors import RuleException
+from service.rulesql.rule_errors import RuleException
 from service.rulesql.terms import atom_name, from_json, is_atom, is_binary, is_number, raw, to_json
 
 _ARITHMETIC: dict[str, Callable[[int | float, int | float], int | float]] = {

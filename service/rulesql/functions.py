@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from service.rulesql.arithmetic import calculate, joined, shown, written
-from service.rulesql.errors import RuleException
+from service.rulesql.rule_errors import RuleException
 from service.rulesql.terms import (
     UNDEFINED,
     from_json,

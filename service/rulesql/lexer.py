@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from service.rulesql.errors import SqlError
+from service.rulesql.rule_errors import SqlError
 
 _WORDS = """
 and as case if else elsif from in not or select when then foreach incase end do where

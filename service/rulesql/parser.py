@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from service.rulesql.errors import SqlError
 from service.rulesql.lexer import Token, error, tokens
 from service.rulesql.rule import Rule
+from service.rulesql.rule_errors import SqlError
 from service.rulesql.syntax import (
     COMPARISONS,
     Binary,

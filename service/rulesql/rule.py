@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from service.mqtt.topics import matches
 from service.rulesql import functions
 from service.rulesql.arithmetic import calculate
-from service.rulesql.errors import RuleException
+from service.rulesql.rule_errors import RuleException
 from service.rulesql.syntax import (
     COMPARISONS,
     Binary,

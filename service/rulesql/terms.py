@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from service.rulesql.errors import RuleException
+from service.rulesql.rule_errors import RuleException
 
 
 class Undefined:

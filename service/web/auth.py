@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import Forbidden, Unauthorized
-from service.web.attempts import Attempts
 from service.web.http import read_body
+from service.web.wrong_tokens import Attempts
 
 COOKIE = "emqx_gpt_session"
 LIFE = 12 * 3600  # seconds

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.llm.retry import RetryPolicy
 from tests import rig
 from tests.databases import Postgres, postgresql
@@ -20,7 +20,7 @@ def _once() -> Iterator[None]:
     """What each house computes anew and costs more than all the rest of it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
-        patch.setattr(names, "fingerprint", functools.cache(names.fingerprint))
+        patch.setattr(resource_names, "fingerprint", functools.cache(resource_names.fingerprint))
         yield
 
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase
 from schemathesis import GenerationMode
 
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.fakes.model import FakeModel
 from tests.process import Process
 from tests.rig import OPERATOR, WEBHOOK, load_flows

@@ -52,13 +52,13 @@ MUTANTS = (
         "tests/e2e/test_budgets.py::test_what_failed_unheard_counts_and_what_was_refused_does_not",
     ),
     Mutant(
-        "service/llm/chat.py",
+        "service/llm/chat_completions.py",
         "    return question.cap if dialect.most is None else min(question.cap, dialect.most)\n",
         "    return None\n",
         "tests/e2e/test_budgets.py::test_an_answer_that_no_flow_bounds_is_bounded_and_a_small_server_is_believed",
     ),
     Mutant(
-        "service/answering/limits.py",
+        "service/answering/request_limits.py",
         '        if self._identity == "username":\n',
         "        if False:\n",
         "tests/e2e/test_budgets.py::test_a_client_s_limit_counts_the_name_that_is_trusted",
@@ -388,7 +388,7 @@ MUTANTS = (
         "tests/fuzz/test_storm.py::test_bad_webhooks_do_no_harm",
     ),
     Mutant(
-        "service/llm/chat.py",
+        "service/llm/chat_completions.py",
         'only_text(choice.get("finish_reason")) or gathered.finish',
         'choice.get("finish_reason") or gathered.finish',
         "tests/fuzz/test_answers.py::test_bad_answers_do_no_harm",
@@ -425,13 +425,13 @@ MUTANTS = (
         "tests/mcp/test_requests.py::test_a_dose_whose_answer_is_lost_is_not_given_twice",
     ),
     Mutant(
-        "service/mcp/results.py",
+        "service/mcp/result_text.py",
         "    if len(data) <= most:\n",
         "    if True:\n",
         "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
     ),
     Mutant(
-        "service/mcp/transport.py",
+        "service/mcp/server_http.py",
         '        self._most = None if kind.startswith("text/event-stream") else MOST\n',
         "        self._most = None\n",
         "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
@@ -443,7 +443,7 @@ MUTANTS = (
         "tests/mcp/test_serving.py::test_what_goes_wrong_is_told_as_the_tools_error",
     ),
     Mutant(
-        "service/mcp/serving.py",
+        "service/mcp/offered_flows.py",
         "            if not any(matches):\n",
         "            if False:\n",
         "tests/mcp/test_serving.py::test_flows_are_tools_over_http_for_who_has_the_token",

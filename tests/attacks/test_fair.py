@@ -9,7 +9,7 @@ import time
 import httpx
 
 from service.demo.play import Client
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from service.flows.load import load
 from tests.fakes.model import delay
 from tests.process import Process, house

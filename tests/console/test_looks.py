@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from playwright.async_api import expect
 
 from service.operations.timeline import timeline
-from service.web.console.chat import binary, exchanges
+from service.web.console.conversation import binary, exchanges
 from service.web.console.render import markdown
 from tests.console.conftest import PHONE, browsing, fresh
 from tests.console.test_browser import ask

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from service.emqx.broker_run import ApplyError
+from service.emqx.config_file import to_hocon
 from service.emqx.look import compare, read
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.remove import remove
-from service.emqx.render import to_hocon
-from service.emqx.run import ApplyError
 from service.errors import BrokerError
 from tests.contract.conftest import Setup
 

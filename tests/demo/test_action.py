@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service.demo.standin import action, http
+from service.demo.standin import action, raw_http
 from service.demo.standin.broker import StandIn
-from service.demo.standin.message import Message
+from service.demo.standin.published import Message
 from tests.demo.webhook import Received, Webhook, accept, config, until
 
 
@@ -175,7 +175,7 @@ async def test_a_silent_server_is_waited_for_until_the_connection_breaks(
 async def test_after_a_long_silence_the_message_is_sent_again(
     broker: StandIn, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "SILENCE", 0.1)
+    monkeypatch.setattr(raw_http, "SILENCE", 0.1)
 
     async def never_the_first(request: Received) -> int:
         if request is webhook.received[0]:

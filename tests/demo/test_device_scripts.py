@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from service.demo.client import Client
+from service.demo.mqtt_client import Client
 from service.demo.standin.broker import StandIn
 from tests.rig import ROOT, message
 

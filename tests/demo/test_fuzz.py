@@ -13,7 +13,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from service.demo.standin.broker import StandIn
-from service.demo.standin.mqtt_broker import connection
+from service.demo.standin.mqtt_broker import client_connection
 from tests.demo.raw_mqtt import (
     Raw,
     ack,
@@ -220,7 +220,7 @@ class Deaf:
 async def test_what_nobody_reads_is_bounded(
     broker: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "MAX_UNREAD", 10_000)
+    monkeypatch.setattr(client_connection, "MAX_UNREAD", 10_000)
     deaf = Deaf()
     client = broker.mqtt.accept(deaf)
     client.receive(connect(4, "deaf"))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from service.demo.client import Client, Seen
 from service.demo.household import answers, household
 from service.demo.levels import levels_of
+from service.demo.mqtt_client import Client, Seen
 from service.demo.person import answer_to
 from service.demo.standin.broker import StandIn
 from service.flows import Flow, parse

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from service.demo.standin.buffer import Limits, Outcome, Query, Worker
-from service.demo.standin.http import Connection, Lost, Target
+from service.demo.standin.raw_http import Connection, Lost, Target
 from tests.demo.webhook import until
 
 # ---- the parts by themselves

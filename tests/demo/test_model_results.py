@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 from service.demo.offline_model.results import Outcome
-from service.demo.offline_model.tools import Tool, choose
+from service.demo.offline_model.tool_choice import Tool, choose
 from service.flows import load
 from tests.rig import ROOT
 
@@ -21,7 +21,7 @@ MISMATCH = "error: it did not work: ${payload.t} = ${temperature} does not hold 
 
 
 def said(call: tuple[str, dict[str, Any]], result: str, language: str = "en") -> str:
-    outcome = Outcome(words.SAYS[language])
+    outcome = Outcome(vocabulary.SAYS[language])
     outcome.add(call[0], json.dumps(call[1]), result)
     return outcome.text().strip()
 
@@ -80,7 +80,9 @@ def test_sentences(call: tuple[str, dict[str, Any]], result: str, expected: str)
 
 
 def test_every_language_has_every_sentence() -> None:
-    assert {frozenset(found) for found in words.SAYS.values()} == {frozenset(words.SAYS["en"])}
+    assert {frozenset(found) for found in vocabulary.SAYS.values()} == {
+        frozenset(vocabulary.SAYS["en"])
+    }
     assert said(DOOR, "refused: the person said no; nothing was done", "de") == (
         "Das habe ich nicht getan: unlock front door (du hast nein gesagt)."
     )

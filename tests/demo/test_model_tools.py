@@ -10,7 +10,7 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 
 from service.demo.offline_model.model import OfflineModel
-from service.demo.offline_model.tools import Tool, choose
+from service.demo.offline_model.tool_choice import Tool, choose
 
 ROOM = {"enum": ["kitchen", "bedroom"]}
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from service.demo.standin.broker import StandIn
-from service.demo.standin.message import Message
+from service.demo.standin.published import Message
 from tests.demo.recorded import (
     B64_SQL,
     LAB_RULES,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from service.demo.standin.broker import StandIn
-from service.demo.standin.message import Message
+from service.demo.standin.published import Message
 from tests.demo.recorded import CHAT_SQL, RECORDINGS, RESOURCES
 from tests.demo.webhook import Webhook
 

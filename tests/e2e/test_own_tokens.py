@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.fakes.model import FakeModel
 from tests.process import Process
 from tests.rig import eventually, load_flows, message

@@ -18,7 +18,7 @@ import pytest
 
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.fakes.model import FakeModel, hang
 from tests.process import Process, free_port, house
 from tests.rig import ROOT, WEBHOOK, command, environment, eventually, load_flows, message

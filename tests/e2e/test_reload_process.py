@@ -16,7 +16,7 @@ import httpx
 
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.e2e.test_reload import CHAT, OTHER, by_system
 from tests.fakes.model import FakeModel, gate, ok
 from tests.process import Process, resident

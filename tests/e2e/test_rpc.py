@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from service.demo.standin.message import Message
+from service.demo.standin.published import Message
 from service.rulesql.reserved import REPLY_TOPIC
 from tests.fakes.model import ok, status
 from tests.rig import eventually, message, rig

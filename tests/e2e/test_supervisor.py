@@ -16,7 +16,7 @@ import httpx
 
 from service.demo.play import Client
 from service.demo.standin.broker import StandIn
-from service.emqx.render import render_filled
+from service.emqx.config_file import render_filled
 from tests.fakes.model import FakeModel
 from tests.process import Process, house, resident
 from tests.rig import OPERATOR_AUTH, WEBHOOK, eventually, load_flows, message

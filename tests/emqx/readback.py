@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.plan import Actual
 from service.emqx.resources import Desired, Kind
 
@@ -16,14 +16,17 @@ Json = dict[str, Any]
 NODE = "emqx@127.0.0.1"
 
 
-PLAIN, ORDERED = names.action_id("emqx_gpt"), names.action_id("emqx_gpt", ordered=True)
+PLAIN, ORDERED = (
+    resource_names.action_id("emqx_gpt"),
+    resource_names.action_id("emqx_gpt", ordered=True),
+)
 
 
 def connector(desired: Desired, ident: str = PLAIN, **changed: Any) -> Json:
     want = desired.connectors[ident]
     return {
-        "actions": [names.bare(ident)],
-        "name": names.bare(ident),
+        "actions": [resource_names.bare(ident)],
+        "name": resource_names.bare(ident),
         "node_status": [{"node": NODE, "status": "connected"}],
         "sources": [],
         "status": "connected",
@@ -59,15 +62,17 @@ def connector(desired: Desired, ident: str = PLAIN, **changed: Any) -> Json:
 def action(ident: str = PLAIN, **changed: Any) -> Json:
     return {
         "error": "",
-        "name": names.bare(ident),
+        "name": resource_names.bare(ident),
         "node_status": [{"node": NODE, "status": "connected", "status_reason": ""}],
         "rules": ["emqx_gpt_chat"],
         "status": "connected",
         "status_reason": "",
         "type": "http",
-        "connector": names.bare(ident),
+        "connector": resource_names.bare(ident),
         "created_at": 1795166901994,
-        "description": names.ACTION_SAYS if ident == PLAIN else names.ORDERED_SAYS,
+        "description": resource_names.ACTION_SAYS
+        if ident == PLAIN
+        else resource_names.ORDERED_SAYS,
         "enable": True,
         "last_modified_at": 1795166901994,
         "parameters": {

@@ -9,15 +9,15 @@ from collections.abc import Callable
 import pytest
 
 from service.demo.standin.broker import StandIn
-from service.emqx import findings, names, reply_rule
+from service.emqx import findings, reply_rule, resource_names
 from service.emqx.apply import apply
+from service.emqx.broker_run import ApplyError
+from service.emqx.config_file import to_hocon
 from service.emqx.look import compare, read
 from service.emqx.management_api import EmqxAdmin
 from service.emqx.plan import Do
 from service.emqx.remove import remove
-from service.emqx.render import to_hocon
 from service.emqx.resources import Desired
-from service.emqx.run import ApplyError
 from tests.contract.webhook import Webhook
 from tests.emqx.conftest import FLOWS, TOKEN, publish
 from tests.rig import eventually
@@ -125,7 +125,9 @@ async def test_an_older_installation_is_brought_along(
 ) -> None:
     """One connector, one action with a window of 1, a reply rule that obeys anybody's will."""
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
-    says = names.with_fingerprint(names.CONNECTOR_SAYS, names.fingerprint(TOKEN))
+    says = resource_names.with_fingerprint(
+        resource_names.CONNECTOR_SAYS, resource_names.fingerprint(TOKEN)
+    )
     await admin.create(
         "connector",
         "http:emqx_gpt",
@@ -150,7 +152,11 @@ async def test_an_older_installation_is_brought_along(
     await admin.create(
         "rule",
         "emqx_gpt_reply",
-        {"description": names.REPLY_SAYS, "sql": old, "actions": [dict(reply_rule.ACTION)]},
+        {
+            "description": resource_names.REPLY_SAYS,
+            "sql": old,
+            "actions": [dict(reply_rule.ACTION)],
+        },
     )
     (relay,) = findings.open_relays(await admin.rules())
     assert "last will" in relay.detail
@@ -223,7 +229,7 @@ async def test_a_token_loaded_by_hand_is_put_in_again_by_force(
 ) -> None:
     desired = build()
     says = {
-        ident: {**body, "description": names.without_fingerprint(str(body["description"]))}
+        ident: {**body, "description": resource_names.without_fingerprint(str(body["description"]))}
         for ident, body in desired.connectors.items()
     }
     await broker.load(to_hocon(dataclasses.replace(desired, connectors=says)))

@@ -10,10 +10,10 @@ import pytest
 
 from service.demo.standin.broker import StandIn
 from service.emqx.apply import apply, apply_when_ready
+from service.emqx.broker_run import ApplyError
 from service.emqx.look import compare, read, waiting_messages
 from service.emqx.management_api import EmqxAdmin, Version
 from service.emqx.resources import Desired
-from service.emqx.run import ApplyError
 from service.errors import BrokerError
 from tests.contract.webhook import Webhook
 from tests.emqx.conftest import publish

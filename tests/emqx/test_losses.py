@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.emqx import losses, reply_rule
-from service.emqx.losses import Losses, given_up
+from service.emqx import loss_counters, reply_rule
+from service.emqx.loss_counters import Losses, given_up
 from service.emqx.management_api import EmqxAdmin
 from service.errors import BrokerError
 from service.operations.losses import LossWatch
@@ -87,7 +87,7 @@ async def test_counters_are_read_by_node_and_of_our_actions_only(
         lambda **options: real(**options, transport=httpx.MockTransport(answer)),
     )
     async with EmqxAdmin("http://emqx:18083", ("key", "secret")) as admin:
-        found = await losses.read(admin, "emqx_gpt")
+        found = await loss_counters.read(admin, "emqx_gpt")
     assert {node: sorted(actions) for node, actions in found.items()} == {
         "a@1": [PLAIN, AGAIN, RECENT, RECENT_AGAIN],
         "b@2": [PLAIN, AGAIN, RECENT, RECENT_AGAIN],

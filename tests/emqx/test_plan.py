@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
 from service.emqx.compare import differences, milliseconds, squeezed
 from service.emqx.plan import Actual, Do, Plan, plan
 from service.emqx.resources import Desired, build, target
@@ -213,7 +213,7 @@ def test_whose_is_it(desired: Desired) -> None:
         {"id": "far", "from": ["t"], "actions": ["http:far"], "description": ""},
     ]
     gone = readback.rule(
-        desired, "emqx_gpt_chat", id="emqx_gpt_old", description=names.flow_says("old")
+        desired, "emqx_gpt_chat", id="emqx_gpt_old", description=resource_names.flow_says("old")
     )
     found = plan(desired, dataclasses.replace(actual, rules=(*actual.rules, *theirs, gone)))
     assert changes(found) == [("delete", "emqx_gpt_old", [])]
@@ -245,7 +245,7 @@ def test_without_a_token_there_is_a_note_and_no_difference(flows: Flows, desired
     found = plan(build(flows), readback.untouched(desired))
     assert found.in_step
     assert "not compared" in found.notes[0]
-    by_hand = readback.connector(desired, description=names.CONNECTOR_SAYS)
+    by_hand = readback.connector(desired, description=resource_names.CONNECTOR_SAYS)
     loaded = readback.changed(readback.untouched(desired), "connector", by_hand)
     found = plan(desired, loaded)
     assert found.in_step
@@ -282,8 +282,12 @@ def test_white_space_counts_only_in_quotes() -> None:
 
 
 def test_fingerprints() -> None:
-    assert names.fingerprint("a") == names.fingerprint("a") != names.fingerprint("b")
-    assert names.fingerprint("a") != names.fingerprint("a", "other")
-    marked = names.with_fingerprint(names.CONNECTOR_SAYS, "12ab34cd")
-    assert names.fingerprint_in(marked) == "12ab34cd"
-    assert names.fingerprint_in(names.CONNECTOR_SAYS) is None
+    assert (
+        resource_names.fingerprint("a")
+        == resource_names.fingerprint("a")
+        != resource_names.fingerprint("b")
+    )
+    assert resource_names.fingerprint("a") != resource_names.fingerprint("a", "other")
+    marked = resource_names.with_fingerprint(resource_names.CONNECTOR_SAYS, "12ab34cd")
+    assert resource_names.fingerprint_in(marked) == "12ab34cd"
+    assert resource_names.fingerprint_in(resource_names.CONNECTOR_SAYS) is None

@@ -15,10 +15,10 @@ from service.demo.standin import hocon
 from service.demo.standin.broker import StandIn
 from service.demo.standin.resources import Refused
 from service.domain import Publish
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
+from service.emqx.config_file import render, render_filled
 from service.emqx.look import compare
 from service.emqx.management_api import EmqxAdmin
-from service.emqx.render import render, render_filled
 from service.emqx.resources import build, target
 from service.errors import ConfigError
 from service.flows import Flows, load
@@ -49,7 +49,9 @@ def test_what_is_rendered_is_what_is_applied(flows: Flows) -> None:
     desired = build(flows, to=target("http://a:8000", TOKEN))
     tree = hocon.load(render_filled(flows, "http://a:8000", TOKEN))
     for root, bodies in (("connectors", desired.connectors), ("actions", desired.actions)):
-        assert tree[root] == {"http": {names.bare(ident): body for ident, body in bodies.items()}}
+        assert tree[root] == {
+            "http": {resource_names.bare(ident): body for ident, body in bodies.items()}
+        }
     rules = tree["rule_engine"]["rules"]
     assert list(rules) == list(desired.rules)
     for ident, rule in desired.rules.items():
@@ -171,7 +173,7 @@ def test_a_key_is_not_the_token_and_is_no_sql_until_it_is_filled_in(flows: Flows
     key = reply_rule.key("tok", "emqx_gpt")
     assert re.fullmatch("[0-9a-f]{64}", key)
     assert key != reply_rule.key("tok", "emqx_gpt_b")
-    assert key not in names.fingerprint("tok")
+    assert key not in resource_names.fingerprint("tok")
     with pytest.raises(SqlError):
         parse(build(flows).rules["emqx_gpt_reply"]["sql"])
 
@@ -279,10 +281,10 @@ def test_urls_that_emqx_can_not_call(flows: Flows, url: str) -> None:
     ],
 )
 def test_rule_ids(flow: str, ident: str) -> None:
-    found = names.rule_id("p", flow)
+    found = resource_names.rule_id("p", flow)
     assert re.fullmatch(ident, found)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", found)
-    assert names.is_ours("p", found, names.flow_says(flow))
+    assert resource_names.is_ours("p", found, resource_names.flow_says(flow))
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,15 @@ from service.errors import ApiError, ConfigError, Fault, MessageError, ModelErro
 from service.flows.flow import Flow, Provider
 from service.flows.lines import scan
 from service.flows.load import parse as parse_flows
-from service.flows.models import ModelRef, end_of_life
+from service.flows.model_names import ModelRef, end_of_life
 from service.inbox.database import parse as parse_url
 from service.llm import failures
 from service.llm.answers import Completion
-from service.llm.chat import ChatAnswer, IncomingAnswer, Question, body
+from service.llm.chat_completions import ChatAnswer, IncomingAnswer, Question, body
 from service.llm.contents import documents_of, json_of
 from service.llm.learning import lesson
-from service.llm.limits import Granted
 from service.llm.providers import dialect_of, find
+from service.llm.rate_limits import Granted
 from service.llm.responses import ResponsesAnswer
 from service.llm.tool_calls import calls_as_answer, calls_in, normal_arguments, short_id
 from service.llm.usage import usage_of

@@ -13,7 +13,7 @@ from service.domain import Usage
 from service.errors import ErrorKind, ModelError
 from service.flows import Edition, Flows, ModelRef, Provider
 from service.flows.tables import Price
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.attempts import Log
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt, Question

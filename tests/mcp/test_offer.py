@@ -9,7 +9,7 @@ import pytest
 
 from service.flows import McpServer
 from service.mcp.offer import Listed, clean, name_of, offer
-from service.mcp.results import LONGEST, bounded, text_of
+from service.mcp.result_text import LONGEST, bounded, text_of
 
 PLANT = McpServer(url="http://127.0.0.1:1/mcp", name="plant")
 EMPTY = {"type": "object", "properties": {}}

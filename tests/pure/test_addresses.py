@@ -3,7 +3,7 @@
 import pytest
 
 from service.llm.addresses import doubt, join, shown
-from service.llm.catalogue import listed, names
+from service.llm.model_lists import listed, names
 
 
 @pytest.mark.parametrize(

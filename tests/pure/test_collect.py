@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.answering.prompt import understand
-from service.answering.tables import later
+from service.answering.prompt_data import later
 from service.domain import Message
 from service.flows import parse
 

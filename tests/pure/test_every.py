@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from service.emqx.render import render
+from service.emqx.config_file import render
 from service.flows import parse
 from service.flows.cron import Cron
 

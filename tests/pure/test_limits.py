@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.answering.budget import cap_of, micro, most
-from service.answering.limits import Tally
+from service.answering.request_limits import Tally
 from service.flows import ModelRef
-from service.llm.chat import Question
+from service.llm.chat_completions import Question
 from service.units import Limit
 from tests.fuzz.test_parsers import flow_with
 

@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from service.answering import readings
+from service.answering import readings_text
 from service.answering.prompt import estimate
 from service.domain import Message, Reading
 from service.emqx import message as webhook
-from service.emqx.render import render
+from service.emqx.config_file import render
 from service.flows import parse
 from service.mqtt.templates import Scope, Template
 
@@ -35,7 +35,7 @@ def told(recent: str, *payloads: object, step: int = 60_000, topic: str = ""):
         for at, one in enumerate(payloads)
     ]
     keys = ", ".join(filter(None, ['topic = "boilers/${device}/t"', recent]))
-    return readings.told(flow(keys).recent, found)
+    return readings_text.told(flow(keys).recent, found)
 
 
 def rendered(parts, text: str) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 from service.demo.offline_model.fill import fill
 from service.demo.offline_model.reading import told_name
 from service.demo.offline_model.request import Message, Request
 from service.demo.offline_model.results import Outcome
-from service.demo.offline_model.tools import Call, Choice, choose, forced
+from service.demo.offline_model.tool_choice import Call, Choice, choose, forced
 
 _READ = 4000  # characters that are read of a text, so that a huge one costs no more than a page
 
@@ -66,7 +66,7 @@ def answer(request: Request, language: str = "en") -> Answer:
         return Answer(talk.says["mark"] + said.strip())
     source = "\n".join(filter(None, (talk.text, *talk.now.pictures)))
     if schema is None:
-        found: Any = {"model": "offline", "understood": words.shorten(source), "answer": said}
+        found: Any = {"model": "offline", "understood": vocabulary.shorten(source), "answer": said}
     else:
         found = fill(schema, f"{source}\n{said}" if talk.results else source)
     return Answer(json.dumps(found, ensure_ascii=False))
@@ -99,8 +99,8 @@ class _Talk:
         self.after = messages[at + 1 :] if at >= 0 else ()
         self.results = {each.call_id: each.text for each in self.after if each.role == "tool"}
         self.text = self.now.text[:_READ]
-        found = words.language(self.text)
-        self.says = words.SAYS[language if found == "en" else found]
+        found = vocabulary.language(self.text)
+        self.says = vocabulary.SAYS[language if found == "en" else found]
 
     def choice(self) -> Choice:
         tools, wanted = self.request.tools, self.request.tool_choice
@@ -127,7 +127,7 @@ class _Talk:
         if choice.unknown_place:
             return self._say("far", choice.unknown_place, ", ".join(choice.known_places))
         if self.now.pictures:
-            asked = self._say("heard", words.shorten(self.text)) if self.text else ""
+            asked = self._say("heard", vocabulary.shorten(self.text)) if self.text else ""
             return self._say("picture", "; ".join(self.now.pictures)) + asked
         if hit := _ALARM.search(self.text):
             sensor, value, unit, limit, limit_unit = hit.groups()
@@ -140,7 +140,7 @@ class _Talk:
             return self._say("table", count, name, low, high, mean, last)
         if hit := _STORY.search(self.text):
             about = next(filter(None, hit.groups())).strip(" .!。！")
-            return self._say("story", words.shorten(about, 100))
+            return self._say("story", vocabulary.shorten(about, 100))
         if not self.text.strip():
             return self._say("empty")
         return self._reply([each.name for each in self.request.tools])
@@ -152,8 +152,8 @@ class _Talk:
         name = next((found for text in reversed(told) if (found := told_name(text))), None)
         if _ASKS_NAME.search(self.text):
             return (self._say("name", name) if name else self._say("no_name")) + memory
-        heard = self._say("heard", words.shorten(self.text)).replace(".”.", ".”")
-        if tools and words.things(self.text):
+        heard = self._say("heard", vocabulary.shorten(self.text)).replace(".”.", ".”")
+        if tools and vocabulary.things(self.text):
             heard += self._say("tools", ", ".join(tools))
         greeting = self._say("nice", name) if told_name(self.text) else ""
         return greeting + heard + memory

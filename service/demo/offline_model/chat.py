@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from service.demo.offline_model import rules
+from service.demo.offline_model import api_rules
 from service.demo.offline_model.answer import Answer
 from service.demo.offline_model.request import Message, Refused, Request, picture, shut_down
-from service.demo.offline_model.tools import Tool
+from service.demo.offline_model.tool_choice import Tool
 
 CREATED = 1767225600  # a constant, as all here: the same request gets the same answer
 _WIDE = "\\u3001-\\u9fff\\uff00-\\uffef"  # written without spaces between words
@@ -19,18 +19,18 @@ _WIDE = "\\u3001-\\u9fff\\uff00-\\uffef"  # written without spaces between words
 
 def parse(body: Any, *, unknown: bool = False) -> Request:
     """The request, or Refused with the reason that OpenAI would give. `unknown`: see `check`."""
-    body = rules.check(body, rules.CHAT, unknown=unknown)
+    body = api_rules.check(body, api_rules.CHAT, unknown=unknown)
     if gone := shut_down(body["model"]):
         raise gone
     messages = tuple(_message(each, f"messages[{at}]") for at, each in enumerate(body["messages"]))
-    rules.check_tool_traffic(messages)
+    api_rules.check_tool_traffic(messages)
     functions = [each["function"] for each in body.get("tools") or ()]
     for at, each in enumerate(functions):
         where = f"tools[{at}].function.parameters"
-        rules.check_tool(each["name"], each.get("parameters"), bool(each.get("strict")), where)
+        api_rules.check_tool(each["name"], each.get("parameters"), bool(each.get("strict")), where)
     given = body.get("response_format") or {"type": "text"}
     wanted = {"type": given["type"], **given.get("json_schema", {})}
-    rules.check_format(wanted, "response_format", messages)
+    api_rules.check_format(wanted, "response_format", messages)
     if given["type"] == "json_schema" and "json_schema" not in given:
         where = "response_format.json_schema"
         raise Refused(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 
 Schema = Mapping[str, Any]
 NOTHING: Final = object()  # the text says nothing about it: not the same as null
@@ -145,7 +145,7 @@ def measured(text: str) -> tuple[str, str] | None:
     unit = next((found for end in ends if (found := unit_at(text, end))), None)
     for name in ("temperature", "humidity", "battery", "brightness", "level", "pressure",
                  "voltage", "power", "speed"):  # fmt: skip
-        if words.find(name, text):
+        if vocabulary.find(name, text):
             return name, unit[1] if unit else _USUAL_UNITS.get(name, "")
     return unit
 
@@ -195,15 +195,15 @@ class Reading:
                 self.claims[after] = name
 
     def _labels(self, name: str) -> list[re.Match[str]]:
-        parts = [word for word in words.split(name) if words.known(word)]
-        return [hit for each in (name, *parts) for hit in words.find_all(each, self.text)]
+        parts = [word for word in vocabulary.split(name) if vocabulary.known(word)]
+        return [hit for each in (name, *parts) for hit in vocabulary.find_all(each, self.text)]
 
     def number(self, schema: Schema, name: str, needed: bool, whole: bool) -> Any:
         """The number with the property's label, else its unit, else any that is left."""
         if figure := self._figure(name, needed or self.eager):
             self.taken.add(figure)
             return bounded(schema, figure.value, whole)
-        tokens = words.split(name)
+        tokens = vocabulary.split(name)
         for pattern, value in (pair for word in tokens for pair in _IMPLIED.get(word, ())):
             if re.search(pattern, self.text, re.IGNORECASE):
                 return bounded(schema, value, whole)
@@ -221,7 +221,7 @@ class Reading:
         if mine := [each for each in free if self.claims.get(each) == name]:
             return mine[0]
         free = [each for each in free if each not in self.claims]
-        tokens = set(words.split(name))
+        tokens = set(vocabulary.split(name))
         for figure in free:
             kind, _ = unit_at(self.text, figure.end) or ("", "")
             if kind in tokens or (kind == "share" and tokens & _SHARES):
@@ -231,7 +231,7 @@ class Reading:
 
     def enum(self, options: Sequence[Any], needed: bool) -> Any:
         """The option that the text names first; where it is needed also one named before."""
-        state = words.on_off(self.text)
+        state = vocabulary.on_off(self.text)
         for option in options:
             if state is not None and str(option).lower() in (("on",) if state else ("off",)):
                 return option
@@ -249,8 +249,10 @@ class Reading:
         for at, option in enumerate(options):
             if isinstance(option, str) and option.lower() not in ("on", "off"):
                 # "set_volume" and "media_play" are said without their verb.
-                spoken = [each for each in words.split(option) if each not in ("set", "media")]
-                found = words.find_all(option, text) or words.find_all(" ".join(spoken), text)
+                spoken = [each for each in vocabulary.split(option) if each not in ("set", "media")]
+                found = vocabulary.find_all(option, text) or vocabulary.find_all(
+                    " ".join(spoken), text
+                )
                 if found:
                     hit = found[-1 if last else 0]
                     hits.append((hit.start(), -len(hit[0]), at, option))
@@ -262,13 +264,13 @@ class Reading:
         """By the label's yes or no, the words on and off, or whether it is mentioned."""
         if said := self._labelled(name, _YES_OR_NO):
             return said.lower() in _YES
-        if set(words.split(name)) & _SWITCH:
-            state = words.on_off(self.text)
+        if set(vocabulary.split(name)) & _SWITCH:
+            state = vocabulary.on_off(self.text)
             return state if state is not None else self.eager if needed else NOTHING
-        for word in words.split(name):
-            if (contrary := words.opposite(word)) and words.find(contrary, self.text):
+        for word in vocabulary.split(name):
+            if (contrary := vocabulary.opposite(word)) and vocabulary.find(contrary, self.text):
                 return False
-            if len(word) > 2 and (hit := words.find(word, self.text)):
+            if len(word) > 2 and (hit := vocabulary.find(word, self.text)):
                 lead = self.text[max(0, hit.start() - 12) : hit.start()]
                 return not _NEGATED.search(lead)
         return False if needed else NOTHING
@@ -294,11 +296,11 @@ class Reading:
             return default
         if fallback := _FORMATS.get(str(schema.get("format"))):
             return fallback[1]
-        tokens = set(words.split(name))
-        if tokens & _PLACE and (earlier := words.places(self.before)):
+        tokens = set(vocabulary.split(name))
+        if tokens & _PLACE and (earlier := vocabulary.places(self.before)):
             return earlier[-1]
         if tokens & (_PLACE | _PERSON | _KIND | _DEVICE):
-            return {"zh": "未知", "de": "unbekannt"}.get(words.language(self.text), "unknown")
+            return {"zh": "未知", "de": "unbekannt"}.get(vocabulary.language(self.text), "unknown")
         quoted = _QUOTED.search(self.text)
         return quoted[1] if quoted and self.eager else self.text.strip()
 
@@ -308,7 +310,7 @@ class Reading:
                 return hit[0] if (hit := re.search(shape, self.text)) else None
             except re.error:  # JSON Schema's patterns are JavaScript's, not all of them Python's
                 return None
-        tokens = set(words.split(name))
+        tokens = set(vocabulary.split(name))
         if tokens & _PROPER and (hit := _AFTER.search(self.text)):
             return hit[1] or hit[2]
         if tokens & _MEDIA and (hit := _PLAYED.search(self.text)):
@@ -316,7 +318,7 @@ class Reading:
         if said := self._labelled(name, _SAID):
             return said
         if tokens & _PLACE:
-            return next(iter(words.places(self.text)), None)
+            return next(iter(vocabulary.places(self.text)), None)
         if tokens & _DEVICE:
             hit = re.search(r"\b[A-Za-z]+[-_]?\d+\b", self.text) or re.search(
                 r"\b(?:sensor|device)\s+([\w-]+)", self.text, re.I

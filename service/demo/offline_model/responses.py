@@ -11,18 +11,18 @@ from typing import Any
 
 import orjson
 
-from service.demo.offline_model import rules
+from service.demo.offline_model import api_rules
 from service.demo.offline_model.answer import Answer
 from service.demo.offline_model.chat import CREATED, pieces
 from service.demo.offline_model.request import Message, Refused, Request, picture, shut_down
-from service.demo.offline_model.tools import Tool
+from service.demo.offline_model.tool_choice import Tool
 
 _SEALED = "b2ZmbGluZSByZWFzb25pbmc="
 
 
 def parse(body: Any) -> Request:
     """The request, or Refused with the reason that OpenAI would give."""
-    body = rules.check(body, rules.RESPONSES)
+    body = api_rules.check(body, api_rules.RESPONSES)
     if gone := shut_down(body["model"]):
         raise gone
     given = body["input"]
@@ -34,11 +34,13 @@ def parse(body: Any) -> Request:
     for at, each in enumerate(body.get("tools") or ()):
         where = f"tools[{at}].parameters"
         # Unlike Chat Completions, functions are strict here unless they say that they are not.
-        rules.check_tool(each["name"], each["parameters"], each.get("strict") is not False, where)
+        api_rules.check_tool(
+            each["name"], each["parameters"], each.get("strict") is not False, where
+        )
     wanted = (body.get("text") or {}).get("format") or {"type": "text"}
     if wanted["type"] == "json_schema":
         wanted = {"strict": True, **wanted}
-    rules.check_format(wanted, "text.format", messages)
+    api_rules.check_format(wanted, "text.format", messages)
     return Request(
         model=body["model"],
         messages=tuple(messages),

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 
 _FAILED = re.compile(
     r"\b(?:error|failed|failure|refused|timed out|not found|no answer)\b|失败|错误", re.IGNORECASE
@@ -54,21 +54,24 @@ class Outcome:
         if result.startswith("refused:"):
             said = result.removeprefix("refused:").removesuffix("; nothing was done").strip()
             key = next((key for text, key in _REASONS if text in said), None)
-            return "refused", f"{what} ({self._says[key] if key else words.shorten(said)})"
+            return "refused", f"{what} ({self._says[key] if key else vocabulary.shorten(said)})"
         if hit := _NO_ANSWER.match(result):
             return "unknown", f"{what} ({self._say('no_answer', hit[1])})"
         if result.startswith("unknown:"):
-            return "unknown", f"{what} ({words.shorten(result.removeprefix('unknown:').strip())})"
+            return (
+                "unknown",
+                f"{what} ({vocabulary.shorten(result.removeprefix('unknown:').strip())})",
+            )
         if told := _TOLD.match(result):
             return self._told(name, given, what, told)
         if result.startswith("error: it did not work"):
             return "failed", f"{what} ({self._says['silent']})"
         if result == "sent, but no device is listening":
             return "failed", f"{what} ({self._says['nobody']})"
-        short = words.shorten(result)
+        short = vocabulary.shorten(result)
         if is_failure(result):
             return "failed", f"{what} ({short})"
-        if words.split(name)[0] in _READS:
+        if vocabulary.split(name)[0] in _READS:
             return "read", f"{what}: {short}"
         return "done", what if short in ("", "done") else f"{what} ({short})"
 
@@ -78,10 +81,13 @@ class Outcome:
         """A device said something: does it agree with what was wanted?"""
         data = self._data(given, told["data"])
         if told["what"] == "retained message":
-            return "read", f"{what}: {words.shorten(told['data'])}"
+            return "read", f"{what}: {vocabulary.shorten(told['data'])}"
         with_it = f"{what} ({data})" if data else what
         if told["before"].startswith("error:") or _against(name, given, told["data"]):
-            return "failed", f"{what} ({self._say('device', data or words.shorten(told['data']))})"
+            return (
+                "failed",
+                f"{what} ({self._say('device', data or vocabulary.shorten(told['data']))})",
+            )
         checked = told["before"].startswith("done, and checked")
         return ("confirmed" if checked or _agrees(name, given, told["data"]) else "answered"), (
             with_it
@@ -91,9 +97,11 @@ class Outcome:
         """What a device said beyond what was asked for, as words."""
         found = _decoded(data)
         if not isinstance(found, dict):
-            return words.shorten(data)
+            return vocabulary.shorten(data)
         news = {key: each for key, each in found.items() if key != _ID and given.get(key) != each}
-        return words.shorten("; ".join(f"{key} {self._shown(each)}" for key, each in news.items()))
+        return vocabulary.shorten(
+            "; ".join(f"{key} {self._shown(each)}" for key, each in news.items())
+        )
 
     def _shown(self, value: Any) -> str:
         if isinstance(value, bool):
@@ -102,10 +110,10 @@ class Outcome:
 
     def _described(self, name: str, given: Mapping[str, Any]) -> str:
         """A call in words: set_light {"room": "kitchen", "on": true} → kitchen light on."""
-        head = [word for word in words.split(name) if word not in _VERBS] or [name]
+        head = [word for word in vocabulary.split(name) if word not in _VERBS] or [name]
         details = []
         for key, value in given.items():
-            if isinstance(value, str) and words.places(value):
+            if isinstance(value, str) and vocabulary.places(value):
                 head.insert(0, value)
             elif isinstance(value, str) and key in head:  # unlock_door, door: front
                 head.insert(head.index(key), value)
@@ -134,13 +142,13 @@ def _against(name: str, given: Mapping[str, Any], data: str) -> bool:
         key in given and given[key] != each for key, each in found.items()
     ):
         return True
-    return words.contrary(name, _state(given, data))
+    return vocabulary.contrary(name, _state(given, data))
 
 
 def _agrees(name: str, given: Mapping[str, Any], data: str) -> bool:
     """Whether a device says that it is as wanted."""
     found = _decoded(data)
-    if words.doings(name) & words.doings(_state(given, data)):
+    if vocabulary.doings(name) & vocabulary.doings(_state(given, data)):
         return True
     wanted = {key: each for key, each in given.items() if not isinstance(each, str)}
     if not isinstance(found, dict) or not wanted:

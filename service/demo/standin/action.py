@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from urllib.parse import quote
 
 from service.demo.standin.buffer import Limits, Outcome, Query, Worker
-from service.demo.standin.http import Pool, Target
-from service.demo.standin.message import Message
-from service.demo.standin.settings import Settings
+from service.demo.standin.published import Message
+from service.demo.standin.raw_http import Pool, Target
+from service.demo.standin.resource_config import Settings
 from service.demo.standin.template import render
 from service.rulesql import to_json
 

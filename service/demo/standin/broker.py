@@ -20,9 +20,9 @@ from types import TracebackType
 import uvicorn
 
 from service.demo.standin.access import ApiKey
-from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.core import MqttBroker
 from service.demo.standin.mqtt_broker.listeners import port_error
+from service.demo.standin.published import Message
 from service.demo.standin.refusal import Invalid
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest import RestApi

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from service.demo.standin.http import Lost, Unsendable
+from service.demo.standin.raw_http import Lost, Unsendable
 
 RETRIED_STATUSES = (429, 503)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from service.demo.standin.message import Message, new_id
 from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE
+from service.demo.standin.published import Message, new_id
 from service.demo.standin.refusal import Invalid, expected, unknown_fields
 
 if TYPE_CHECKING:

@@ -7,12 +7,12 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 
-from service.demo.standin import hocon, schema, wording
+from service.demo.standin import hocon, resource_schema, wording
 from service.demo.standin.action import Connector, HttpAction
-from service.demo.standin.message import Message, now_ms
+from service.demo.standin.published import Message, now_ms
 from service.demo.standin.refusal import Invalid
+from service.demo.standin.resource_config import Settings
 from service.demo.standin.rules import LoadedRule, RuleEngine, republished
-from service.demo.standin.settings import Settings
 from service.rulesql import RuleException, parse
 
 # EMQX's roots; all but connectors, actions and rule_engine are taken and left alone
@@ -92,7 +92,7 @@ class Resources:
         checked = (
             self._all(self.check_connector, connectors, self.connector_confs(), "connectors.http"),
             self._all(self.check_action, actions, self.action_confs(), "actions.http"),
-            self._all(schema.rule, rules, self.rule_confs(), "rule_engine.rules"),
+            self._all(resource_schema.rule, rules, self.rule_confs(), "rule_engine.rules"),
         )
         known = {*self.connectors, *checked[0]}
         for name, conf in checked[1].items():
@@ -170,7 +170,9 @@ class Resources:
     def _bad_url(self, name: str, conf: object, reason: object) -> str:
         """EMQX's words for a connector whose url is none."""
         assert isinstance(conf, Mapping)
-        filled = schema.connector({**conf, "url": "http://x"}, "") | {"url": conf.get("url")}
+        filled = resource_schema.connector({**conf, "url": "http://x"}, "") | {
+            "url": conf.get("url")
+        }
         return wording.cannot_merge(
             ("connectors", "emqx_connector"),
             self.connector_confs(),
@@ -181,10 +183,10 @@ class Resources:
         )
 
     def check_connector(self, conf: object, path: str, more: tuple[str, ...] = ()) -> Settings:
-        return schema.connector(conf, path, newer=self.newer, more=more)
+        return resource_schema.connector(conf, path, newer=self.newer, more=more)
 
     def check_action(self, conf: object, path: str, more: tuple[str, ...] = ()) -> Settings:
-        return schema.action(conf, path, newer=self.newer, more=more)
+        return resource_schema.action(conf, path, newer=self.newer, more=more)
 
     # one by one
 

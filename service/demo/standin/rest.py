@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 
 from service.demo.standin import publishing, rest_clients, rest_resources, rest_rules
 from service.demo.standin.access import ApiKey, refusal
-from service.demo.standin.message import NODE
+from service.demo.standin.published import NODE
 from service.demo.standin.refusal import Invalid
 from service.demo.standin.resources import Missing, Refused
 

@@ -11,10 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.demo.standin.message import NODE, Message, rfc3339
 from service.demo.standin.mqtt_broker.outbox import MAX_INFLIGHT, MAX_QUEUED
-from service.demo.standin.mqtt_broker.reasons import Reason
+from service.demo.standin.mqtt_broker.reason_codes import Reason
 from service.demo.standin.mqtt_broker.session import Session
+from service.demo.standin.published import NODE, Message, rfc3339
 from service.demo.standin.resources import Missing, Refused
 from service.mqtt.topics import matches
 

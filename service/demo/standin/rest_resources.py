@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from service.demo.standin import hocon, refusal, schema
+from service.demo.standin import hocon, refusal, resource_schema
 from service.demo.standin.action import Connector, HttpAction
-from service.demo.standin.http import Pool, Target
-from service.demo.standin.message import NODE
+from service.demo.standin.published import NODE
 from service.demo.standin.publishing import parse_json
+from service.demo.standin.raw_http import Pool, Target
+from service.demo.standin.resource_config import Settings
 from service.demo.standin.resources import EmptyConfiguration, Missing, Refused, Resources
-from service.demo.standin.settings import Settings
 
 Handler = Callable[[Request], Awaitable[Response]]
 _NO_BODY = 204
@@ -82,7 +82,7 @@ class Handlers:
         key = request.query_params.get("key")
         if key is not None and key not in tree:
             raise Missing(f"no configuration {key!r} in this stand-in")
-        shown = schema.masked({key: tree[key]} if key else tree)
+        shown = resource_schema.masked({key: tree[key]} if key else tree)
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse(shown)
         return PlainTextResponse(hocon.dump(shown))
@@ -110,7 +110,7 @@ class Handlers:
 
     async def update_connector(self, request: Request) -> Response:
         connector = self._connector_of(request)
-        body = schema.unmasked(await read_object(request), connector.conf)
+        body = resource_schema.unmasked(await read_object(request), connector.conf)
         await self._resources.put_connector(
             connector.name, self._resources.check_connector(body, "root")
         )
@@ -168,7 +168,7 @@ class Handlers:
 
     async def update_action(self, request: Request) -> Response:
         action = self._action_of(request)
-        body = schema.unmasked(await read_object(request), action.conf)
+        body = resource_schema.unmasked(await read_object(request), action.conf)
         conf = self._resources.check_action(body, "root")
         await self._resources.put_action(action.name, conf, keep_age=False)
         return JSONResponse(_show_action(self._resources.actions[action.name], self._resources))
@@ -221,7 +221,7 @@ def _show_connector(connector: Connector, resources: Resources) -> object:
     status = {"status": connector.status}
     if connector.status_reason:
         status["status_reason"] = connector.status_reason
-    return schema.masked(
+    return resource_schema.masked(
         {
             **connector.conf,
             "name": connector.name,
@@ -238,7 +238,7 @@ def _show_connector(connector: Connector, resources: Resources) -> object:
 def _show_action(action: HttpAction, resources: Resources) -> object:
     status = action.status
     reason = action.status_reason
-    return schema.masked(
+    return resource_schema.masked(
         {
             **action.conf,
             "name": action.name,

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.demo.standin import refusal, schema
-from service.demo.standin.message import NODE, Message, now_ms, rfc3339
+from service.demo.standin import refusal, resource_schema
+from service.demo.standin.published import NODE, Message, now_ms, rfc3339
 from service.demo.standin.resources import Refused, Resources
 from service.demo.standin.rest_clients import paged
 from service.demo.standin.rest_resources import namespaced, read_object, spanned
@@ -117,7 +117,7 @@ class Handlers:
                     got=refusal.Term(f'"{rule_id}"'),
                 )
             return self._resources.put_rule(
-                rule_id, schema.rule(conf, f"rule_engine.rules.{rule_id}")
+                rule_id, resource_schema.rule(conf, f"rule_engine.rules.{rule_id}")
             )
         except refusal.Invalid as exc:
             raise Refused(f"Bad Arguments: {exc.in_erlang()}") from None

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from service.demo.standin.action import HttpAction
 from service.demo.standin.buffer import Outcome
-from service.demo.standin.message import Message
-from service.demo.standin.settings import Settings
+from service.demo.standin.published import Message
+from service.demo.standin.resource_config import Settings
 from service.demo.standin.template import as_bytes, as_text, lookup, value_of
 from service.rulesql import Rule, RuleException
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from service.demo.standin import hocon
 from service.demo.standin.refusal import Term, erlang
-from service.demo.standin.settings import Settings
+from service.demo.standin.resource_config import Settings
 
 
 def channel(name: str, conf: Settings) -> str:

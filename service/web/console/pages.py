@@ -24,7 +24,7 @@ from service.operations.live import Live
 from service.operations.stats import WINDOWS, Statistics
 from service.operations.waterfall import waterfall
 from service.web.auth import Access
-from service.web.console.chat import exchanges
+from service.web.console.conversation import exchanges
 from service.web.console.render import LANGUAGE, LANGUAGES, STATIC, THEME, THEMES, YEAR, Pages
 from service.web.requests import filter_of
 from service.web.sessions import inside

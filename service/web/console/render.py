@@ -19,7 +19,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.web.console.chat import binary
+from service.web.console.conversation import binary
 from service.web.console.words import CHINESE
 
 HERE = Path(__file__).parent

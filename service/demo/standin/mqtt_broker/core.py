@@ -10,17 +10,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from service.demo.standin.message import Message, now_ms
-from service.demo.standin.mqtt_broker.connection import MAX_ALIASES, Connection, Socket
+from service.demo.standin.mqtt_broker.client_connection import MAX_ALIASES, Connection, Socket
 from service.demo.standin.mqtt_broker.listeners import Listener
 from service.demo.standin.mqtt_broker.outbox import MAX_INFLIGHT, Delivery
 from service.demo.standin.mqtt_broker.packets import MQTT_5, ConnectPacket, SubscribePacket
 from service.demo.standin.mqtt_broker.properties import EXPIRED, seconds_left
-from service.demo.standin.mqtt_broker.reasons import Reason, protocol_error
+from service.demo.standin.mqtt_broker.reason_codes import Reason, protocol_error
 from service.demo.standin.mqtt_broker.router import Router, Subscription, parse_filter
 from service.demo.standin.mqtt_broker.session import NEVER, PERSISTENT_311, Session
 from service.demo.standin.mqtt_broker.sys_topics import SysTopics
 from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE
+from service.demo.standin.published import Message, now_ms
 from service.mqtt.topics import matches
 
 REMEMBERED = 1000

@@ -15,8 +15,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from service.demo.standin.mqtt_broker.connection import FIRST_PACKET, Connection
-from service.demo.standin.mqtt_broker.reasons import protocol_error
+from service.demo.standin.mqtt_broker.client_connection import FIRST_PACKET, Connection
+from service.demo.standin.mqtt_broker.reason_codes import protocol_error
 from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE
 
 if TYPE_CHECKING:

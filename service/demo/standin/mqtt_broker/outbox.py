@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
-from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.packets import Type
+from service.demo.standin.published import Message
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from service.demo.standin.mqtt_broker.reasons import (
+from service.demo.standin.mqtt_broker.reason_codes import (
     CONNACK_311,
     ProtocolFault,
     Reason,

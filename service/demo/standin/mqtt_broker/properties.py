@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from service.demo.standin.message import Message
 from service.demo.standin.mqtt_broker.wire import Properties
+from service.demo.standin.published import Message
 
 EXPIRED = -1
 _PASSED_ON = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.demo.standin.mqtt_broker.packets import Options
-from service.demo.standin.mqtt_broker.reasons import ProtocolFault, Reason
+from service.demo.standin.mqtt_broker.reason_codes import ProtocolFault, Reason
 from service.mqtt.topics import fault_in_filter
 
 if TYPE_CHECKING:

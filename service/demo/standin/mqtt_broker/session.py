@@ -6,12 +6,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from service.demo.standin.message import Message, now_ms
 from service.demo.standin.mqtt_broker.outbox import Delivery, Outbox
 from service.demo.standin.mqtt_broker.router import Subscription
+from service.demo.standin.published import Message, now_ms
 
 if TYPE_CHECKING:
-    from service.demo.standin.mqtt_broker.connection import Connection
+    from service.demo.standin.mqtt_broker.client_connection import Connection
 
 NEVER = 0xFFFFFFFF  # a session expiry that means: never
 PERSISTENT_311 = 7200  # seconds: EMQX's session_expiry_interval for 3.1.1

@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from service.demo.standin.message import NODE, Message, now_ms
+from service.demo.standin.published import NODE, Message, now_ms
 
 if TYPE_CHECKING:
-    from service.demo.standin.mqtt_broker.connection import Connection
+    from service.demo.standin.mqtt_broker.client_connection import Connection
     from service.demo.standin.mqtt_broker.core import MqttBroker
     from service.demo.standin.mqtt_broker.session import Session
 

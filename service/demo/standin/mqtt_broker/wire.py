@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.demo.standin.mqtt_broker.reasons import (
+from service.demo.standin.mqtt_broker.reason_codes import (
     ProtocolFault,
     Reason,
     malformed,

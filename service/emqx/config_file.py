@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from service.emqx import names
+from service.emqx import resource_names
 from service.emqx.resources import Desired, Placeholder, build, target
 from service.errors import ConfigError
 from service.flows import Flows
@@ -26,21 +26,25 @@ _FILLED = """\
 # Ready to load, with the token in it: keep it out of version control.
 """
 _COMMENTS = {
-    names.CONNECTOR_SAYS: "The way to the service: its address and the token that it asks for.",
-    names.ORDERED_CONNECTOR_SAYS: "The same; each buffer worker keeps to one connection.",
-    names.ACTION_SAYS: (
+    resource_names.CONNECTOR_SAYS: (
+        "The way to the service: its address and the token that it asks for."
+    ),
+    resource_names.ORDERED_CONNECTOR_SAYS: "The same; each buffer worker keeps to one connection.",
+    resource_names.ACTION_SAYS: (
         "What the rules hand on becomes one POST each; kept and sent again while it is away."
     ),
-    names.ORDERED_SAYS: "The same for flows in which a conversation keeps its order.",
-    names.RECENT_CONNECTOR_SAYS: "The same; what is only kept holds up no question here.",
-    names.RECENT_SAYS: "The same for what flows keep of other topics (recent).",
-    names.REPLY_SAYS: (
+    resource_names.ORDERED_SAYS: "The same for flows in which a conversation keeps its order.",
+    resource_names.RECENT_CONNECTOR_SAYS: "The same; what is only kept holds up no question here.",
+    resource_names.RECENT_SAYS: "The same for what flows keep of other topics (recent).",
+    resource_names.REPLY_SAYS: (
         "Publishes replies that EMQX's API can't carry. It obeys only what the service signed."
     ),
 }
 
 
-def render(flows: Flows, *, prefix: str = names.PREFIX, tls: bool = False) -> dict[str, str]:
+def render(
+    flows: Flows, *, prefix: str = resource_names.PREFIX, tls: bool = False
+) -> dict[str, str]:
     """The files of `emqx/`, by name, with placeholders. Raises ConfigError.
 
     `tls`: the service is reached by https.
@@ -48,7 +52,7 @@ def render(flows: Flows, *, prefix: str = names.PREFIX, tls: bool = False) -> di
     return {FILE: to_hocon(build(flows, prefix=prefix, tls=tls))}
 
 
-def render_filled(flows: Flows, url: str, *tokens: str, prefix: str = names.PREFIX) -> str:
+def render_filled(flows: Flows, url: str, *tokens: str, prefix: str = resource_names.PREFIX) -> str:
     """The same, ready for `curl` or `emqx ctl conf load`; it holds the token.
 
     Raises ConfigError for a URL or token that EMQX can't be given.
@@ -61,7 +65,7 @@ def to_hocon(desired: Desired) -> str:
     parts = [_HEAD + (_HOLES if desired.target is None else _FILLED)]
     for kind, ident, body in desired:
         path = f"{_ROOTS[kind]}.{ident.replace(':', '.')}"
-        comment = _COMMENTS.get(names.without_fingerprint(str(body["description"])), "")
+        comment = _COMMENTS.get(resource_names.without_fingerprint(str(body["description"])), "")
         parts.append(_block(path, body, comment))
     return "\n".join(parts)
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from service.demo.standin.message import Message, now_ms
 from service.demo.standin.mqtt_broker import packets
 from service.demo.standin.mqtt_broker.outbox import Delivery
 from service.demo.standin.mqtt_broker.packets import (
@@ -22,7 +21,7 @@ from service.demo.standin.mqtt_broker.packets import (
     UnsubscribePacket,
 )
 from service.demo.standin.mqtt_broker.properties import for_subscriber, pub_props
-from service.demo.standin.mqtt_broker.reasons import (
+from service.demo.standin.mqtt_broker.reason_codes import (
     ProtocolFault,
     Reason,
     malformed,
@@ -30,6 +29,7 @@ from service.demo.standin.mqtt_broker.reasons import (
 )
 from service.demo.standin.mqtt_broker.router import MAX_LEVELS
 from service.demo.standin.mqtt_broker.wire import MAX_PACKET_SIZE, Splitter
+from service.demo.standin.published import Message, now_ms
 from service.mqtt.topics import fault_in_name
 
 if TYPE_CHECKING:

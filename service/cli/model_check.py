@@ -13,7 +13,7 @@ from service.bootstrap import edition_of
 from service.errors import ConfigError
 from service.flows import Catalogue, Flows, ModelRef
 from service.inbox import Inbox, epoch_ms
-from service.llm.ask import Asker
+from service.llm.asker import Asker
 from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
 from service.llm.prices import PricesInForce

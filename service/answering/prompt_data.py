@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from service.answering import readings
+from service.answering import readings_text
 from service.answering.job import LostLease, stored
 from service.answering.recent import Recents
 from service.domain import Claimed, Message, Reading
@@ -19,7 +19,9 @@ async def tables_of(
     """All that this flow's prompts may name, its batch taken. Raises LostLease."""
     found: dict[str, NamedValues] = {}
     if flow.recent is not None:
-        found["recent"] = readings.told(flow.recent, await stored(recents.read, flow, captured))
+        found["recent"] = readings_text.told(
+            flow.recent, await stored(recents.read, flow, captured)
+        )
     if flow.batch is not None:
         messages = await stored(store.gather, claimed, flow.batch)
         if messages is None:
@@ -30,7 +32,7 @@ async def tables_of(
 
 def later(flow: Flow, messages: Sequence[Message]) -> Mapping[str, NamedValues]:
     """The same for a request that is asked again long after."""
-    found = {} if flow.recent is None else {"recent": readings.NOT_KEPT}
+    found = {} if flow.recent is None else {"recent": readings_text.NOT_KEPT}
     return found if flow.collect is None else found | {"collected": collected(flow, messages)}
 
 
@@ -46,4 +48,4 @@ def collected(flow: Flow, messages: Sequence[Message]) -> NamedValues:
         )
         for message in messages
     ]
-    return readings.told(flow.collect, told)
+    return readings_text.told(flow.collect, told)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from service.demo.offline_model import words
+from service.demo.offline_model import vocabulary
 from service.demo.offline_model.fill import fill
 
 _READS = {
@@ -89,14 +89,14 @@ class Tool:
     @property
     def reads(self) -> bool | None:
         """Whether it looks something up, by its name or else its description; None: unknown."""
-        if set(words.split(self.name)[:1]) & _READS:
+        if set(vocabulary.split(self.name)[:1]) & _READS:
             return True
-        if set(words.split(self.name)) & {"set", "turn", "switch", "send", "start", "stop"}:
+        if set(vocabulary.split(self.name)) & {"set", "turn", "switch", "send", "start", "stop"}:
             return False
-        if set(words.split(self.description)[:2]) & _READS:
+        if set(vocabulary.split(self.description)[:2]) & _READS:
             return True
         # Who asks whether a door is locked does not want it unlocked.
-        return False if words.doings(" ".join(words.split(self.name)[:1])) else None
+        return False if vocabulary.doings(" ".join(vocabulary.split(self.name)[:1])) else None
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -114,7 +114,7 @@ class Tool:
     def place(self) -> str | None:
         """The argument that says in which room."""
         for name in self.properties:
-            if any(words.places(option) for option in self.options(name)):
+            if any(vocabulary.places(option) for option in self.options(name)):
                 return name
         return None
 
@@ -122,41 +122,43 @@ class Tool:
     def reach(self) -> set[str]:
         """The rooms that it can reach."""
         options = self.options(self.place) if self.place else []
-        return {each for option in options for each in words.places(option)}
+        return {each for option in options for each in vocabulary.places(option)}
 
     def is_against(self, text: str) -> bool:
         """Whether it does the contrary of what the text wants: to lock is not to unlock. One
         with an argument for it, or a description that names both, can do either."""
         said = (each for key in self.properties for each in (key, *self.options(key)))
-        able = words.doings(" ; ".join(said)) | words.doings(self.description)
-        return words.contrary(self.name, text) and not words.doings(text) & able
+        able = vocabulary.doings(" ; ".join(said)) | vocabulary.doings(self.description)
+        return vocabulary.contrary(self.name, text) and not vocabulary.doings(text) & able
 
     def fits(self, text: str) -> int:
         """How well it fits what the text is about; 0 for not at all."""
         if self.is_against(text):
             return 0
-        about = words.meanings(text)
+        about = vocabulary.meanings(text)
         inner = [
             word
             for key in self.properties
             if key != self.place
             for each in (key, *self.options(key))
-            for word in words.split(each)
+            for word in vocabulary.split(each)
         ]
         score = 0
         for weight, said in (
-            (4, words.split(self.name)),
+            (4, vocabulary.split(self.name)),
             (2, inner),
-            (1, words.split(self.description)),
+            (1, vocabulary.split(self.description)),
         ):
             kept = (each for each in said if len(each) > 2 or not each.isascii())
             spoken = list(dict.fromkeys(each for each in kept if each not in _EMPTY))
-            known = words.meanings(" ".join(spoken)) & about
+            known = vocabulary.meanings(" ".join(spoken)) & about
             score += weight * len(known)
             score += weight * sum(
-                words.find(each, text) is not None for each in spoken if not words.known(each)
+                vocabulary.find(each, text) is not None
+                for each in spoken
+                if not vocabulary.known(each)
             )
-        named = set(words.places(text))
+        named = set(vocabulary.places(text))
         return score + 3 * bool(score and named & self.reach)
 
 
@@ -184,9 +186,9 @@ def choose(text: str, tools: Sequence[Tool], before: str = "") -> Choice:
     doing = ""
     for at, clause in enumerate(clauses):
         after = clauses[at + 1] if at + 1 < len(clauses) else _Clause("", False, False)
-        if words.on_off(clause.text) is None and _VERB.match(clause.text):
+        if vocabulary.on_off(clause.text) is None and _VERB.match(clause.text):
             # "turn the kitchen and bedroom lights off" is said of both.
-            state = None if _VERB.match(after.text) else words.on_off(after.text)
+            state = None if _VERB.match(after.text) else vocabulary.on_off(after.text)
             if state is not None:
                 clause = replace(clause, text=f"{clause.text} {'on' if state else 'off'}")
         if _REFUSAL.search(clause.text):
@@ -215,7 +217,7 @@ def _clauses(text: str) -> list[str]:
     for sentence in _STOPS.split(text):
         head, *rest = _JOINS.split(sentence)
         for join, tail in zip(rest[::2], rest[1::2], strict=True):
-            if _STARTS.match(tail) or words.begins_known(tail):
+            if _STARTS.match(tail) or vocabulary.begins_known(tail):
                 found.append(head)
                 head = tail
             else:
@@ -233,7 +235,7 @@ def _clause(text: str) -> _Clause:
     acts = bool(
         verb
         or _MORE_OR_LESS.search(said)
-        or words.on_off(said) is not None
+        or vocabulary.on_off(said) is not None
         or re.search(r"\d", said)
     )
     return _Clause(said, asks, acts and not asks)
@@ -241,16 +243,16 @@ def _clause(text: str) -> _Clause:
 
 def _completed(clause: _Clause, doing: str, others: list[str]) -> _Clause:
     """The clause with what it leaves to its neighbours: "… the kitchen and the bedroom lights"."""
-    named, about = words.places(clause.text), words.things(clause.text)
+    named, about = vocabulary.places(clause.text), vocabulary.things(clause.text)
     if named and not clause.asks and not clause.acts and doing:
-        for place in words.places(doing):
-            for hit in words.find_all(place, doing):
+        for place in vocabulary.places(doing):
+            for hit in vocabulary.find_all(place, doing):
                 doing = doing.replace(hit[0], "")
         return replace(clause, text=f"{doing} {clause.text}", acts=True)
     if clause.acts and not about:
         # "turn it on": the device of the last clause, of one that follows, or of the talk so far.
-        source = doing or next((each for each in others if words.things(each)), "")
-        device = next(iter(sorted(words.things(source))), "")
+        source = doing or next((each for each in others if vocabulary.things(each)), "")
+        device = next(iter(sorted(vocabulary.things(source))), "")
         return replace(clause, text=f"{clause.text} {device}".strip())
     return clause
 
@@ -271,7 +273,7 @@ def _calls(tool: Tool, text: str, before: str) -> Choice:
     if place is None:
         return Choice((call,))
     options = tool.options(place)
-    named = words.places(text)
+    named = vocabulary.places(text)
     if named and not tool.reach & set(named):
         return Choice(unknown_place=named[0], known_places=tuple(options))
     if not named and _EVERY.search(text):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from service.emqx import names, reply_rule
+from service.emqx import reply_rule, resource_names
 from service.emqx.management_api import EmqxAdmin
 
 Counters = Mapping[str, float]
@@ -20,9 +20,12 @@ _LOSSES = ("failed", "dropped")
 async def read(admin: EmqxAdmin, prefix: str) -> dict[str, dict[str, Counters]]:
     """The counters of our actions, by node and id. Raises BrokerError."""
     found: dict[str, dict[str, Counters]] = {}
-    plain, ordered = names.action_id(prefix), names.action_id(prefix, ordered=True)
-    for action in (plain, ordered, names.recent_id(prefix)):
-        for ident in (action, names.again_id(action)):
+    plain, ordered = (
+        resource_names.action_id(prefix),
+        resource_names.action_id(prefix, ordered=True),
+    )
+    for action in (plain, ordered, resource_names.recent_id(prefix)):
+        for ident in (action, resource_names.again_id(action)):
             for node, counters in (await admin.node_metrics("action", ident)).items():
                 found.setdefault(node, {})[ident] = counters
     return found
@@ -33,7 +36,7 @@ async def reply_fault(admin: EmqxAdmin, prefix: str, tokens: Sequence[str]) -> s
     if not tokens:
         return None
     keys = [reply_rule.key(token, prefix) for token in tokens]
-    return reply_rule.fault(await admin.get("rule", names.reply_id(prefix)), keys)
+    return reply_rule.fault(await admin.get("rule", resource_names.reply_id(prefix)), keys)
 
 
 def given_up(actions: Mapping[str, Counters]) -> int:
@@ -41,7 +44,7 @@ def given_up(actions: Mapping[str, Counters]) -> int:
     lost = 0.0
     for ident, counters in actions.items():
         gone = sum(counters.get(name, 0) for name in _LOSSES)
-        lost += max(0.0, gone - actions.get(names.again_id(ident), {}).get("matched", 0))
+        lost += max(0.0, gone - actions.get(resource_names.again_id(ident), {}).get("matched", 0))
     return int(lost)
 
 

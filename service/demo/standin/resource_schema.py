@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from service.demo.standin.http import Target
+from service.demo.standin.raw_http import Target
 from service.demo.standin.refusal import Invalid, Term, expected, unknown_fields
-from service.demo.standin.settings import Settings, seconds, size
+from service.demo.standin.resource_config import Settings, seconds, size
 from service.rulesql import SqlError, parse
 
 MASK = "******"
