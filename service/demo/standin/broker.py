@@ -129,6 +129,11 @@ class StandIn:
         async with self.resources.changing:
             await self.resources.load(hocon_text)
 
+    async def merge(self, tree: Mapping[str, object]) -> None:
+        """The same from the tree of such a text."""
+        async with self.resources.changing:
+            await self.resources.merge(tree)
+
     def _run_rules(self, message: Message) -> None:
         """The global ones, and those of a client's namespace, which is its user name here."""
         self.resources.engine.handle(message)

@@ -86,6 +86,10 @@ class Resources:
         }
         if unknown:
             raise Refused(unknown)
+        await self.merge(tree, replace=replace)
+
+    async def merge(self, tree: Mapping[str, object], *, replace: bool = False) -> None:
+        """The same from the tree of such a text."""
         connectors = self._section(tree, "connectors", "http")
         actions = self._section(tree, "actions", "http")
         rules = self._section(tree, "rule_engine", "rules")
