@@ -41,7 +41,7 @@ from service.llm.circuit_breaker import CircuitBreakers
 from service.llm.client import Gpt
 from service.llm.prices import PricesInForce
 from service.llm.retry import USUAL, RetryPolicy
-from service.operations import spans
+from service.operations import collector
 from service.operations.actions import Actions
 from service.operations.board import Board
 from service.operations.bulk import Bulk
@@ -90,7 +90,7 @@ class Service:
         environ = environment() if environ is None else environ
         catalogue = self.flows = Catalogue(edition_of(settings, flows, environ))
         endpoint = settings.otel_exporter_otlp_endpoint
-        self.tracing = spans.tracing(endpoint, catalogue, environ)
+        self.tracing = collector.tracing(endpoint, catalogue, environ)
 
         self.metrics = Metrics()
         self.servers = McpServers(catalogue, self.metrics.mcp_called)

@@ -1,6 +1,6 @@
 """The durable inbox, on SQLite or PostgreSQL. `Inbox` is the way in."""
 
-from service.inbox.desk import Act, BulkJob, Pause, Resume
+from service.inbox.acts import Act, BulkJob, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.inbox import (
+    acts,
     claims,
     counters,
-    desk,
     entries,
     held,
     leases,
@@ -57,9 +57,9 @@ _ORDER: tuple[Work, ...] = (
     held.note,
     held.take,
     ordering.settle,
-    desk.change,
-    desk.note,
-    desk.put_job,
+    acts.change,
+    acts.note,
+    acts.put_job,
     purge.remove,
     rollup.roll,
     purge.purge,

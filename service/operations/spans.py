@@ -6,18 +6,13 @@ Times are epoch ms.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 
-from service import plain
 from service.domain import Claimed, Publish, State, Usage
-from service.errors import ConfigError, Fault
-from service.flows import Catalogue, Flow
+from service.flows import Flow
 from service.llm.attempts import ModelCall
 from service.mqtt import traceparent
 from service.mqtt.traceparent import Properties
-
-HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 
 
 class Spans:
@@ -71,28 +66,3 @@ class Untraced:
 
     async def close(self) -> None:
         """Nothing is left to send."""
-
-
-def tracing(endpoint: str | None, catalogue: Catalogue, environ: Mapping[str, str]) -> Untraced:
-    """Where OTEL_EXPORTER_OTLP_ENDPOINT names a collector, spans go there. Raises ConfigError."""
-    if endpoint is None:
-        return Untraced()
-    for name, value in environ.items():
-        if name.startswith("OTEL_"):  # the SDK knows no .env
-            os.environ.setdefault(name, value)
-    plain.hide(secrets(environ.get(HEADERS, "")))
-    try:
-        from service.operations.tracing import Tracing
-    except ImportError as error:
-        fault = Fault(
-            "OTEL_EXPORTER_OTLP_ENDPOINT",
-            f"is set, and OpenTelemetry is not installed ({error})",
-            hint="pip install 'emqx-gpt[otel]', or leave it unset",
-        )
-        raise ConfigError("settings can't be used", (fault,)) from None
-    return Tracing(endpoint, catalogue)
-
-
-def secrets(headers: str) -> list[str]:
-    """The values of OTEL_EXPORTER_OTLP_HEADERS: name=value,name=value."""
-    return [pair.partition("=")[2].strip() for pair in headers.split(",")]
