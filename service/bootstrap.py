@@ -12,21 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from service import plain
+from service import safe_text
 from service.answering.budget import Budgets
-from service.answering.ears import Ears, pins_of
-from service.answering.hold import Hold
+from service.answering.client_shares import ShareRefusals
 from service.answering.intake import Intake
 from service.answering.job import InHand, stored
-from service.answering.life import Life
 from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
+from service.answering.redelivery import Hold
 from service.answering.replay import Replayer
 from service.answering.request_limits import Limits
+from service.answering.request_run import Life
 from service.answering.schedule import Schedule
-from service.answering.shares import ShareRefusals
 from service.answering.summaries import AT_ONCE, Summaries
+from service.answering.tool_answers import Ears, pins_of
 from service.answering.worker import LEASE, Worker
 from service.emqx import loss_counters, resources
 from service.emqx.management_api import EmqxAdmin
@@ -83,7 +83,7 @@ class Service:
         now: Callable[[], int] = epoch_ms,
         link: Link | None = None,
     ) -> None:
-        plain.hide(settings.secrets())
+        safe_text.hide(settings.secrets())
         self.settings = settings
         self.now = now
         self._opened = False
@@ -352,7 +352,7 @@ def edition_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> 
     tokens = {
         name: environ[server.token_env] for name, (server, _) in used.items() if server.token_env
     }
-    plain.hide(tokens.values())
+    safe_text.hide(tokens.values())
     return replace(edition, tokens=tokens, pins=pins_of(flows, environ))
 
 
@@ -372,7 +372,7 @@ def models_of(settings: Settings, flows: Flows, environ: Mapping[str, str]) -> E
         if not keys[name] and name in used:
             hint = f"it is the key of provider {name} in {flows.source}"
             faults.append(Fault(provider.api_key_env, "is not set", hint=hint))
-    plain.hide(keys.values())
+    safe_text.hide(keys.values())
     for name, text in keys.items():
         if not (text.isascii() and text.isprintable()):
             variable = flows.providers[name].api_key_env or "OPENAI_API_KEY"

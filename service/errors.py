@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service import plain
+from service import safe_text
 
 
 class EmqxGptError(Exception):
@@ -31,7 +31,7 @@ class EmqxGptError(Exception):
     code = "error"
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        message = plain.line(message)
+        message = safe_text.line(message)
         super().__init__(message)
         self.message = message
         if code is not None:
@@ -50,7 +50,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         for name in ("where", "message", "hint"):
-            object.__setattr__(self, name, plain.line(getattr(self, name)))
+            object.__setattr__(self, name, safe_text.line(getattr(self, name)))
 
     def __str__(self) -> str:
         place = f"{self.where}:{self.line}" if self.line else self.where

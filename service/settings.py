@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service import plain
+from service import safe_text
 from service.errors import ConfigError, Fault
 from service.units import seconds, size
 
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, plain.masked(value) if isinstance(value, str) else value
+            yield name, safe_text.masked(value) if isinstance(value, str) else value
 
     def secrets(self) -> Iterator[str]:
         """What is never shown, whoever says it. Names of keys may be any word and are not."""
@@ -297,7 +297,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
             message = item["msg"].removeprefix("Value error, ")
             faults.append(Fault(name, message))
         raise ConfigError("settings can't be used", tuple(faults)) from None
-    plain.hide(loaded.secrets())
+    safe_text.hide(loaded.secrets())
     faults = [fault for name in TOKENS if (fault := _token_fault(loaded, name, environ))]
     if faults:
         raise ConfigError("settings can't be used", tuple(faults))

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from service.answering.shares import PART, ShareRefusals, Shares, Turns
+from service.answering.client_shares import PART, ShareRefusals, Shares, Turns
 from service.domain import Entry, Message
 from service.errors import OverShare, StoreBusy, Unavailable
 from service.flows import Catalogue, Flow

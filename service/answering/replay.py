@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from service.answering import prompt, shape
+from service.answering import prompt, reply_text
 from service.answering.job import Job
 from service.answering.prompt_data import later
 from service.answering.remote import NoServers, ToolServers
@@ -231,7 +231,7 @@ class Replayer:
             question = list(prompt.compose(flow, asked, turns))
             loop = ToolLoop(silence, self._asker, silence, now=self._now, servers=silence)
             completion = (await loop.run(job, question, None)).completion
-            text, _ = shape.said(flow, completion.text)
+            text, _ = reply_text.said(flow, completion.text)
             model, valid = completion.model, None if flow.schema is None else True
         except prompt.Ignored as ignored:
             code, why = ignored.reason, "not meant for the model"

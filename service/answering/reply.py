@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from service.answering import sentences, shape
+from service.answering import reply_text, sentences
 from service.answering.job import Job
 from service.domain import Answer, Publish, State
 from service.errors import MessageError
@@ -37,9 +37,9 @@ def reply(
     topic = reply_topic(job) if claimed.publish else None
     if topic is None:
         return ()
-    shown = shape.with_ellipsis(flow, text) if truncated else text
+    shown = reply_text.with_ellipsis(flow, text) if truncated else text
     is_json = flow.format == "json" or (flow.schema is not None and flow.chunk is None)
-    payloads = shape.texts(flow, shown) if flow.chunk is not None else (_utf8(shown),)
+    payloads = reply_text.texts(flow, shown) if flow.chunk is not None else (_utf8(shown),)
     if flow.format == "json":
         fields: dict[str, Any] = {
             "id": claimed.id,
@@ -54,7 +54,7 @@ def reply(
         }
         if truncated:
             fields["truncated"] = True
-        payloads = shape.envelopes(flow, fields, _clean(text))
+        payloads = reply_text.envelopes(flow, fields, _clean(text))
     properties = [("request_id", claimed.id)]
     if error:
         properties.append(("error", error))
@@ -83,11 +83,11 @@ def failure(job: Job, code: str, message: str, about: str | None = None) -> tupl
         return ()
     heard = "" if flow.input == "image" else job.scope.text
     said = sentences.sentence(flow, about or code, heard)
-    payloads = shape.texts(flow, said or f"No answer: {message}.")
+    payloads = reply_text.texts(flow, said or f"No answer: {message}.")
     if flow.format == "json":
         told = _clean(said or message)
         fields = {"id": claimed.id, "error": {"code": code, "message": told}}
-        payloads = shape.envelopes(flow, fields, told)
+        payloads = reply_text.envelopes(flow, fields, told)
     properties = [("request_id", claimed.id), ("error", code)]
     return _publishes(job, topic, payloads, flow.format == "json", properties, retain=False)
 

@@ -7,7 +7,7 @@ import time
 
 import orjson
 
-from service.answering import shape
+from service.answering import reply_text
 from service.answering.job import Job
 from service.answering.publisher import Publisher
 from service.answering.speech import Speaking
@@ -105,7 +105,7 @@ class Stream:
         text = "".join(self._held).encode("utf-8", "replace").decode()
         self._held.clear()
         self._sent = time.monotonic()
-        for payload in shape.deltas(self._flow, text, self._envelope):
+        for payload in reply_text.deltas(self._flow, text, self._envelope):
             self._number += 1
             self._publisher.post(
                 Publish(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from service.answering import budget, prompt
-from service.answering.pieces import shortened
+from service.answering.chunks import shortened
 from service.domain import Turn
 from service.errors import BudgetError, ModelError, StoreError
 from service.flows import Catalogue, Flow, ModelRef

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.answering import budget, prompt, tools
-from service.answering.gate import Asleep, Gate, Round, Sender, Store
 from service.answering.job import Job, fenced
 from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
+from service.answering.tool_gate import Asleep, Gate, Round, Sender, Store
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.asker import Asker

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.answering.gate import MISMATCH, Done
 from service.answering.job import Job
 from service.answering.remote import tool_of
+from service.answering.tool_gate import MISMATCH, Done
 from service.llm.answers import Completion
 
 

@@ -12,10 +12,10 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 
-from service.answering.hold import Hold
 from service.answering.intake import Intake
 from service.answering.job import InHand, about, size_of
-from service.answering.life import Life
+from service.answering.redelivery import Hold
+from service.answering.request_run import Life
 from service.domain import Claimed
 from service.errors import StoreError
 from service.flows import Catalogue

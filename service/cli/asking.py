@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import orjson
 
-from service import plain, settings
+from service import safe_text, settings
 from service.cli.common import say, say_json
 from service.errors import ApiError
 from service.settings import Settings
@@ -100,4 +100,4 @@ async def _show(events: AsyncIterator[dict[str, Any]], *, as_json: bool) -> None
             written = ""
         elif "delta" in event:
             written += event["delta"]
-            print(plain.shown(event["delta"]), end="", flush=True)
+            print(safe_text.shown(event["delta"]), end="", flush=True)

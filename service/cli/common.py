@@ -18,7 +18,7 @@ import uvloop
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.segment import Segment
 
-from service import plain
+from service import safe_text
 from service.errors import ConfigError, EmqxGptError
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class _Shown:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self._inner, options):
             if segment.control is None:
-                segment = Segment(plain.shown(segment.text), segment.style)
+                segment = Segment(safe_text.shown(segment.text), segment.style)
             yield segment
 
 
@@ -53,12 +53,12 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str, *, err: bool = False) -> None:
     """Print words that may hold some of a stranger."""
-    typer.echo(plain.shown(text), err=err)
+    typer.echo(safe_text.shown(text), err=err)
 
 
 def say_json(value: Any, *, indent: int | None = None) -> None:
     """Print JSON as people read it: any script, but nothing that a terminal obeys."""
-    typer.echo(plain.json_lines(json.dumps(value, indent=indent, ensure_ascii=False)))
+    typer.echo(safe_text.json_lines(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def as_typed(text: str) -> str:

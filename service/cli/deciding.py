@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 
-from service.answering.ears import Ears
+from service.answering.tool_answers import Ears
 from service.cli import local_inbox
 from service.cli.common import say
 from service.cli.retrying import who

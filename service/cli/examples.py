@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rich.text import Text
 
 from service import flows as flows_file
-from service import plain, settings
+from service import safe_text, settings
 from service.answering.intake import new_id
 from service.answering.remote import Remote
 from service.answering.replay import ReplayAnswer, Replayer
@@ -163,7 +163,7 @@ async def test(file: Path, *, flows: Path | None, model: str | None, as_json: bo
                 continue
             mark = Text("FAIL", "bold red") if wrong else Text("ok  ", "green")
             seconds = Text(f" ({said.seconds:.1f} s)", style="dim")
-            out.print(Text.assemble(mark, " ", plain.shown(example.name), seconds))
+            out.print(Text.assemble(mark, " ", safe_text.shown(example.name), seconds))
             for line in wrong:
                 out.print(Text(f"     {plain.shown(line)}"))
     if not as_json:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.cells import set_cell_size
 from rich.text import Text
 
-from service import plain
+from service import safe_text
 from service.cli.common import console, say_json
 from service.cli.local_inbox import SHORT
 from service.inbox import Filter, epoch_ms
@@ -106,7 +106,7 @@ def _line(request: Mapping[str, Any], width: int) -> Text:
 
 def _cut(text: str, cells: int) -> str:
     """In one line of so many cells; what is cut ends with an ellipsis."""
-    flat = plain.shown(" ".join(text.split()))
+    flat = safe_text.shown(" ".join(text.split()))
     sized = set_cell_size(flat, cells)
     if sized.rstrip() == flat.rstrip() or cells < 2:
         return sized

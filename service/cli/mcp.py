@@ -11,7 +11,7 @@ from service import settings
 from service.cli.asking import service_url
 from service.errors import ConfigError, Fault
 from service.flows.check_mcp import EXTRA, installed
-from service.mcp.house import House
+from service.mcp.running_service import House
 from service.operations import logs
 from service.server import bind
 from service.settings import HOW_TO_SET, Settings

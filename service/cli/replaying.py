@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import flows as flows_file
-from service import plain, settings
+from service import safe_text, settings
 from service.answering.replay import Compared, ReplayAnswer, Replayer
 from service.cli import local_inbox
 from service.cli.common import console, say, say_json
@@ -136,11 +136,11 @@ def _side(said: ReplayAnswer, when: str) -> Text:
     figures = f"{said.usage.total_tokens} tokens, {said.seconds:.1f} s{cost}"
     text = Text.assemble((f"{when}: {said.model or '-'}, {figures}\n", "dim"))
     for name, arguments in said.calls:
-        text.append(plain.shown(f"{name}({_json(arguments)})\n"), style="magenta")
+        text.append(safe_text.shown(f"{name}({_json(arguments)})\n"), style="magenta")
     if said.valid is False:
         text.append("does not fit the schema\n", style="red")
     if said.code is not None:
-        text.append(plain.shown(f"{said.code}: {said.message}"), style="red")
+        text.append(safe_text.shown(f"{said.code}: {said.message}"), style="red")
     else:
         text.append(_cut(said.text or ""))
     return text
@@ -151,7 +151,7 @@ def _json(value: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    shown = plain.lines(text[:CELL])
+    shown = safe_text.lines(text[:CELL])
     return shown if len(text) <= CELL else shown + " …"
 
 

@@ -9,7 +9,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from service import plain
+from service import safe_text
 from service.cli.listing import COLOURS
 from service.operations.waterfall import Bar, waterfall
 
@@ -38,7 +38,7 @@ def draw(out: Console, request: Mapping[str, Any]) -> None:
     out.print(head, end="")
     if request["error"]:
         text = f"{request['error']['code']}: {request['error']['message']}"
-        out.print(Text(plain.shown(text), style="red"))
+        out.print(Text(safe_text.shown(text), style="red"))
     facts = {
         "flow": request["flow"] or "-",
         "conversation": request["conversation"] or "-",
@@ -49,14 +49,14 @@ def draw(out: Console, request: Mapping[str, Any]) -> None:
         "price": "-" if request["cost"] is None else f"${request['cost']:.6f}",
     }
     for name, value in facts.items():
-        out.print(Text.assemble((name.ljust(13), "dim"), plain.shown(str(value))))
+        out.print(Text.assemble((name.ljust(13), "dim"), safe_text.shown(str(value))))
     out.print()
     for line in _lines(waterfall(dict(request)), out.width):
         out.print(line)
     if waits := list(_waits(request)):
         out.print(Text("\nwaits", style="bold"))
         for text in waits:
-            out.print(Text(plain.shown(text)))
+            out.print(Text(safe_text.shown(text)))
     for name in ("payload", "reply"):
         text = request[name]
         out.print(Text.assemble("\n", ("question" if name == "payload" else name, "bold")))
@@ -72,7 +72,7 @@ def _lines(bars: list[Bar], width: int) -> Iterator[Text]:
         label.truncate(LABEL, overflow="ellipsis", pad=True)
         yield Text.assemble(label, " ", drawn, " ", _took(bar))
         for line in more:
-            yield Text("  " + plain.shown(line), style="dim")
+            yield Text("  " + safe_text.shown(line), style="dim")
 
 
 def _drawn(bar: Bar, room: int) -> Text:
@@ -129,7 +129,7 @@ def _label(event: Mapping[str, Any], *, open: bool) -> tuple[Text, list[str]]:
         more = [f"{event['topic']} QoS {event['qos']}{came}"]
     elif what == "ended":
         rest = str(event["state"])
-    return Text.assemble((plain.shown(what), "bold"), " ", (plain.shown(rest), "dim")), more
+    return Text.assemble((safe_text.shown(what), "bold"), " ", (safe_text.shown(rest), "dim")), more
 
 
 def _tool(event: Mapping[str, Any]) -> list[str]:
@@ -173,5 +173,5 @@ def _waits(request: Mapping[str, Any]) -> Iterator[str]:
 
 def _clipped(text: str) -> str:
     more = len(text) - LONGEST
-    shown = plain.lines(text[:LONGEST])
+    shown = safe_text.lines(text[:LONGEST])
     return shown if more <= 0 else f"{shown}\n… and {more} characters more (--json has all)"

@@ -45,9 +45,9 @@ from service.inbox import (
     waits,
 )
 from service.inbox.commit import Engine
-from service.inbox.desk import Desk
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply, Taken
+from service.inbox.operator_desk import Desk
 from service.inbox.rows import Added, BacklogStats, Change, Claims, Memory, Row
 from service.inbox.sql import Tx
 

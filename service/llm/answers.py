@@ -11,7 +11,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import tool_calls
 from service.llm.contents import content_of, thinks
-from service.llm.grown import Grown
+from service.llm.growing_text import Grown
 from service.llm.markup import Separator
 from service.llm.tool_calls import Calls, ToolCall
 

@@ -14,7 +14,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import failures
 from service.llm.answers import MAX_ANSWER, Gathered, Tools, garbage, size_of
-from service.llm.grown import Grown
+from service.llm.growing_text import Grown
 from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
 from service.llm.usage import usage_of

@@ -19,7 +19,7 @@ import aiohttp
 import httpx2
 import openai
 
-from service import plain
+from service import safe_text
 from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
@@ -273,8 +273,8 @@ def _plain(body: bytes) -> str:
 
 def clean(text: str) -> str:
     """A server's words as one short line without control characters."""
-    text = plain.masked(text)
-    return plain.line(
+    text = safe_text.masked(text)
+    return safe_text.line(
         " ".join("".join(c if c.isprintable() else " " for c in text).split()), LONGEST
     )
 

@@ -15,7 +15,7 @@ import orjson
 
 from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
-from service.llm.grown import Grown
+from service.llm.growing_text import Grown
 from service.llm.json_within import documents
 
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.errors import ApiError
-from service.mcp.house import FlowShown, House
+from service.mcp.running_service import FlowShown, House
 
 PATH = "/mcp"
 MAX_BODY = 1 << 20  # bytes of a call

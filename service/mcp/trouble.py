@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service import plain
+from service import safe_text
 
 
 class Trouble(Exception):
@@ -10,7 +10,7 @@ class Trouble(Exception):
     done all the same; `again`: another connection may do better at once."""
 
     def __init__(self, text: str, *, maybe: bool = False, again: bool = False) -> None:
-        self.text = plain.line(text, 300)
+        self.text = safe_text.line(text, 300)
         super().__init__(self.text)
         self.maybe = maybe
         self.again = again

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from service import plain
+from service import safe_text
 from service.errors import ConfigError, Fault
 from service.flows import Catalogue
 from service.operations.spans import Untraced
@@ -20,7 +20,7 @@ def tracing(endpoint: str | None, catalogue: Catalogue, environ: Mapping[str, st
     for name, value in environ.items():
         if name.startswith("OTEL_"):  # the SDK knows no .env
             os.environ.setdefault(name, value)
-    plain.hide(secrets(environ.get(HEADERS, "")))
+    safe_text.hide(secrets(environ.get(HEADERS, "")))
     try:
         from service.operations.tracing import Tracing
     except ImportError as error:

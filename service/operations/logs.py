@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service import plain
+from service import safe_text
 
 FIELDS = ("request", "flow", "state", "code", "seconds", "tokens", "cost", "trace_id")
 """What a line may carry beside its text (`extra`), for programs that read it."""
@@ -22,7 +22,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         copy = logging.makeLogRecord(record.__dict__)
-        copy.msg, copy.args = plain.line(record.getMessage(), LONGEST), ()
+        copy.msg, copy.args = safe_text.line(record.getMessage(), LONGEST), ()
         copy.exc_text = None
         return super().format(copy)
 
@@ -38,19 +38,19 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": plain.line(record.getMessage(), LONGEST),
+            "message": safe_text.line(record.getMessage(), LONGEST),
         }
         for name in FIELDS:
             value = getattr(record, name, None)
             if value is not None:
-                fields[name] = plain.line(value) if isinstance(value, str) else value
+                fields[name] = safe_text.line(value) if isinstance(value, str) else value
         if record.exc_info:
             fields["trace"] = _trace(self.formatException(record.exc_info))
         return orjson.dumps(fields, default=str).decode()
 
 
 def _trace(text: str) -> str:
-    return plain.lines(text, LONGEST_TRACE)
+    return safe_text.lines(text, LONGEST_TRACE)
 
 
 def configure(level: str, form: str) -> None:

@@ -16,10 +16,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answering.budget import Budgets
-from service.answering.ears import Ears
 from service.answering.intake import Intake
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
+from service.answering.tool_answers import Ears
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Catalogue
 from service.inbox import Inbox
@@ -41,12 +41,12 @@ from service.web.console.pages import Console
 from service.web.console.render import Pages
 from service.web.controls import ControlsApi
 from service.web.decisions import Decisions
-from service.web.door import Door, Handler
 from service.web.events import Events
 from service.web.flows import FlowsApi
+from service.web.guard import Door, Handler
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
-from service.web.many import Many
+from service.web.many_requests import Many
 from service.web.openapi import Described
 from service.web.origin import Names, refusal
 from service.web.replay import Replay

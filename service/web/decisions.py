@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering.ears import Ears
+from service.answering.tool_answers import Ears
 from service.errors import BadRequest
 from service.operations.actions import Actions
 from service.operations.insights import Insights

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.answering.ears import Ears
 from service.answering.intake import Intake
 from service.answering.recent import Recents
+from service.answering.tool_answers import Ears
 from service.domain import Message
 from service.emqx import message as webhook
 from service.errors import ApiError, BadRequest, OverShare, TooLarge, Unavailable

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.answering.ears import Ears
+from service.answering.tool_answers import Ears
 from service.domain import Ear, Wait
 from service.errors import ApiError
 from service.inbox import Inbox

@@ -176,13 +176,13 @@ MUTANTS = (
         "tests/attacks/test_fair.py::test_who_asks_once_is_not_kept_waiting_by_a_flood",
     ),
     Mutant(
-        "service/answering/shares.py",
+        "service/answering/client_shares.py",
         "        return backlog >= self._half and self._open[client] >= self._most\n",
         "        return False\n",
         "tests/attacks/test_fair.py::test_a_flood_takes_its_part_of_the_backlog_and_leaves_the_rest",
     ),
     Mutant(
-        "service/answering/life.py",
+        "service/answering/request_run.py",
         'who = f"{claimed.flow}/{claimed.conversation}"',
         "who = claimed.id",
         "tests/e2e/test_fallback.py::test_a_conversation_that_gets_no_answer_closes_the_model_for_no_other",
@@ -310,7 +310,7 @@ MUTANTS = (
         "tests/e2e/test_chat.py::test_a_question_gets_its_reply_on_the_topics_of_the_nodejs_demo",
     ),
     Mutant(
-        "service/plain.py",
+        "service/safe_text.py",
         "        if secret in text:\n",
         "        if False:\n",
         "tests/attacks/test_canaries.py::test_no_canary_is_shown",
@@ -328,7 +328,7 @@ MUTANTS = (
         "tests/pure/test_env_file.py::test_tokens_are_made_once_and_are_for_the_owner_only",
     ),
     Mutant(
-        "service/plain.py",
+        "service/safe_text.py",
         "char if char.isprintable() else escape(char)",
         "char",
         "tests/pure/test_plain.py::test_what_is_not_shown_stands_as_an_escape",
@@ -352,7 +352,7 @@ MUTANTS = (
         "tests/contract/test_publishing.py::test_the_reply_rule_publishes_what_the_service_signed",
     ),
     Mutant(
-        "service/web/door.py",
+        "service/web/guard.py",
         '        await self.note(who, act, detail, "ok")\n',
         "",
         "tests/api/test_access.py::test_acts_are_written_down_by_name",
@@ -437,7 +437,7 @@ MUTANTS = (
         "tests/mcp/test_servers.py::test_results_are_bounded_and_only_text",
     ),
     Mutant(
-        "service/mcp/house.py",
+        "service/mcp/running_service.py",
         "        if re.fullmatch(FLOW_NAME, flow) is None:",
         "        if False:",
         "tests/mcp/test_serving.py::test_what_goes_wrong_is_told_as_the_tools_error",

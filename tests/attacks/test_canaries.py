@@ -83,9 +83,9 @@ async def test_no_canary_is_shown(
         auth = {"authorization": f"Bearer {SECRETS['operator_token']}"}
         house.http.headers.update(auth)
         hook = {"authorization": f"Bearer {SECRETS['webhook_token']}"}
-        from service import plain
+        from service import safe_text
 
-        plain.hide([OTHER])
+        safe_text.hide([OTHER])
         step = ENDS[end]
         if step is None:
             await house.model.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.answering.shares import FURTHEST, STEP, Shares, Turns
+from service.answering.client_shares import FURTHEST, STEP, Shares, Turns
 from service.domain import State
 from service.inbox import Change, Inbox
 from tests.inbox.make import Clock, claim, ended, entry, ids, loose

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service import plain
+from service import safe_text
 from tests.fakes.collector import Collector, Span
 from tests.fakes.model import delay, ok, status, tool_calls
 from tests.rig import ROOT, Rig, environment, eventually, message, rig
@@ -267,7 +267,7 @@ async def test_the_sdk_is_told_what_stands_in_env(
             await house.ended(1)
             await arrived(collector, 4)
         assert collector.headers[0]["x-key"] == "secret-of-the-collector"
-    assert "secret-of" not in plain.line("it said x-key=secret-of-the-collector")
+    assert "secret-of" not in safe_text.line("it said x-key=secret-of-the-collector")
 
 
 async def test_nobody_waits_for_a_collector_that_is_away(database: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from service.answering import pieces, speech
+from service.answering import chunks, speech
 from service.bodies import too_deep
 from service.emqx import message, reasons
 from service.errors import BadRequest
@@ -94,7 +94,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "tool calls as text": calls,
     "speech": speech.spoken,
     "speech in deltas": speaking,
-    "pieces": lambda text: (pieces.numbered(text, 1000), pieces.shortened(text, 500)),
+    "pieces": lambda text: (chunks.numbered(text, 1000), chunks.shortened(text, 500)),
     "a payload's JSON": lambda text: templates.decode_json(text.encode()),
     "the webhook": webhook,
     "EMQX's words": reasons.reason,

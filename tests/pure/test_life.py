@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from service.answering.hold import Hold
 from service.answering.job import InHand
-from service.answering.life import Life
 from service.answering.recent import Recents
+from service.answering.redelivery import Hold
 from service.answering.request_limits import Limits
+from service.answering.request_run import Life
 from service.answering.summaries import Summaries
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError

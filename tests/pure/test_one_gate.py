@@ -1,4 +1,4 @@
-"""There is one way from a model's call to a tool's topic: `answering/gate.py`."""
+"""There is one way from a model's call to a tool's topic: `answering/tool_gate.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOUSE = Path(service.__file__).parent
 PUBLISHES = {"publish", "publish_bulk"}  # of emqx.publish_api: nothing else speaks to the broker
 # The doctor's test message goes to a request topic, which no tool can have.
 OWNS = {"answering/publisher.py", "emqx/loop.py"}
-COMMANDS = {"answering/gate.py"}  # who may call `send`
+COMMANDS = {"answering/tool_gate.py"}  # who may call `send`
 
 
 def calls(name: str) -> Iterator[tuple[str, int]]:

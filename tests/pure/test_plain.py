@@ -8,7 +8,7 @@ import sys
 import pytest
 from rich.table import Table
 
-from service import plain
+from service import safe_text
 from service.cli import common
 from service.errors import ConfigError, EmqxGptError, Fault
 from service.operations.logs import FIELDS, JsonFormatter, TextFormatter
@@ -25,7 +25,7 @@ FORGED = "x\n2026-01-01 00:00:00,000 ERROR emqx-gpt: made up\r\x1b[2J\u2028y"
 
 @pytest.mark.parametrize("char", ODD, ids=lambda char: f"{ord(char):04x}")
 def test_what_is_not_shown_stands_as_an_escape(char: str) -> None:
-    shown = plain.line(f"a{char}z")
+    shown = safe_text.line(f"a{char}z")
     assert shown.isprintable()
     assert shown.encode()  # no lone surrogate
     assert len(shown) > 3  # and it is seen that something was there
@@ -33,12 +33,12 @@ def test_what_is_not_shown_stands_as_an_escape(char: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "Grüße, 机器人 °C “quoted” 😀", "שלום", "a\\x1b b"])
 def test_what_can_be_shown_stays(text: str) -> None:
-    assert plain.line(text) == text
+    assert safe_text.line(text) == text
 
 
 def test_a_long_text_is_cut_with_a_mark() -> None:
-    assert plain.line("x" * 5000) == "x" * (plain.LONGEST - 1) + "…"
-    assert plain.line("\x1b" * 10, 5) == "\\x1b" * 4 + "…"
+    assert safe_text.line("x" * 5000) == "x" * (safe_text.LONGEST - 1) + "…"
+    assert safe_text.line("\x1b" * 10, 5) == "\\x1b" * 4 + "…"
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_a_long_text_is_cut_with_a_mark() -> None:
     ],
 )
 def test_addresses_lose_who_calls(text: str, shown: str) -> None:
-    assert plain.masked(text) == shown
+    assert safe_text.masked(text) == shown
 
 
 def test_the_secrets_of_this_process_are_hidden_and_short_words_are_not() -> None:
-    plain.hide(["", "a", "emqx", "sk-canary-of-test-plain"])
-    assert plain.line("emqx a: sk-canary-of-test-plain?") == "emqx a: ***?"
+    safe_text.hide(["", "a", "emqx", "sk-canary-of-test-plain"])
+    assert safe_text.line("emqx a: sk-canary-of-test-plain?") == "emqx a: ***?"
 
 
 def test_json_means_the_same_when_it_is_shown() -> None:
     document = json.dumps({"said": EVIL, "ok": "ü😀"}, indent=2, ensure_ascii=False)
-    shown = plain.json_lines(document)
+    shown = safe_text.json_lines(document)
     assert json.loads(shown) == json.loads(document)
     assert all(line.isprintable() for line in shown.split("\n"))
     assert "ü😀" in shown

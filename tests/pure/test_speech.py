@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.answering.pieces import numbered, shortened, size
+from service.answering.chunks import numbered, shortened, size
 from service.answering.speech import Speaking, spoken
 
 SAID = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from service.answering.pieces import numbered, shortened, size, split
+from service.answering.chunks import numbered, shortened, size, split
 from service.answering.speech import spoken
 from service.flows import Flow
 

@@ -13,13 +13,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from service.answering import prompt, sentences, shape
+from service.answering import prompt, reply_text, sentences
 from service.answering import reply as replies
-from service.answering.hold import Hold
 from service.answering.job import InHand, Job, LostLease, about, fenced, stored
 from service.answering.prompt_data import tables_of
 from service.answering.publisher import Publisher
 from service.answering.recent import Recents
+from service.answering.redelivery import Hold
 from service.answering.remote import ToolServers
 from service.answering.request_limits import Limits
 from service.answering.stream import Stream, stream_for
@@ -299,7 +299,7 @@ class Life:
     def _said(self, flow: Flow, text: str) -> tuple[str, bool]:
         """The text as it is published and remembered, and whether it was cut."""
         if flow.speak or flow.max_length is not None:
-            return shape.said(flow, text)
+            return reply_text.said(flow, text)
         return text, False
 
     def _refused(self, claimed: Claimed, error: BrokerError, spans: Spans) -> tuple[Publish, ...]:
