@@ -16,17 +16,17 @@ from service import safe_text
 from service.answering.budget import Budgets
 from service.answering.client_shares import ShareRefusals
 from service.answering.intake import Intake
-from service.answering.job import InHand, stored
+from service.answering.job import InHand, retry_while_busy
 from service.answering.mcp_servers import McpServers
 from service.answering.publisher import STANDARD, Publisher, PublishPolicy
 from service.answering.recent import Recents
-from service.answering.redelivery import Hold
+from service.answering.redelivery import Redelivery
 from service.answering.replay import Replayer
 from service.answering.request_limits import Limits
-from service.answering.request_run import Life
+from service.answering.request_run import RequestRunner
 from service.answering.schedule import Schedule
 from service.answering.summaries import AT_ONCE, Summaries
-from service.answering.tool_answers import Ears, pins_of
+from service.answering.tool_answers import ToolAnswers, pins_of
 from service.answering.worker import LEASE, Worker
 from service.emqx import loss_counters, resources
 from service.emqx.management_api import EmqxAdmin
@@ -142,7 +142,7 @@ class Service:
             settle=settle,
             client=limits.client,
         )
-        self.ears = Ears(self.store, lambda: catalogue.latest.pins, now=now)
+        self.tool_answers = ToolAnswers(self.store, lambda: catalogue.latest.pins, now=now)
         self._commands = Commands(flows.flows.values())
         self.publisher = Publisher(
             self.emqx,
@@ -162,7 +162,9 @@ class Service:
         self.intake.refusals = ShareRefusals(self.publisher, now)
         in_hand = InHand(wake)
         self.metrics.in_flight.set_function(in_hand.asking.__len__)
-        hold = Hold(self.store, self.publisher, self.health, now=now, given_up=self.metrics.nobody)
+        redelivery = Redelivery(
+            self.store, self.publisher, self.health, now=now, given_up=self.metrics.nobody
+        )
         prices = PricesInForce(catalogue)
         self.budgets = Budgets(
             self.store,
@@ -193,7 +195,7 @@ class Service:
         )
         self.replayer = Replayer(catalogue, asker, now=now, servers=self.servers)
         self.summaries = Summaries(catalogue, self.store, asker, now=now)
-        life = Life(
+        runner = RequestRunner(
             catalogue,
             self.store,
             asker,
@@ -201,7 +203,7 @@ class Service:
             self.hub,
             self.metrics,
             in_hand,
-            hold,
+            redelivery,
             limits,
             recents=self.recents,
             summaries=self.summaries,
@@ -215,11 +217,11 @@ class Service:
         self.worker = Worker(
             catalogue,
             self.store,
-            life,
+            runner,
             in_hand,
             self.breakers,
             self.intake,
-            hold,
+            redelivery,
             owner=f"{socket.gethostname()}:{os.getpid()}",
             concurrency=settings.max_concurrency,
             retention=settings.retention,
@@ -251,14 +253,14 @@ class Service:
         """Why this flow asks nobody now, and for which error; None: it does."""
         if (reason := self.controls.stopped(flow)) is not None:
             return reason, None
-        if self.breakers.closed(flow.models) <= 0:
+        if self.breakers.blocked_for(flow.models) <= 0:
             return None
         error = self.breakers.last_error(flow.model)
         return ("rate_limit", None) if error is None else ("circuit", error.code)
 
     def _controlled(self, providers: frozenset[str]) -> None:
         """Something was paused or resumed."""
-        self.breakers.hold(providers)
+        self.breakers.pause(providers)
         flows = self.flows.flows.values()
         self.worker.paused = frozenset(one.name for one in flows if self.controls.stopped(one))
         self.worker.in_hand.wake.set()
@@ -280,7 +282,7 @@ class Service:
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
         await self._settle()
-        await stored(self.controls.start)
+        await retry_while_busy(self.controls.start)
         self.publisher.start()
         self.worker.start()
         self.recents.start()

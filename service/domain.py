@@ -217,8 +217,9 @@ class Claimed:
     """A request under a lease. (`seq`, `fence`) is the lease: writes carry both.
 
     `state` is ANSWERING (to be asked) or ANSWERED (its `outbox` waits to be published).
-    `claims` counts how often it was claimed, this time included; `tries` the durable
-    attempts that failed before. `steps` is what a tool flow stored of its earlier rounds.
+    `claims` counts how often it was claimed since its last step forward, this time included;
+    `tries` the durable attempts that failed before. `steps` is what a tool flow stored of its
+    earlier rounds.
     `turns` (oldest first) and `cooldown_until` (ms) are what its conversation remembers;
     `usage` is what the claims before this one took, `trace` when they were and what they waited
     for. `error_code` is that of the answer that waits to be published, or of the last failure.

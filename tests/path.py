@@ -22,7 +22,7 @@ from tests.rig import ROOT, eventually, rig
 OURS = str(ROOT / "service") + os.sep
 DEMO = OURS + "demo" + os.sep
 CLIENTS = tuple(f"{os.sep}site-packages{os.sep}{name}{os.sep}" for name in ("openai", "httpx2"))
-LIFE = "Life.run"
+LIFE = "RequestRunner.run"
 
 
 def _ours(file: str) -> bool:
@@ -66,7 +66,7 @@ class Tracer:
             name = (code.co_filename.removeprefix(OURS), code.co_qualname)
             self.seen.functions[name] += 1
         elif not self.seen.frames and any(name in code.co_filename for name in CLIENTS):
-            self.seen.frames = _life(frame)
+            self.seen.frames = _runner(frame)
 
 
 def _of_demo(frame: FrameType | None) -> bool:
@@ -78,7 +78,7 @@ def _of_demo(frame: FrameType | None) -> bool:
     return False
 
 
-def _life(frame: FrameType | None) -> list[str]:
+def _runner(frame: FrameType | None) -> list[str]:
     """Our frames above this one, from the request's life on; [] if it is not in one."""
     names: list[str] = []
     while frame is not None:
@@ -104,7 +104,7 @@ async def trace(database: str) -> Trace:
                 assert answer.status_code == 202
                 said = number + 1
                 await eventually(lambda said=said: len(house.broker.mqtt.published) >= said)
-                await eventually(lambda: not house.service.worker.in_hand.held)
+                await eventually(lambda: not house.service.worker.in_hand.running)
                 tracer.on = False
                 traces.append(tracer.seen)
     finally:

@@ -156,7 +156,7 @@ class Rig:
         """
         workers = [one.worker for one in self.services if one.worker.claiming]
         if not holding:
-            await eventually(lambda: not any(worker.in_hand.held for worker in workers))
+            await eventually(lambda: not any(worker.in_hand.running for worker in workers))
         self.clock.ahead += ms
         moved = time.monotonic()
         for worker in workers:

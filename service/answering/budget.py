@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from service.answering.job import stored
+from service.answering.job import retry_while_busy
 from service.domain import Reservation, Spent, Usage
 from service.errors import BudgetError, StoreError
 from service.flows import Catalogue, Flow
@@ -103,7 +103,7 @@ class Drawn:
             missing = amount - self._left
             for wanted in (missing + self.limit // PORTION, missing):
                 order = Reservation(self.key, window, wanted, self.limit)
-                if await stored(self._store.reserve, [order]) is None:
+                if await retry_while_busy(self._store.reserve, [order]) is None:
                     self._left += wanted
                     return self._has(amount, window)
         if self._told != window:
@@ -173,7 +173,7 @@ class Budgets:
         self._tokens = Drawn(store, TOKENS, tokens, "DAILY_TOKENS")
         self._usd = Drawn(store, USD, micro(usd), "DAILY_USD")
 
-    async def hold(self, flow: str, question: Question) -> HeldBudget:
+    async def reserve(self, flow: str, question: Question) -> HeldBudget:
         """Raises BudgetError."""
         bound = most(question)
         now = self._now()
@@ -183,7 +183,7 @@ class Budgets:
         held.exact = self._of_flow(self._flows.flows.get(flow), held)
         if held.exact:
             orders = [order for order, _ in held.exact]
-            over = await stored(self._store.reserve, orders)
+            over = await retry_while_busy(self._store.reserve, orders)
             if over is not None:
                 about = next(name for order, name in held.exact if order.key == over)
                 what = "tokens" if about == "daily_tokens" else "money"

@@ -49,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRequest:
+class RunningRequest:
     """A request in hand, and the task that is its life."""
 
     claimed: Claimed
@@ -73,13 +73,13 @@ class InHand:
     def __init__(self, wake: asyncio.Event) -> None:
         self.wake = wake
         self.full = False
-        self.held: dict[Key, HeldRequest] = {}
+        self.running: dict[Key, RunningRequest] = {}
         self.asking: set[Key] = set()
         self.bytes = 0
         """What all of them hold: payloads, memory and replies."""
 
     def take(self, claimed: Claimed, task: asyncio.Task[None]) -> None:
-        self.held[claimed.seq, claimed.fence] = HeldRequest(claimed, task)
+        self.running[claimed.seq, claimed.fence] = RunningRequest(claimed, task)
         self.bytes += size_of(claimed)
         if claimed.state is not State.ANSWERED:
             self.asking.add((claimed.seq, claimed.fence))
@@ -90,12 +90,14 @@ class InHand:
             self.wake.set()
 
     def let_go(self, claimed: Claimed) -> None:
-        if self.held.pop((claimed.seq, claimed.fence), None) is not None:
+        if self.running.pop((claimed.seq, claimed.fence), None) is not None:
             self.bytes -= size_of(claimed)
         self.free_place(claimed)
 
 
-async def stored(write: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+async def retry_while_busy(
+    write: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
     """`write`, and again while the database is busy: what a model was paid for is not thrown
     away. A request whose lease is lost meanwhile is cancelled."""
     try:
@@ -111,9 +113,11 @@ async def stored(write: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P
     return await again(write, *args, **kwargs)
 
 
-async def fenced(write: Callable[P, Awaitable[bool]], /, *args: P.args, **kwargs: P.kwargs) -> None:
+async def under_lease(
+    write: Callable[P, Awaitable[bool]], /, *args: P.args, **kwargs: P.kwargs
+) -> None:
     """The same for a write under a lease. Raises LostLease."""
-    if not await stored(write, *args, **kwargs):
+    if not await retry_while_busy(write, *args, **kwargs):
         raise LostLease
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from service.answering import readings_text
-from service.answering.job import LostLease, stored
+from service.answering.job import LostLease, retry_while_busy
 from service.answering.recent import Recents
 from service.domain import Claimed, Message, Reading
 from service.flows import Flow
@@ -20,10 +20,10 @@ async def tables_of(
     found: dict[str, NamedValues] = {}
     if flow.recent is not None:
         found["recent"] = readings_text.told(
-            flow.recent, await stored(recents.read, flow, captured)
+            flow.recent, await retry_while_busy(recents.read, flow, captured)
         )
     if flow.batch is not None:
-        messages = await stored(store.gather, claimed, flow.batch)
+        messages = await retry_while_busy(store.gather, claimed, flow.batch)
         if messages is None:
             raise LostLease
         found["collected"] = collected(flow, messages)

@@ -34,7 +34,7 @@ class PublishPolicy:
     lanes: int = 3
     bulk: int = 100  # messages
     bulk_bytes: int = 900_000
-    progress: int = 2000  # deltas and progress that may wait; nobody misses them more than that
+    progress: int = 2000  # deltas and progress that may wait; more is dropped
     first_pause: float = 0.25  # between tries while the broker is away
     longest_pause: float = 10.0
 
@@ -49,7 +49,7 @@ STANDARD = PublishPolicy()
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    """A message on its way. `progress_of`: progress of this request, that nobody misses."""
+    """A message on its way. `progress_of`: it is progress of this request, and may be dropped."""
 
     message: Publish
     result: asyncio.Future[Result]
@@ -184,7 +184,7 @@ class Publisher:
         """The retained message of a topic. Raises BrokerError."""
         return await self._emqx.retained(topic)
 
-    def known(self, call: Mapping[str, Any]) -> str | None:
+    def told_instead(self, call: Mapping[str, Any]) -> str | None:
         """Every call is carried out."""
         return None
 

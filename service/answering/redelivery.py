@@ -31,7 +31,7 @@ IDLE = 2.0  # seconds between looks
 log = logging.getLogger("emqx-gpt.requests")
 
 
-class Hold:
+class Redelivery:
     """One process's share. `now` gives epoch ms, `given_up` hears of a flow's reply that nobody
     came for."""
 
@@ -50,7 +50,7 @@ class Hold:
         self._now = now
         self._given_up = given_up
 
-    def times(self, flow: Flow | None, outbox: Sequence[Publish]) -> tuple[int, int] | None:
+    def window(self, flow: Flow | None, outbox: Sequence[Publish]) -> tuple[int, int] | None:
         """For a reply that found nobody: when to publish it again, and until when (ms)."""
         seconds = flow.hold if flow is not None else None
         if seconds is None and self._health.back_within(RIGHT_AFTER):

@@ -108,7 +108,7 @@ class _Silence:
         self._servers = servers
         self.steps: Sequence[Mapping[str, Any]] = ()
 
-    def known(self, call: Mapping[str, Any]) -> str | None:
+    def told_instead(self, call: Mapping[str, Any]) -> str | None:
         told = self._told.get(_key(call))
         if told is None:
             why = self._lookups.get(call["name"])
@@ -165,9 +165,9 @@ class Replayer:
         self._asker = asker
         self._now = now
 
-    def held(self) -> AbstractContextManager[None]:
+    def pinned(self) -> AbstractContextManager[None]:
         """Within it the flows stay the same for the calling task."""
-        return self._flows.held()
+        return self._flows.pinned()
 
     @property
     def providers(self) -> Sequence[str]:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from service.answering.job import Job, stored
+from service.answering.job import Job, retry_while_busy
 from service.domain import Message, Reservation
 from service.errors import BudgetError, StoreError
 from service.inbox import Inbox
@@ -69,13 +69,13 @@ class Limits:
         return message.clientid or ""
 
     @contextlib.asynccontextmanager
-    async def allowed(self, job: Job, now: int) -> AsyncIterator[None]:
+    async def counted(self, job: Job, now: int) -> AsyncIterator[None]:
         """A request counts once, however often it is tried, and not if the model was never asked.
 
         Raises BudgetError.
         """
         wanted = self._wanted(job, now)
-        if wanted and await stored(self._store.reserve, wanted) is not None:
+        if wanted and await retry_while_busy(self._store.reserve, wanted) is not None:
             raise BudgetError(TOO_MANY, "limit")
         try:
             yield

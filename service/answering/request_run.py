@@ -1,4 +1,18 @@
-"""One request's life in this process, from its claim to its end. Read `Life.run` first.
+"""One request's life in this process, from its claim to its end. Read `RequestRunner.run` first.
+
+Where a request is (`State`), and which call takes it on:
+
+    queued ──claim──▶ answering ──save_answer──▶ answered ──finish──▶ done, failed, expired, ignored
+                       │   ▲
+                       │   └──claim── queued    (reschedule: tried again later)
+                       └──park──▶ waiting ──▶ queued  (a device or a person answered, or the time
+                                                       for it is over)
+
+- `save_answer` ends a request at once where nothing is to be published.
+- The next message of the same conversation begins at the end, not before.
+- What goes wrong for now with EMQX is repeated by the publisher; a BrokerError that comes back
+  from it is a refusal that would be repeated for ever.
+- The worker keeps the lease. Where it is lost, it cancels the task that runs here.
 
 Whatever happens, the request is stored with its end, or back in the inbox, or under a lease
 that runs out, after which another process takes it up where it was.
@@ -15,11 +29,11 @@ from dataclasses import replace
 
 from service.answering import prompt, reply_text, sentences
 from service.answering import reply as replies
-from service.answering.job import InHand, Job, LostLease, about, fenced, stored
+from service.answering.job import InHand, Job, LostLease, about, retry_while_busy, under_lease
 from service.answering.prompt_data import tables_of
 from service.answering.publisher import Publisher
 from service.answering.recent import Recents
-from service.answering.redelivery import Hold
+from service.answering.redelivery import Redelivery
 from service.answering.remote import ToolServers
 from service.answering.request_limits import Limits
 from service.answering.stream import Stream, stream_for
@@ -39,19 +53,19 @@ from service.operations.events import Hub
 from service.operations.metrics import Metrics
 from service.operations.spans import Spans, Untraced
 
-REASONING = 20_000  # characters that are kept of what a model thought
-TOOLS = {
+MAX_REASONING = 20_000  # characters that are kept of what a model thought
+TOOL_ERRORS = {
     "tool_unknown": "it is not known whether a tool did what it should: look, and settle it",
     "tool_mismatch": "a tool did not do what it should",
 }
-MAX_CLAIMS = 5  # a request that was claimed more often kills its workers
+MAX_CLAIMS = 5  # in a row without a step forward; more: it is what ends the processes
 
 log = logging.getLogger("emqx-gpt.answering")
 ends = logging.getLogger("emqx-gpt.requests")
 
 
-class Life:
-    """What the lives of all requests share. `now` gives epoch ms."""
+class RequestRunner:
+    """Runs requests, many side by side; they share what is in here. `now` gives epoch ms."""
 
     def __init__(
         self,
@@ -62,7 +76,7 @@ class Life:
         hub: Hub,
         metrics: Metrics,
         in_hand: InHand,
-        hold: Hold,
+        redelivery: Redelivery,
         limits: Limits,
         *,
         recents: Recents,
@@ -85,7 +99,7 @@ class Life:
         self._hub = hub
         self._metrics = metrics
         self._in_hand = in_hand
-        self._hold = hold
+        self._redelivery = redelivery
         self._limits = limits
         self._recents = recents
         self._summaries = summaries
@@ -97,62 +111,69 @@ class Life:
         """The whole life: answered, stored, published, ended. Each step may be the last one of
         this process; what was stored before it is not done again. It ends by the flows that were
         in force when it began."""
-        force = contextlib.ExitStack()
-        force.enter_context(self._flows.held())
-        spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
-        try:
-            if claimed.state is State.ANSWERED:  # by a process that did not come to publish it
-                outcome = claimed.outcome or State.DONE
-                answer = Answer(outcome, claimed.outbox, error_code=claimed.error_code)
-            else:
-                asked = await self._answer(claimed, spans)
-                if asked is None:
-                    return  # back in the inbox, for later
-                answer = asked
-                await fenced(self._store.reply, claimed, answer)
-                if answer.batch is not None:
-                    self._metrics.collected(claimed.flow or "", answer.trace["collected"] - 1)
-                self._in_hand.free_place(claimed)
-
-            outcome, code = answer.outcome, answer.error_code
-            if answer.outbox:
-                began = self._now()
-                result = (await self._publisher.deliver(answer.outbox, after=claimed.id))[0]
-                self._published(answer, began, result, spans)
-                if isinstance(result, BrokerError) and outcome is State.DONE:
-                    # EMQX takes no such reply, whenever it is sent: its sender is told why.
-                    outcome, code = State.FAILED, result.code
-                    await self._publisher.deliver(self._refused(claimed, result, spans))
-                    await fenced(
-                        self._store.finish,
-                        claimed,
-                        delivered=False,
-                        outcome=outcome,
-                        error_code=code,
-                        error_message=result.message,
-                    )
+        with self._flows.pinned():
+            spans = self._tracing.of(claimed, self._flows.flows.get(claimed.flow or ""))
+            try:
+                if claimed.state is State.ANSWERED:  # an earlier process did not publish it
+                    ended = claimed.outcome or State.DONE
+                    answer = Answer(ended, claimed.outbox, error_code=claimed.error_code)
                 else:
-                    delivered = False if isinstance(result, BrokerError) else result
-                    held = None
-                    if result is False:
-                        flow = self._flows.flows.get(claimed.flow or "")
-                        held = self._hold.times(flow, answer.outbox)
-                    await fenced(self._store.finish, claimed, delivered=delivered, held=held)
-                    if result is False and held is None and outcome is not State.IGNORED:
-                        self._metrics.nobody(claimed.flow or "")
-            self._ended(claimed, outcome, code, claimed.usage + answer.usage, spans)
-            if answer.turn is not None:
-                self._remembers(claimed, answer, answer.turn)
-        except LostLease:
-            log.debug("request %s: another process has it", claimed.id)
-        except StoreError as error:
-            # Its lease runs out, and whoever claims it then goes on from what was stored.
-            log.error("request %s: not stored: %s", claimed.id, error.message, extra=about(claimed))
-        except Exception:
-            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
-        finally:
-            self._in_hand.let_go(claimed)
-            force.close()
+                    made = await self._answer(claimed, spans)
+                    if made is None:
+                        return  # back in the inbox, for later
+                    answer = made
+                    await under_lease(self._store.save_answer, claimed, answer)
+                    if answer.batch is not None:
+                        self._metrics.collected(claimed.flow or "", answer.trace["collected"] - 1)
+                    self._in_hand.free_place(claimed)  # others may ask the model
+                state, code = answer.outcome, answer.error_code
+                if answer.outbox:
+                    state, code = await self._publish(claimed, answer, spans)
+                self._log_end(claimed, state, code, claimed.usage + answer.usage, spans)
+                if answer.turn is not None:
+                    self._summarize(claimed, answer, answer.turn)
+            except LostLease:
+                log.debug("request %s: another process has it", claimed.id)
+            except StoreError as error:
+                # Its lease runs out, and whoever claims it then goes on from what was stored.
+                text = "request %s: not stored: %s"
+                log.error(text, claimed.id, error.message, extra=about(claimed))
+            except Exception:
+                log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
+            finally:
+                self._in_hand.let_go(claimed)
+
+    async def _publish(
+        self, claimed: Claimed, answer: Answer, spans: Spans
+    ) -> tuple[State, str | None]:
+        """Publish what is to be told, and store the end: the state and the error code of it."""
+        began = self._now()
+        results = await self._publisher.deliver(answer.outbox, after=claimed.id)
+        result = results[0]  # the reply's, where there is one
+        self._note_published(answer, began, result, spans)
+        state, code = answer.outcome, answer.error_code
+        if isinstance(result, BrokerError) and state is State.DONE:
+            # EMQX takes no such reply, whenever it is sent: its sender is told why.
+            state, code = State.FAILED, result.code
+            await self._publisher.deliver(self._refusal(claimed, result, spans))
+            await under_lease(
+                self._store.finish,
+                claimed,
+                delivered=False,
+                outcome=state,
+                error_code=code,
+                error_message=result.message,
+            )
+            return state, code
+        delivered = False if isinstance(result, BrokerError) else result
+        again = None  # when it is published again, where nobody was there
+        if result is False and state is not State.IGNORED:
+            flow = self._flows.flows.get(claimed.flow or "")
+            again = self._redelivery.window(flow, answer.outbox)
+        await under_lease(self._store.finish, claimed, delivered=delivered, held=again)
+        if result is False and again is None and state is not State.IGNORED:
+            self._metrics.nobody(claimed.flow or "")
+        return state, code
 
     # How it is answered
 
@@ -166,15 +187,15 @@ class Life:
         if message is not claimed.message:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
-        attempts = self._log(claimed, spans)
+        calls = self._call_log(claimed, spans)
         spans.begun(self._now())
-        if claimed.claims == 1 and not claimed.trace:  # what came later it waited for a retry
+        if claimed.claims == 1 and not claimed.trace:  # later ones waited for a retry, too
             self._metrics.queue_stage.observe(max(0, self._now() - claimed.accepted_at) / 1000)
-        job = Job(claimed, flow, captured, Scope(claimed.message, captured), attempts, spans)
+        job = Job(claimed, flow, captured, Scope(claimed.message, captured), calls, spans)
         batch = None
         try:
             try:
-                answer = self._too_late(job)
+                answer = self._end_before_asking(job)
                 if answer is None:
                     tables = {}
                     if flow.recent is not None or flow.collect is not None:
@@ -182,26 +203,28 @@ class Life:
                         tables = await tables_of(*reads)
                     if "collected" in tables:
                         batch = flow.batch
-                        attempts.collected = tables["collected"].values["count"]
+                        calls.collected = tables["collected"].values["count"]
                     asked = prompt.understand(flow, claimed.message, captured, tables)
                     job = replace(job, scope=asked.scope)
-                    answer = self._unasked(job)
+                    answer = self._end_without_model(job)
                 if answer is None and flow.on_change is not None:
-                    last = await stored(self._store.last_value, flow.name, claimed.conversation)
+                    last = await retry_while_busy(
+                        self._store.last_value, flow.name, claimed.conversation
+                    )
                     if not change.changed(flow, last, change.value_of(flow, asked.scope)):
                         raise prompt.Ignored("unchanged")
                 if answer is None:
                     turns = prompt.remembered(flow, claimed.turns, self._now())
                     messages = list(prompt.compose(flow, asked, turns))
-                    attempts.prompted(messages, keep=self._keep_prompts)
-                    async with self._limits.allowed(job, self._now()):
-                        with self._progress(job) as stream:
+                    calls.prompted(messages, keep=self._keep_prompts)
+                    async with self._limits.counted(job, self._now()):
+                        with self._begin_progress(job) as stream:
                             said = await self._tool_loop.run(job, messages, stream)
                     if len(said.completion.text) > OFF_LOOP:
-                        made = asyncio.to_thread(self._answered, job, asked, turns, said)
+                        made = asyncio.to_thread(self._ending, job, asked, turns, said)
                         answer = await made
                     else:
-                        answer = self._answered(job, asked, turns, said)
+                        answer = self._ending(job, asked, turns, said)
             except prompt.Ignored as ignored:
                 answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
             except BudgetError as over:
@@ -211,7 +234,7 @@ class Life:
             except MessageError as error:
                 answer = replies.unanswered(job, State.FAILED, error.code, error.message)
             except ModelError as error:
-                answer = await self._failed(job, error)
+                answer = await self._retry_or_fail(job, error)
             except Parked as parked:
                 await self._park(job, parked)
                 return None
@@ -219,22 +242,23 @@ class Life:
             raise
         except Exception as fault:
             log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
-            answer = await self._internal(job, fault)
+            answer = await self._after_internal_error(job, fault)
         if answer is None:
             return None
-        if (first := attempts.first_after()) is not None:
+        if (first := calls.first_after()) is not None:
             self._metrics.first_stage.observe(first / 1000)
         return replace(
             answer,
-            attempts=tuple(attempts.attempts),
-            usage=attempts.usage,
-            trace=attempts.trace(),
+            attempts=tuple(calls.attempts),
+            usage=calls.usage,
+            trace=calls.trace(),
             batch=batch,
-            reasoning="\n\n".join(attempts.reasoning)[-REASONING:] or None,
+            reasoning="\n\n".join(calls.reasoning)[-MAX_REASONING:] or None,
         )
 
-    def _too_late(self, job: Job) -> Answer | None:
-        """How it ends unasked, if it was given up or its time is over."""
+    def _end_before_asking(self, job: Job) -> Answer | None:
+        """How it ends if it was given up or its time is over. Who began with tools is asked to
+        the end: a command may be out."""
         claimed = job.claimed
         if claimed.id in self._poison or claimed.claims > MAX_CLAIMS:
             text = f"given up after it was begun {claimed.claims - 1} times and never finished"
@@ -245,7 +269,7 @@ class Life:
             return replies.unanswered(job, State.EXPIRED, "expired", text)
         return None
 
-    def _unasked(self, job: Job) -> Answer | None:
+    def _end_without_model(self, job: Job) -> Answer | None:
         """How it ends without the model. Raises Ignored, or MessageError for a topic that
         can't be made: better known before the answer is paid for."""
         claimed, flow = job.claimed, job.flow
@@ -258,7 +282,7 @@ class Life:
             return Answer(State.DONE, replies.answered(job, text), text=text, forget=True)
         return None
 
-    def _progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
+    def _begin_progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
         """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
         for publish in replies.status(job, "working") if not job.claimed.steps else ():
             self._publisher.post(publish, of=job.claimed.id)
@@ -267,11 +291,11 @@ class Life:
             stream = stream_for(job, self._hub, self._publisher)
         return stream or contextlib.nullcontext()
 
-    def _answered(
+    def _ending(
         self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: LastWord
     ) -> Answer:
         flow, now, completion = job.flow, self._now(), said.completion
-        text, cut = self._said(flow, completion.text)
+        text, cut = self._shaped(flow, completion.text)
         truncated = completion.truncated or cut
         turn, keep, sums = None, 0, False
         if flow.history is not None:
@@ -286,7 +310,7 @@ class Life:
             replies.answered(job, text, completion.model, truncated, said.code),
             text=text,
             error_code=said.code,
-            error_message=TOOLS[said.code] if said.code else None,
+            error_message=TOOL_ERRORS[said.code] if said.code else None,
             model=completion.model,
             turn=turn,
             keep_turns=keep,
@@ -296,13 +320,13 @@ class Life:
             value=change.value_of(flow, asked.scope) if flow.on_change is not None else None,
         )
 
-    def _said(self, flow: Flow, text: str) -> tuple[str, bool]:
+    def _shaped(self, flow: Flow, text: str) -> tuple[str, bool]:
         """The text as it is published and remembered, and whether it was cut."""
         if flow.speak or flow.max_length is not None:
             return reply_text.said(flow, text)
         return text, False
 
-    def _refused(self, claimed: Claimed, error: BrokerError, spans: Spans) -> tuple[Publish, ...]:
+    def _refusal(self, claimed: Claimed, error: BrokerError, spans: Spans) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
@@ -310,18 +334,18 @@ class Life:
         claimed = replace(claimed, message=flow.readable(claimed.message))
         captured = flow.match(claimed.message.topic) or {}
         scope = Scope(claimed.message, captured)
-        job = Job(claimed, flow, captured, scope, self._log(claimed, spans), spans)
+        job = Job(claimed, flow, captured, scope, self._call_log(claimed, spans), spans)
         notice = replies.failure(job, error.code, error.message)
         return notice + replies.status(job, "failed", error.code)
 
     # When it fails
 
-    async def _failed(self, job: Job, error: ModelError) -> Answer | None:
+    async def _retry_or_fail(self, job: Job, error: ModelError) -> Answer | None:
         """How it ends; None: again later."""
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
-            # Said at once: a spoken alert that waits for the model's recovery comes too late.
-            text, cut = self._said(flow, flow.on_error.render(job.scope))
+            # Not tried again: an alert that waits until the model is well comes too late.
+            text, cut = self._shaped(flow, flow.on_error.render(job.scope))
             said = replies.reply(job, text, truncated=cut, error=error.code)
             said += replies.status(job, "failed", error.code)
             return Answer(
@@ -334,19 +358,19 @@ class Life:
             jitter=random.random(),
             left=(claimed.deadline - self._now()) / 1000,
         )
-        if isinstance(decision, retry.Reschedule):
+        if isinstance(decision, retry.Later):
             await self._reschedule(job, decision, error)
             return None
         return replies.unanswered(job, State.FAILED, decision.code, error.message)
 
-    async def _internal(self, job: Job, fault: Exception) -> Answer | None:
+    async def _after_internal_error(self, job: Job, fault: Exception) -> Answer | None:
         """Tried again like a passing error of the model, and in the end a dead letter."""
         error = ModelError(
             f"an internal error ({type(fault).__name__})", code="internal", kind=ErrorKind.PASSING
         )
         tries = job.claimed.tries + 1
         if tries < self._max_attempts:
-            later = retry.Reschedule(self._policy.outer_delay(tries, random.random()))
+            later = retry.Later(self._policy.outer_delay(tries, random.random()))
             await self._reschedule(job, later, error)
             return None
         # Nothing is told: telling it may be what fails.
@@ -359,32 +383,21 @@ class Life:
             self._publisher.post(publish, of=claimed.id)
         ears = {str(ear) for _, ear in asleep.ears}
         reason = "person" if "confirm" in ears else "device"
-        await fenced(
+        await under_lease(
             self._store.park,
             claimed,
             until=asleep.until,
-            asleep_for=asleep.ears,
+            waiting_for=asleep.ears,
             steps=parked.steps,
             attempts=tuple(job.log.attempts),
             usage=job.log.usage,
             trace=job.log.trace((asleep.until, reason)),
         )
 
-    async def _reschedule(self, job: Job, later: retry.Reschedule, error: ModelError) -> None:
+    async def _reschedule(self, job: Job, later: retry.Later, error: ModelError) -> None:
         claimed = job.claimed
         at = self._now() + int(later.delay * 1000)
-        if later.counts:  # else nobody was asked
-            self._metrics.again("later", error.code)
-        log.log(
-            logging.WARNING if later.counts else logging.DEBUG,
-            "request %s flow=%s: %s; again in %.1f s",
-            claimed.id,
-            claimed.flow,
-            error.ours,
-            later.delay,
-            extra=about(claimed, code=error.code),
-        )
-        await stored(
+        await under_lease(
             self._store.reschedule,
             claimed,
             at=at,
@@ -395,27 +408,38 @@ class Life:
             usage=job.log.usage,
             trace=job.log.trace((at, error.code)),
         )
+        if later.counts:  # else it only waits for a limit, and no try is used up
+            self._metrics.again("later", error.code)
+        log.log(
+            logging.WARNING if later.counts else logging.DEBUG,
+            "request %s flow=%s: %s; again in %.1f s",
+            claimed.id,
+            claimed.flow,
+            error.ours,
+            later.delay,
+            extra=about(claimed, code=error.code),
+        )
 
-    def _published(self, answer: Answer, began: int, result: Result, spans: Spans) -> None:
+    def _note_published(self, answer: Answer, began: int, result: Result, spans: Spans) -> None:
         now = self._now()
         self._metrics.publish_stage.observe(max(0, now - began) / 1000)
         error = result.code if isinstance(result, BrokerError) else None
         spans.published(answer.outbox, began, now, error)
 
-    def _remembers(self, claimed: Claimed, answer: Answer, turn: Turn) -> None:
+    def _summarize(self, claimed: Claimed, answer: Answer, turn: Turn) -> None:
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is not None and flow.history is not None and flow.history.summarize is not None:
             turns = (*claimed.turns, turn)
             self._summaries.follow(flow, claimed.conversation, turns, crowded=answer.crowded)
 
-    def _ended(
+    def _log_end(
         self, claimed: Claimed, state: State, code: str | None, usage: Usage, spans: Spans
     ) -> None:
         """One log line, the counters, and its span."""
         spans.ended(self._now(), state, code, usage)
         seconds = max(0, self._now() - claimed.accepted_at) / 1000
         flow = claimed.flow or ""
-        self._metrics.ended_in(self._known(claimed), state, code, seconds)
+        self._metrics.ended_in(self._flow_label(claimed), state, code, seconds)
         ends.log(
             logging.WARNING if state in (State.FAILED, State.EXPIRED) else logging.INFO,
             "request %s %s flow=%s took=%.3fs%s%s%s",
@@ -437,10 +461,10 @@ class Life:
             ),
         )
 
-    def _known(self, claimed: Claimed) -> str:
-        """Its flow, for figures: "" for a name that a stranger made up."""
+    def _flow_label(self, claimed: Claimed) -> str:
+        """Its flow as a label of metrics; "" if there is no such flow."""
         return claimed.flow if claimed.flow and claimed.flow in self._flows.flows else ""
 
-    def _log(self, claimed: Claimed, spans: Spans) -> Log:
+    def _call_log(self, claimed: Claimed, spans: Spans) -> Log:
         who = f"{claimed.flow}/{claimed.conversation}"
         return Log(who, self._now, claimed.flow or "", spans.heard)

@@ -62,7 +62,7 @@ class Summaries:
             task.add_done_callback(lambda _: self._tasks.pop(at, None))
 
     async def _sum_up(self, flow: Flow, conversation: str, crowded: bool) -> None:
-        with self._flows.held():
+        with self._flows.pinned():
             try:
                 async with self._places:
                     await self._replace(flow, conversation, crowded)

@@ -34,7 +34,7 @@ def pins_of(flows: Flows, environ: Mapping[str, str]) -> dict[str, str]:
     return {name: environ[name] for name in named if environ.get(name)}
 
 
-class Ears:
+class ToolAnswers:
     """`pins` gives each PIN by the name of its variable; `now` gives epoch ms."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The one way from a model's call to a device: every command goes through `Gate.carry_out`.
+"""The one way from a model's call to a device: every command goes through `ToolGate.carry_out`.
 
 A call has a few stages: is it allowed, did a person say yes, is it sent, what did the device
 answer, did it work. What must not be done twice is stored before it is done, so a process that
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import orjson
 
 from service.answering import consent, sentences
-from service.answering.job import Job, fenced, stored
+from service.answering.job import Job, retry_while_busy, under_lease
 from service.answering.remote import tool_of
 from service.answering.tool_limits import OverLimit, check_bounds, check_hours, reservations
 from service.bodies import parsed
@@ -49,7 +49,7 @@ class Sender(Protocol):
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic. Raises BrokerError."""
 
-    def known(self, call: Mapping[str, Any]) -> str | None:
+    def told_instead(self, call: Mapping[str, Any]) -> str | None:
         """What the model is told of this call without it being carried out; None: do it."""
 
 
@@ -134,7 +134,7 @@ class _Call:
         return str(self.call["call_id"])
 
 
-class Gate:
+class ToolGate:
     """`now` gives epoch ms."""
 
     def __init__(self, store: Store, sender: Sender, *, now: Callable[[], int]) -> None:
@@ -253,7 +253,7 @@ class Gate:
 
     async def _confirmed(self, round: Round, made: _Call) -> _Call | Done | Asleep:
         """The call itself, where a person said yes to just this."""
-        if self._sender.known(made.call) is not None:
+        if self._sender.told_instead(made.call) is not None:
             return made
         kept, now = made.kept, self._now()
         if kept.get("seal", _seal(made)) != _seal(made):
@@ -320,7 +320,7 @@ class Gate:
     # Do it
 
     async def _act(self, round: Round, made: _Call) -> Done | Asleep:
-        told = self._sender.known(made.call)
+        told = self._sender.told_instead(made.call)
         if told is not None:
             return Done(told)
         tool, kept = made.tool, made.kept
@@ -365,7 +365,7 @@ class Gate:
         if not doubtful:
             await self._allowed(made)
             wanted = reservations(tool, job.flow.name, job.claimed.conversation, now)
-            if wanted and (full := await stored(self._store.reserve, wanted)) is not None:
+            if wanted and (full := await retry_while_busy(self._store.reserve, wanted)) is not None:
                 limit = next(one.limit for one in wanted if one.key == full)
                 raise OverLimit(f"refused: {tool.name} may be used {limit} times in this time at "
                               "most; nothing was done")  # fmt: skip
@@ -473,7 +473,9 @@ class Gate:
     async def _keep(self, round: Round, begun: Sequence[Wait]) -> None:
         job = round.job
         round.ears |= {(wait.call_id, wait.ear) for wait in begun}
-        await fenced(self._store.checkpoint, job.claimed, round.steps, job.log.usage, begun=begun)
+        await under_lease(
+            self._store.checkpoint, job.claimed, round.steps, job.log.usage, begun=begun
+        )
 
 
 def data(what: str, payload: bytes) -> str:

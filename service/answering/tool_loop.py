@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from service.answering import budget, prompt, tools
-from service.answering.job import Job, fenced
+from service.answering.job import Job, under_lease
 from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
-from service.answering.tool_gate import Asleep, Gate, Round, Sender, Store
+from service.answering.tool_gate import Asleep, Round, Sender, Store, ToolGate
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.asker import Asker
@@ -23,7 +23,8 @@ Messages = list[Mapping[str, Any]]
 
 
 class Parked(Exception):
-    """A tool call waits: the request is to sleep until then. `step` is the round as it stands."""
+    """A tool call waits: the request is to sleep until then. `steps` are all rounds, that one as
+    it stands."""
 
     def __init__(self, asleep: Asleep, steps: list[Mapping[str, Any]]) -> None:
         super().__init__(asleep.until)
@@ -57,7 +58,7 @@ class ToolLoop:
         self._servers = servers or NoServers()
         self._store = store
         self._asker = asker
-        self._gate = Gate(store, publisher, now=now)
+        self._gate = ToolGate(store, publisher, now=now)
         self._now = now
         self._took = took
 
@@ -97,7 +98,7 @@ class ToolLoop:
                 if stream is not None:  # what it said beside its calls is not the reply
                     stream.restart()
                 step = tools.step_of(job, len(steps), completion)
-                await self._carry_out(job, steps, step)
+                steps.append(await self._carry_out(job, steps, step))
                 messages.extend(tools.as_messages(steps[-1]))
                 continue
             if completion.tool_calls and not completion.text.strip():
@@ -130,19 +131,19 @@ class ToolLoop:
         steps: list[dict[str, Any]] = []
         for stored in job.claimed.steps:
             step = dict(stored)
-            if "results" in step:
-                steps.append(step)
-            else:
-                await self._carry_out(job, steps, step, resumed=True)
-            messages.extend(tools.as_messages(steps[-1]))
+            if "results" not in step:
+                step = await self._carry_out(job, steps, step, resumed=True)
+            steps.append(step)
+            messages.extend(tools.as_messages(step))
         return steps
 
     async def _carry_out(
         self, job: Job, steps: list[dict[str, Any]], step: dict[str, Any], *, resumed: bool = False
-    ) -> None:
-        """Stored before it is carried out, and again with its results."""
+    ) -> dict[str, Any]:
+        """The round with its results, which follows `steps`. It is stored before it is carried
+        out, and again with what came of it."""
         if not resumed:
-            await fenced(self._store.checkpoint, job.claimed, [*steps, step], job.log.usage)
+            await under_lease(self._store.checkpoint, job.claimed, [*steps, step], job.log.usage)
         began = self._now()
         round = Round(job, steps, step, resumed)
         done = await self._gate.carry_out(round)
@@ -151,5 +152,12 @@ class ToolLoop:
         took = max(0, self._now() - began)
         self._took(took / 1000)
         since = min([began, *(stage["sending"] for stage in round.kept if "sending" in stage)])
-        steps.append(tools.finished(step, done, since, began + took - since))
-        await fenced(self._store.checkpoint, job.claimed, steps, job.log.usage, closed=round.closed)
+        made = tools.finished(step, done, since, began + took - since)
+        await under_lease(
+            self._store.checkpoint,
+            job.claimed,
+            [*steps, made],
+            job.log.usage,
+            closed=round.closed,
+        )
+        return made

@@ -81,7 +81,7 @@ def say_error(error: EmqxGptError) -> None:
     """The error as lines on standard error: all faults of a ConfigError, else its message."""
     faults = error.faults if isinstance(error, ConfigError) else ()
     for line in [str(fault) for fault in faults if not fault.warning] or [error.message]:
-        print(f"emqx-gpt: {plain.line(as_typed(line))}", file=sys.stderr)
+        print(f"emqx-gpt: {safe_text.line(as_typed(line))}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 
-from service.answering.tool_answers import Ears
+from service.answering.tool_answers import ToolAnswers
 from service.cli import local_inbox
 from service.cli.common import say
 from service.cli.retrying import who
@@ -29,9 +29,9 @@ async def confirm(part: str, answer: str, call_id: str | None, pin_env: str | No
         names = {str(name) for one in asked if (name := one.rule.get("pin_env"))}
         known = environment()
         pins = {name: known[name] for name in names if name in known}
-        ears = Ears(store, lambda: pins, now=epoch_ms)
+        tool_answers = ToolAnswers(store, lambda: pins, now=epoch_ms)
         try:
-            await ears.decide(id, answer == "yes", call_id=call_id, pin=pin, who=who())
+            await tool_answers.decide(id, answer == "yes", call_id=call_id, pin=pin, who=who())
         except EmqxGptError as error:
             await store.desk.note(Act(who(), "confirm", id, error.code))
             raise

@@ -165,7 +165,7 @@ async def test(file: Path, *, flows: Path | None, model: str | None, as_json: bo
             seconds = Text(f" ({said.seconds:.1f} s)", style="dim")
             out.print(Text.assemble(mark, " ", safe_text.shown(example.name), seconds))
             for line in wrong:
-                out.print(Text(f"     {plain.shown(line)}"))
+                out.print(Text(f"     {safe_text.shown(line)}"))
     if not as_json:
         out.print(f"{len(examples) - failed} of {len(examples)} as expected")
     if failed:

@@ -11,7 +11,7 @@ from service import settings
 from service.cli.asking import service_url
 from service.errors import ConfigError, Fault
 from service.flows.check_mcp import EXTRA, installed
-from service.mcp.running_service import House
+from service.mcp.running_service import RunningService
 from service.operations import logs
 from service.server import bind
 from service.settings import HOW_TO_SET, Settings
@@ -26,19 +26,19 @@ async def serve(*, url: str | None, port: int | None, host: str) -> None:
     loaded = settings.load()
     logs.configure(loaded.log_level, loaded.log_format)  # to standard error
     tokens = loaded.operator_tokens
-    house = House(url or service_url(loaded), tokens[0] if tokens else None)
+    running = RunningService(url or service_url(loaded), tokens[0] if tokens else None)
     try:
         if port is None:
             from service.mcp.offered_flows import over_stdio
 
-            await over_stdio(house)
+            await over_stdio(running)
         else:
-            await _http(house, loaded, host, port)
+            await _http(running, loaded, host, port)
     finally:
-        await house.close()
+        await running.close()
 
 
-async def _http(house: House, loaded: Settings, host: str, port: int) -> None:
+async def _http(running: RunningService, loaded: Settings, host: str, port: int) -> None:
     from service.mcp.offered_flows import PATH, over_http
 
     tokens = loaded.mcp_tokens or loaded.operator_tokens
@@ -47,7 +47,7 @@ async def _http(house: House, loaded: Settings, host: str, port: int) -> None:
         raise ConfigError("settings can't be used", (Fault("MCP_TOKEN", why, hint=HOW_TO_SET),))
     sock = bind(host, port)
     config = uvicorn.Config(
-        over_http(house, tokens, host),
+        over_http(running, tokens, host),
         log_config=None,
         access_log=False,
         server_header=False,

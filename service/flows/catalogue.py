@@ -67,7 +67,7 @@ class Catalogue:
         self._latest = edition
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def pinned(self) -> Iterator[None]:
         """The calling task goes on with the flows of now, until the end of this."""
         hold = _Hold(self, self._latest)
         token = _held.set(hold)

@@ -1,4 +1,4 @@
-"""The store as the rest of the program sees it: async, one call per wish."""
+"""The store as the rest of the program sees it: async, one method for each thing that is done."""
 
 from __future__ import annotations
 
@@ -179,9 +179,9 @@ class Inbox:
                 release = self._engine.submit(leases.release, leases.Release(claimed))
                 release.add_done_callback(lambda f: f.cancelled() or f.exception())
 
-    async def reply(self, claimed: Claimed, answer: Answer) -> bool:
+    async def save_answer(self, claimed: Claimed, answer: Answer) -> bool:
         """Store how it ends, before anything is published. False: the lease is lost."""
-        return await self._engine.submit(leases.reply, leases.StoreReply(claimed, answer))
+        return await self._engine.submit(leases.save_answer, leases.SaveAnswer(claimed, answer))
 
     async def finish(
         self,
@@ -212,10 +212,10 @@ class Inbox:
     ) -> bool:
         """Not now but at `at`: asked again or, if it is answered, published again. `usage` is
         what these attempts took, `trace` how they went."""
-        item = leases.Snooze(
+        item = leases.Reschedule(
             claimed, at, tuple(attempts), count, error_code, error_message, usage, trace
         )
-        return await self._engine.submit(leases.snooze, item)
+        return await self._engine.submit(leases.reschedule, item)
 
     async def checkpoint(
         self,
@@ -245,14 +245,14 @@ class Inbox:
         claimed: Claimed,
         *,
         until: int,
-        asleep_for: Sequence[tuple[str, Ear]],
+        waiting_for: Sequence[tuple[str, Ear]],
         steps: Sequence[Mapping[str, Any]],
         attempts: Iterable[Attempt] = (),
         usage: Usage = NO_USAGE,
         trace: Mapping[str, Any] = NO_TRACE,
     ) -> bool:
         """It waits, in nobody's hands, until then (ms) or until one of these waits is answered."""
-        item = leases.Park(claimed, until, asleep_for, steps, tuple(attempts), usage, trace)
+        item = leases.Park(claimed, until, waiting_for, steps, tuple(attempts), usage, trace)
         return await self._engine.submit(leases.park, item)
 
     async def waits_of(self, seq: int) -> list[Wait]:

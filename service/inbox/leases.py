@@ -46,7 +46,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreReply(Write):
+class SaveAnswer(Write):
     answer: Answer
 
 
@@ -60,7 +60,7 @@ class Finish(Write):
 
 
 @dataclass(frozen=True, slots=True)
-class Snooze(Write):
+class Reschedule(Write):
     at: int
     attempts: tuple[Attempt, ...] = ()
     count: bool = True
@@ -83,7 +83,7 @@ class Park(Write):
     """It sleeps until `until` (ms), or until one of these waits has its answer."""
 
     until: int
-    asleep_for: Sequence[tuple[str, Ear]]
+    waiting_for: Sequence[tuple[str, Ear]]
     steps: Sequence[Mapping[str, Any]]
     attempts: tuple[Attempt, ...] = ()
     usage: Usage = NO_USAGE
@@ -92,7 +92,7 @@ class Park(Write):
 
 @dataclass(frozen=True, slots=True)
 class Gather(Write):
-    """It takes those behind it in its line."""
+    """It takes the queued messages of its conversation into its batch."""
 
     batch: Batch
 
@@ -217,11 +217,11 @@ def _used(claimed: Claimed, usage: Usage) -> Values:
 _NO_LEASE: Values = {"owner": None, "lease_until": None}
 
 
-def reply(tx: Tx, replies: Sequence[StoreReply]) -> list[bool]:
+def save_answer(tx: Tx, replies: Sequence[SaveAnswer]) -> list[bool]:
     """Store replies; what they teach the memory and the cooldown, in the same commit."""
     taught: list[tuple[Pair, Answer]] = []
 
-    def values(one: StoreReply, held: LeasedRow) -> Values:
+    def values(one: SaveAnswer, held: LeasedRow) -> Values:
         answer = one.answer
         taught.append((_pair(one.claimed), answer))
         if answer.batch is not None:
@@ -266,10 +266,10 @@ def finish(tx: Tx, finishes: Sequence[Finish]) -> list[bool]:
     return _write(tx, finishes, values, allowed={State.ANSWERED}, repeated=ENDS)
 
 
-def snooze(tx: Tx, snoozes: Sequence[Snooze]) -> list[bool]:
+def reschedule(tx: Tx, snoozes: Sequence[Reschedule]) -> list[bool]:
     """Not now: ask again at `at`, or, if the reply is stored, publish again at `at`."""
 
-    def values(one: Snooze, held: LeasedRow) -> Values:
+    def values(one: Reschedule, held: LeasedRow) -> Values:
         tx.wake = True
         at = max(1, codec.number(one.at))
         row: Values = {"claims": 0, "owner": None}
@@ -320,7 +320,7 @@ def park(tx: Tx, parks: Sequence[Park]) -> list[bool]:
 
     def values(one: Park, held: LeasedRow) -> Values:
         until = codec.number(one.until)
-        if waits.answered(tx, one.claimed.seq, one.asleep_for):
+        if waits.answered(tx, one.claimed.seq, one.waiting_for):
             until = tx.now
         tx.wake = True
         row = {

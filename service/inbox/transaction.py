@@ -34,11 +34,11 @@ Work = Callable[[Tx, Sequence[Any]], Sequence[Any]]
 # Writes of lease holders come before what they may set free, and claims see it all.
 _ORDER: tuple[Work, ...] = (
     leases.heartbeat,
-    leases.reply,
+    leases.save_answer,
     leases.save_steps,
     leases.gather,
     leases.park,
-    leases.snooze,
+    leases.reschedule,
     leases.finish,
     leases.release,
     memory.forget,

@@ -141,9 +141,9 @@ def _answered() -> Any:
     )
 
 
-def answered(tx: Tx, request: int, asleep_for: Iterable[tuple[str, Ear]]) -> bool:
+def answered(tx: Tx, request: int, waiting_for: Iterable[tuple[str, Ear]]) -> bool:
     """Whether any of these waits has its answer."""
-    wanted = {(codec.key(call_id), ear.value) for call_id, ear in asleep_for}
+    wanted = {(codec.key(call_id), ear.value) for call_id, ear in waiting_for}
     rows = tx.run(_answered(), {"b_request": request})
     return any((row.call_id, row.ear) in wanted for row in rows)
 

@@ -11,7 +11,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import tool_calls
 from service.llm.contents import content_of, thinks
-from service.llm.growing_text import Grown
+from service.llm.growing_text import GrowingText
 from service.llm.markup import Separator
 from service.llm.tool_calls import Calls, ToolCall
 
@@ -81,7 +81,7 @@ class Gathered:
         self.usage = Usage()
         self.finish: str | None = None
         self.refusal = ""
-        self.reasoning = Grown()
+        self.reasoning = GrowingText()
         self.echo: dict[str, Any] = {}
         self.restarted = False
         self._tools = tools

@@ -22,7 +22,7 @@ from service.llm.prices import Billing
 from service.llm.retry import RetryPolicy
 
 
-class CallHold(Protocol):
+class CallReservation(Protocol):
     """What is reserved for one call."""
 
     async def settle(self, usage: Usage | None) -> None:
@@ -32,13 +32,14 @@ class CallHold(Protocol):
 class Budget(Protocol):
     """Asked before each call."""
 
-    async def hold(self, flow: str, question: Question) -> CallHold:
+    async def reserve(self, flow: str, question: Question) -> CallReservation:
         """Raises BudgetError."""
 
 
 OnCall = Callable[[ModelRef, str, float, Usage], None]
 OnAgain = Callable[[str, str], None]
-# An answer that was paid for and can't be used is not asked for again and again.
+# Of the failures of several models the first of these kinds is told: it decides whether the
+# request is tried again, and an answer that was paid for and can't be used is not.
 _RANK = (
     *(ErrorKind.ANSWER, ErrorKind.RATE, ErrorKind.ACCOUNT, ErrorKind.PASSING),
     *(ErrorKind.MODEL, ErrorKind.REQUEST),
@@ -46,7 +47,7 @@ _RANK = (
 
 
 @dataclass(slots=True)
-class _Turn:
+class _ModelRun:
     """One model's turn at a question: its calls until it answers or is given up."""
 
     question: Question
@@ -101,7 +102,7 @@ class Asker:
 
         Raises the ModelError that says most: what could pass with time beats what can't.
         """
-        worst: ModelError | None = None
+        best: ModelError | None = None
         failure: ModelError | None = None
         ends = time.monotonic() + left
         for model in (question.model, *fallback):
@@ -110,9 +111,9 @@ class Asker:
             dropped = 0
             while True:
                 asked = _shortened(question, model, dropped)
-                turn = _Turn(asked, log, ends, on_delta, on_restart)
+                run = _ModelRun(asked, log, ends, on_delta, on_restart)
                 try:
-                    completion: Completion = await self._retrying.copy()(self._call, turn)
+                    completion: Completion = await self._retrying.copy()(self._call, run)
                     return replace(completion, dropped=dropped) if dropped else completion
                 except ModelError as error:
                     failure = error
@@ -124,50 +125,50 @@ class Asker:
                 # Once with the newer half of its memory, once without any.
                 dropped = question.turns if dropped else (question.turns + 1) // 2
                 self._on_again("shortened", failure.code)
-            if worst is None or _RANK.index(failure.kind) < _RANK.index(worst.kind):
-                worst = failure
+            if best is None or _RANK.index(failure.kind) < _RANK.index(best.kind):
+                best = failure
             if time.monotonic() >= ends:
                 break
-        if worst is None:  # a flow always has a model
+        if best is None:  # a flow always has a model
             raise AssertionError("no model to ask")
-        raise worst
+        raise best
 
-    async def _call(self, turn: _Turn) -> Completion:
-        question, log = turn.question, turn.log
+    async def _call(self, run: _ModelRun) -> Completion:
+        question, log = run.question, run.log
         model = question.model
         came = log.now()
-        start = await self._breakers.turn(model, turn.ends)
-        left = turn.ends - time.monotonic()
-        if start is None or left <= 0:
+        start = await self._breakers.slot(model, run.ends)
+        seconds = run.ends - time.monotonic()
+        if start is None or seconds <= 0:
             if start is not None:
-                self._breakers.left(model, start)
-            raise turn.failure or self._paused(model)
-        if turn.failure is not None:
-            self._on_again("at_once", turn.failure.code)
-            if turn.on_restart is not None:
-                turn.on_restart()
-        if left < question.timeout:
-            question = replace(question, timeout=left)
-        hold = await self._hold(log, question, start)
+                self._breakers.abandoned(model, start)
+            raise run.failure or self._paused_error(model)
+        if run.failure is not None:
+            self._on_again("at_once", run.failure.code)
+            if run.on_restart is not None:
+                run.on_restart()
+        if seconds < question.timeout:
+            question = replace(question, timeout=seconds)
+        reserved = await self._reserve(log, question, start)
         began, clock = log.now(), time.monotonic()
         log.waited(came, began)
         try:
-            completion = await self._gpt.ask(question, turn.on_delta, turn.on_restart)
+            completion = await self._gpt.ask(question, run.on_delta, run.on_restart)
         except ModelError as error:
-            turn.failure = error
+            run.failure = error
             self._breakers.failed(model, error, log.who, start)
             log.add(began, model, error.code, error.message)
             usage = self._billed(model, error.usage or Usage())
             log.usage += usage
             self._on_call(model, error.code, time.monotonic() - clock, usage)
             if log.heard is not None:
-                log.heard(_call(turn, question, began, error.code, usage))
-            if hold is not None:
+                log.heard(_record(run, question, began, error.code, usage))
+            if reserved is not None:
                 known = bool(usage.total_tokens) or error.unasked
-                await hold.settle(usage if known else None)
+                await reserved.settle(usage if known else None)
             raise
         except BaseException:
-            self._breakers.left(model, start)
+            self._breakers.abandoned(model, start)
             raise
         self._breakers.succeeded(model, start)
         log.add(began, model, "ok")
@@ -177,24 +178,24 @@ class Asker:
             log.reasoning.append(completion.reasoning)
         self._on_call(model, "ok", time.monotonic() - clock, usage)
         if log.heard is not None:
-            log.heard(_call(turn, question, began, "ok", usage, completion.model))
-        if hold is not None:
-            await hold.settle(usage if usage.total_tokens else _guess(question, completion))
+            log.heard(_record(run, question, began, "ok", usage, completion.model))
+        if reserved is not None:
+            await reserved.settle(usage if usage.total_tokens else _guess(question, completion))
         return completion
 
-    async def _hold(self, log: Log, question: Question, start: Start) -> CallHold | None:
+    async def _reserve(self, log: Log, question: Question, start: Start) -> CallReservation | None:
         if self._budget is None:
             return None
         try:
-            return await self._budget.hold(log.flow, question)
+            return await self._budget.reserve(log.flow, question)
         except BaseException:
-            self._breakers.left(question.model, start)
+            self._breakers.abandoned(question.model, start)
             raise
 
     def _billed(self, model: ModelRef, usage: Usage) -> Usage:
         return self._prices.billed(model, usage) if self._prices else usage
 
-    def _paused(self, model: ModelRef) -> ModelError:
+    def _paused_error(self, model: ModelRef) -> ModelError:
         last = self._breakers.last_error(model)
         waiting = self._breakers.wait(model)
         code = last.code if last else "model_paused"
@@ -205,13 +206,13 @@ class Asker:
 
     def _again(self, state: tenacity.RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        turn: _Turn = state.args[0]
+        run: _ModelRun = state.args[0]
         again = self.policy.repeats(error, state.attempt_number)
-        return again and self._breakers.wait(turn.question.model) <= 0
+        return again and self._breakers.wait(run.question.model) <= 0
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:
-        turn: _Turn = state.args[0]
-        return time.monotonic() + state.upcoming_sleep >= turn.ends
+        run: _ModelRun = state.args[0]
+        return time.monotonic() + state.upcoming_sleep >= run.ends
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
@@ -219,17 +220,17 @@ class Asker:
         return self.policy.inner_delay(state.attempt_number, after, random.random())
 
 
-def _call(
-    turn: _Turn, question: Question, began: int, result: str, usage: Usage, by: str = ""
+def _record(
+    run: _ModelRun, question: Question, began: int, result: str, usage: Usage, by: str = ""
 ) -> ModelCall:
     return ModelCall(
         question.model,
         began,
-        turn.log.now(),
+        run.log.now(),
         result,
         usage,
         question.max_tokens or question.cap,
-        turn.on_delta is not None,
+        run.on_delta is not None,
         by,
     )
 

@@ -14,7 +14,7 @@ from service.errors import ErrorKind, ModelError
 from service.flows import ModelRef
 from service.llm import failures
 from service.llm.answers import MAX_ANSWER, Gathered, Tools, garbage, size_of
-from service.llm.growing_text import Grown
+from service.llm.growing_text import GrowingText
 from service.llm.providers import Dialect, Schemas
 from service.llm.tool_calls import sendable_arguments, short_id
 from service.llm.usage import usage_of
@@ -250,8 +250,8 @@ class ChatAnswer(IncomingAnswer):
         """For the echo: texts and lists go on; anything else replaces what was there."""
         kept = self._echo.get(name)
         if isinstance(value, str):
-            if not isinstance(kept, Grown):
-                kept = self._echo[name] = Grown()
+            if not isinstance(kept, GrowingText):
+                kept = self._echo[name] = GrowingText()
             kept.add(value)
             return
         self._gathered.count(len(orjson.dumps(value, default=str)))
@@ -273,7 +273,7 @@ class ChatAnswer(IncomingAnswer):
                 "the model's stream broke off", code="model_connection", kind=ErrorKind.PASSING
             )
         self._gathered.echo = {
-            name: kept.text if isinstance(kept, Grown) else kept
+            name: kept.text if isinstance(kept, GrowingText) else kept
             for name, kept in self._echo.items()
         }
         return self._gathered.completion()

@@ -69,7 +69,7 @@ class CircuitBreakers:
             return paused
         return pace.wait(self._clock())
 
-    def closed(self, models: Iterable[ModelRef]) -> float:
+    def blocked_for(self, models: Iterable[ModelRef]) -> float:
         """Seconds until the first of these may be called; 0 when one may now."""
         return min((self.wait(model) for model in models), default=0.0)
 
@@ -95,7 +95,7 @@ class CircuitBreakers:
         ]
         return max(found, key=lambda one: one[0])[1] if found else None
 
-    async def turn(self, model: ModelRef, ends: float) -> Start | None:
+    async def slot(self, model: ModelRef, ends: float) -> Start | None:
         """Wait for this model's next turn, in order, and begin a call. None: not before `ends`
         (monotonic), or so late that the request had better wait in the inbox."""
         queue = self._queues.setdefault(model, deque())
@@ -144,7 +144,7 @@ class CircuitBreakers:
             self._well(model.provider)
         self._wake(model)
 
-    def left(self, model: ModelRef, start: Start | None = None) -> None:
+    def abandoned(self, model: ModelRef, start: Start | None = None) -> None:
         """A call was cancelled: it says nothing about the model."""
         self._done(model, start)
         self._probed(model)
@@ -165,7 +165,7 @@ class CircuitBreakers:
     ) -> None:
         """Note a failed call: a pause, a step towards the breaker, or proof of life.
 
-        `who` asked: one alone who fails must not close the breaker to all others.
+        `who` asked: one alone who fails must not open the breaker for all others.
         """
         if error.kind in (ErrorKind.REQUEST, ErrorKind.MODEL, ErrorKind.ANSWER):
             self.succeeded(model, start)  # it answered about this question: it is well
@@ -258,7 +258,7 @@ class CircuitBreakers:
             if model.provider in providers:
                 self._wake(model)
 
-    def hold(self, providers: frozenset[str]) -> None:
+    def pause(self, providers: frozenset[str]) -> None:
         """These are not called until they are left out of it: a person paused them."""
         self._held = providers
 

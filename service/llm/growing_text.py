@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Grown:
+class GrowingText:
     """Joined now and then: letters one by one take fifty times their room, and to join them at
     each would take time that grows with the square of the text."""
 

@@ -20,14 +20,14 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Reschedule:
+class Later:
     """Back to the inbox until `delay` seconds from now. `counts`: it was a real attempt."""
 
     delay: float
     counts: bool = True
 
 
-Decision = GiveUp | Reschedule
+Decision = GiveUp | Later
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,12 @@ class RetryPolicy:
         wait = self.pause(error)
         if wait is not None:
             # Waiting for a provider is no failure of this request: only the deadline ends it.
-            return Reschedule(min(wait, left), counts=False) if left > 0 else GiveUp(error.code)
+            return Later(min(wait, left), counts=False) if left > 0 else GiveUp(error.code)
         if tries >= max_attempts:
             return GiveUp(error.code)
         again = min(error.retry_after or 0.0, self.retry_after_cap)
         delay = max(self.outer_delay(tries, jitter), again)
-        return Reschedule(delay) if delay < left else GiveUp(error.code)
+        return Later(delay) if delay < left else GiveUp(error.code)
 
 
 USUAL = RetryPolicy()

@@ -15,7 +15,7 @@ import orjson
 
 from service.bodies import parsed
 from service.errors import ErrorKind, ModelError
-from service.llm.growing_text import Grown
+from service.llm.growing_text import GrowingText
 from service.llm.json_within import documents
 
 
@@ -37,7 +37,7 @@ class _Growing:
     index: int | None
     id: str = ""
     name: str = ""
-    arguments: Grown = field(default_factory=Grown)
+    arguments: GrowingText = field(default_factory=GrowingText)
     echo: dict[str, Any] = field(default_factory=dict)
 
 

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.errors import ApiError
-from service.mcp.running_service import FlowShown, House
+from service.mcp.running_service import FlowShown, RunningService
 
 PATH = "/mcp"
 MAX_BODY = 1 << 20  # bytes of a call
@@ -39,12 +39,12 @@ logging.getLogger("mcp").setLevel(logging.CRITICAL)
 class FlowTools:
     """The handlers."""
 
-    def __init__(self, house: House) -> None:
-        self._house = house
+    def __init__(self, running: RunningService) -> None:
+        self._running = running
 
     async def list(self, context: Any, params: Any) -> ListToolsResult:
         try:
-            flows = await self._house.flows()
+            flows = await self._running.flows()
         except ApiError as error:
             raise MCPError(INTERNAL_ERROR, error.message) from None
         return ListToolsResult(tools=[_tool(flow) for flow in flows])
@@ -57,7 +57,7 @@ class FlowTools:
         if conversation is not None and not isinstance(conversation, str):
             return _failed('"conversation" is a string')
         try:
-            answer = await self._house.ask(params.name, text, conversation)
+            answer = await self._running.ask(params.name, text, conversation)
         except ApiError as error:
             return _failed(error.message)
         said = (
@@ -109,9 +109,9 @@ def _tool(flow: FlowShown) -> Tool:
     )
 
 
-def server_of(house: House) -> Server[Any]:
+def server_of(running: RunningService) -> Server[Any]:
     """The MCP server."""
-    tools = FlowTools(house)
+    tools = FlowTools(running)
     return Server(
         "emqx-gpt",
         version=__version__,
@@ -121,19 +121,19 @@ def server_of(house: House) -> Server[Any]:
     )
 
 
-async def over_stdio(house: House) -> None:
+async def over_stdio(running: RunningService) -> None:
     """Serve one client on standard input and output, until it goes."""
-    server = server_of(house)
+    server = server_of(running)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
 
 
-def over_http(house: House, tokens: Iterable[str], host: str) -> ASGIApp:
+def over_http(running: RunningService, tokens: Iterable[str], host: str) -> ASGIApp:
     """The application, at /mcp, for who has one of `tokens`."""
     security = None  # on loopback: only by the names of this machine, so that no page gets in
     if host not in LOOPBACK:
         security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-    inner = server_of(house).streamable_http_app(
+    inner = server_of(running).streamable_http_app(
         streamable_http_path=PATH,
         stateless_http=True,
         json_response=True,

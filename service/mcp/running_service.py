@@ -38,7 +38,7 @@ class Answered:
     state: str
 
 
-class House:
+class RunningService:
     """`url` is the service's, `token` its OPERATOR_TOKEN."""
 
     def __init__(self, url: str, token: str | None) -> None:

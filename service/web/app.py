@@ -19,7 +19,7 @@ from service.answering.budget import Budgets
 from service.answering.intake import Intake
 from service.answering.recent import Recents
 from service.answering.replay import Replayer
-from service.answering.tool_answers import Ears
+from service.answering.tool_answers import ToolAnswers
 from service.errors import ApiError, Forbidden, NotFound, StoreError, Unavailable
 from service.flows import Catalogue
 from service.inbox import Inbox
@@ -43,10 +43,10 @@ from service.web.controls import ControlsApi
 from service.web.decisions import Decisions
 from service.web.events import Events
 from service.web.flows import FlowsApi
-from service.web.guard import Door, Handler
+from service.web.guard import Guard, Handler
 from service.web.health import Probes
 from service.web.http import Tokens, error_response
-from service.web.many_requests import Many
+from service.web.many_requests import ManyRequests
 from service.web.openapi import Described
 from service.web.origin import Names, refusal
 from service.web.replay import Replay
@@ -66,7 +66,7 @@ class Parts(Protocol):
     flows: Catalogue
     store: Inbox
     intake: Intake
-    ears: Ears
+    tool_answers: ToolAnswers
     recents: Recents
     hub: Hub
     live: Live
@@ -102,14 +102,14 @@ def create_app(parts: Parts) -> Starlette:
         known=lambda name: name in parts.flows.flows,
         recents=parts.recents,
         address=settings.client_identity == "address",
-        ears=parts.ears,
+        tool_answers=parts.tool_answers,
     )
-    door = Door(access, parts.store)
-    handlers = _handlers(parts, door)
+    guard = Guard(access, parts.store)
+    handlers = _handlers(parts, guard)
     routes: list[BaseRoute] = [Route("/webhook", webhook)]
     for endpoint in ENDPOINTS:
         if endpoint.access is not Needs.WEBHOOK:
-            handler = door.guarded(endpoint, handlers[endpoint.name])
+            handler = guard.guarded(endpoint, handlers[endpoint.name])
             routes.append(Route(endpoint.path, handler, methods=[endpoint.method]))
     routes += Console(parts, access, Pages()).routes()
 
@@ -138,15 +138,15 @@ def create_app(parts: Parts) -> Starlette:
     return app
 
 
-def _handlers(parts: Parts, door: Door) -> dict[str, Handler]:
+def _handlers(parts: Parts, guard: Guard) -> dict[str, Handler]:
     """The handler of each endpoint, by its name in `routes`."""
     requests = Requests(parts.insights, parts.actions, parts.settings.max_body)
-    decisions = Decisions(parts.insights, parts.actions, parts.ears)
-    many = Many(parts.store, parts.bulk)
+    decisions = Decisions(parts.insights, parts.actions, parts.tool_answers)
+    many = ManyRequests(parts.store, parts.bulk)
     controls = ControlsApi(parts.controls, parts.breakers)
     described = Described(ENDPOINTS)
-    sessions = Sessions(door.access, door.note)
-    probes = Probes(parts.health, parts.scrape, access=door.access)
+    sessions = Sessions(guard.access, guard.note)
+    probes = Probes(parts.health, parts.scrape, access=guard.access)
     return {
         "ask": Ask(
             parts.flows,

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.answering.tool_answers import Ears
+from service.answering.tool_answers import ToolAnswers
 from service.errors import BadRequest
 from service.operations.actions import Actions
 from service.operations.insights import Insights
@@ -21,17 +21,17 @@ OUTCOMES = ("committed", "refused")
 class Decisions:
     """The endpoints. A PIN comes in a body, and goes no further than to where it is compared."""
 
-    def __init__(self, insights: Insights, actions: Actions, ears: Ears) -> None:
+    def __init__(self, insights: Insights, actions: Actions, tool_answers: ToolAnswers) -> None:
         self._insights = insights
         self._actions = actions
-        self._ears = ears
+        self._tool_answers = tool_answers
 
     async def confirm(self, request: Request) -> Response:
         """POST /requests/{id}/confirm"""
         id = request.path_params["id"]
         body = await _body(request, "answer", ("yes", "no"), "pin")
         await self._insights.row(id)
-        await self._ears.decide(
+        await self._tool_answers.decide(
             id,
             body["answer"] == "yes",
             call_id=body.get("call_id") or None,

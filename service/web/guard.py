@@ -15,7 +15,7 @@ from service.web.table import Endpoint, Needs, query
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class Door:
+class Guard:
     """Guards handlers. They find `request.state.who` and, checked, `request.state.query`."""
 
     def __init__(self, access: Access, store: Inbox) -> None:

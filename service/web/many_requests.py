@@ -21,7 +21,7 @@ IDS = 10_000
 BODY = 1 << 20  # bytes
 
 
-class Many:
+class ManyRequests:
     """The endpoints."""
 
     def __init__(self, store: Inbox, bulk: Bulk) -> None:

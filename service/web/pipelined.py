@@ -138,7 +138,7 @@ class Pipelined(Bounded):
         self._take_in_hand(self.headers, body)
 
     def _take_in_hand(self, headers: Headers, body: bytes) -> None:
-        answer = self._webhook.keep(body)
+        answer = self._webhook.take_reading(body)
         if answer is None:
             answer = self.loop.create_task(self._webhook.take(headers, body))
         told = bool(self._answers) and self._answers[-1][0] is answer

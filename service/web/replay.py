@@ -26,7 +26,7 @@ class Replay:
         self._running = 0
 
     async def __call__(self, request: Request) -> Response:
-        with self._replayer.held():
+        with self._replayer.pinned():
             return await self._again(request)
 
     async def _again(self, request: Request) -> Response:

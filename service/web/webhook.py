@@ -1,4 +1,5 @@
-"""POST /webhook: one rule output in, 202 once it is committed to disk.
+"""POST /webhook: one rule output in, 202 once it is committed to disk, or where there is nothing
+to keep: a client over its share (it is told), a reading or an answer that nobody waits for.
 
 It never answers anything but 202, 400, 401, 413 and 503, since EMQX drops a message on any
 other status, and always within LIMIT. `take` is the one way in: `pipelined` calls it for what
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.answering.intake import Intake
 from service.answering.recent import Recents
-from service.answering.tool_answers import Ears
+from service.answering.tool_answers import ToolAnswers
 from service.domain import Message
 from service.emqx import message as webhook
 from service.errors import ApiError, BadRequest, OverShare, TooLarge, Unavailable
@@ -26,6 +27,7 @@ from service.web.http import JSON, Tokens, error_response, find, read_body
 from service.web.origin import Names, is_json, same_origin
 
 LIMIT = 4.8  # seconds; EMQX waits for ever for a silent webhook
+# 202: a client has more than its share, and EMQX would only send the message again.
 REFUSED = JSON({"accepted": 0, "duplicates": 0, "refused": 1}, status_code=202)
 ACCEPTED = JSON({"accepted": 1, "duplicates": 0}, status_code=202)
 IGNORED = JSON({"accepted": 0, "duplicates": 0, "ignored": 1}, status_code=202)
@@ -36,7 +38,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 log = logging.getLogger("emqx-gpt.webhook")
 
 
-def _answer(response: Response) -> asyncio.Future[Response]:
+def _ready(response: Response) -> asyncio.Future[Response]:
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
     answer.set_result(response)
     return answer
@@ -58,12 +60,12 @@ class Webhook:
         known: Callable[[str], bool] = lambda name: False,
         recents: Recents | None = None,
         address: bool = False,
-        ears: Ears | None = None,
+        tool_answers: ToolAnswers | None = None,
     ) -> None:
-        self._ears = ears
+        self._tool_answers = tool_answers
         self._address = address  # whether the client's is kept
         self._recents = recents
-        self._kept: tuple[object, asyncio.Future[Response]] | None = None  # the last batch
+        self._last_batch: tuple[object, asyncio.Future[Response]] | None = None
         self._known = known  # whether there is such a flow; figures are kept for no others
         self._names = names
         self._own_token = own_token
@@ -112,11 +114,11 @@ class Webhook:
             if len(body) > self._max_body:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
             message = webhook.parse(body, now=self._now(), address=self._address)
-            if self._ears is not None and webhook.answers(body):
-                return await self._answered(message, self._ears)
+            if self._tool_answers is not None and webhook.answers(body):
+                return await self._tool_answer(message, self._tool_answers)
             added = await self._intake.accept(message)
         except OverShare as error:
-            self._refused(error, headers)  # told and counted
+            self._refused(error, headers)  # logged and counted, no more
             return REFUSED
         except Exception as error:
             return self._refused(error, headers)
@@ -128,14 +130,14 @@ class Webhook:
         self._metrics.accepted.labels(flow).inc()
         return ACCEPTED
 
-    async def _answered(self, message: Message, ears: Ears) -> Response:
+    async def _tool_answer(self, message: Message, tool_answers: ToolAnswers) -> Response:
         """What a device or a person said to a tool call: 202 whether somebody waits for it or
         not, since EMQX would only send it again."""
         self._intake.check_open()
-        self._metrics.tool_answers.labels(await ears.hear(message)).inc()
+        self._metrics.tool_answers.labels(await tool_answers.hear(message)).inc()
         return ACCEPTED
 
-    def keep(self, body: bytes) -> asyncio.Future[Response] | None:
+    def take_reading(self, body: bytes) -> asyncio.Future[Response] | None:
         """The answer to a reading of a window; None for everything else. Readings that are
         written together are answered together: one future is the answer to many."""
         if self._recents is None or not webhook.may_be_reading(body):
@@ -149,12 +151,12 @@ class Webhook:
                 raise TooLarge(f"the body has {len(body)} bytes; MAX_BODY is {self._max_body}")
             done = None if flow is None else self._recents.keep(flow, kept)
         except Exception as error:
-            return _answer(self._refused(error, ()))
+            return _ready(self._refused(error, ()))
         if flow is None or done is None:
             self._metrics.refused.labels(code="no_window").inc()
-            return _answer(IGNORED)
-        if self._kept is not None and self._kept[0] is done:
-            return self._kept[1]
+            return _ready(IGNORED)
+        if self._last_batch is not None and self._last_batch[0] is done:
+            return self._last_batch[1]
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
         def answered(stored: asyncio.Future[Exception | None]) -> None:
@@ -162,7 +164,7 @@ class Webhook:
             answer.set_result(ACCEPTED if error is None else self._refused(error, ()))
 
         done.add_done_callback(answered)
-        self._kept = (done, answer)
+        self._last_batch = (done, answer)
         return answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,7 +177,7 @@ class Webhook:
                 trust()
             async with asyncio.timeout(LIMIT):
                 body = await read_body(scope, receive, self._max_body)
-                kept = self.keep(body)
+                kept = self.take_reading(body)
                 if kept is None:
                     answer = await self.take(headers, body)
                 else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.answering.tool_answers import Ears
+from service.answering.tool_answers import ToolAnswers
 from service.domain import Ear, Wait
 from service.errors import ApiError
 from service.inbox import Inbox
@@ -143,11 +143,11 @@ async def test_of_several_questions_one_has_to_be_named(any_database: str) -> No
             Wait(call, Ear.CONFIRM, "a/b", clock.now + 9, {"tool": "unlock"}) for call in ("x", "y")
         ]
         await store.checkpoint(claimed, [], begun=begun)
-        ears = Ears(store, dict, now=clock)
+        tool_answers = ToolAnswers(store, dict, now=clock)
 
         async def decide(call_id: str | None, id: str = claimed.id) -> str:
             try:
-                await ears.decide(id, True, call_id=call_id, pin=None, who="ada")
+                await tool_answers.decide(id, True, call_id=call_id, pin=None, who="ada")
             except ApiError as error:
                 return f"{error.code}: {error.message}"
             return "ok"

@@ -183,7 +183,7 @@ async def test_a_worker_that_lost_its_lease_changes_nothing(shared_database):
         house.model.script(hang(ok("from the first")), ok("from the second"))
         await client.publish("chat/ada/ask", b"x")
         await house.model.wait_for_calls(1)
-        await house.service.worker.neglect()  # no heartbeats any more, but its call goes on
+        await house.service.worker.stop_loops()  # no heartbeats any more, but its call goes on
         house.clock.ahead += int(house.lease * 1000) + 1
         async with house.replica():
             assert (await message(client))[1] == b"from the second"

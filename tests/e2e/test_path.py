@@ -10,6 +10,6 @@ FILES = 76  # 68, and what periodic looks add, the more the slower the machine
 
 async def test_the_main_path_is_short(database):
     seen = await trace(database)
-    assert seen.frames[0] == "Life.run"
+    assert seen.frames[0] == "RequestRunner.run"
     assert len(seen.frames) <= FRAMES, seen.frames
     assert len(seen.files) <= FILES, sorted(seen.files)

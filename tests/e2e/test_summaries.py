@@ -58,7 +58,7 @@ async def talk(house: Rig, client: Any, *texts: str) -> None:
 async def quiet(house: Rig) -> None:
     """Until no answer is in hand, which may still begin a summary, and no summary is made."""
     service = house.service
-    await eventually(lambda: not service.worker.in_hand.held and not service.summaries._tasks)
+    await eventually(lambda: not service.worker.in_hand.running and not service.summaries._tasks)
 
 
 async def memory(house: Rig) -> list[dict[str, Any]]:

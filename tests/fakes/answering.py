@@ -66,7 +66,7 @@ class FakeStore:
             raise StoreBusy("the database is locked")
         return not self.lost
 
-    async def reply(self, claimed: Claimed, answer: Answer) -> bool:
+    async def save_answer(self, claimed: Claimed, answer: Answer) -> bool:
         if kept := self._write():
             self.answers.append(answer)
         return kept
@@ -189,7 +189,7 @@ class FakePublisher:
     async def send(self, message: Publish, *, once: bool = False) -> Any:
         return (await self.deliver([message]))[0]
 
-    def known(self, call: Mapping[str, Any]) -> str | None:
+    def told_instead(self, call: Mapping[str, Any]) -> str | None:
         return None
 
     def post(self, message: Publish, *, of: str) -> None:

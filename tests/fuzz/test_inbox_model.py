@@ -81,7 +81,7 @@ class Moves(RuleBasedStateMachine):
         await store.reap(all_leases=True)
         while left := (await store.claim([], ALL, "", LEASE)).requests:
             for lease in left:
-                await store.reply(lease, Answer(State.EXPIRED))
+                await store.save_answer(lease, Answer(State.EXPIRED))
                 await store.finish(lease, delivered=None)
         await store.purge(1 << 60)
 
@@ -179,7 +179,7 @@ class Moves(RuleBasedStateMachine):
             keep_turns=learns or 0,
             forget=forgets,
         )
-        got = self.do(self.stores[who].reply(lease, answer))
+        got = self.do(self.stores[who].save_answer(lease, answer))
         assert got == self.model.answer(lease, answer)
 
     @precondition(lambda self: self.leases)
@@ -325,7 +325,9 @@ class Moves(RuleBasedStateMachine):
 
     def reply_plainly(self, lease: Claimed) -> None:
         answer = Answer(State.DONE, (LETTER,), "end")
-        assert self.do(self.stores[0].reply(lease, answer)) == self.model.answer(lease, answer)
+        assert self.do(self.stores[0].save_answer(lease, answer)) == self.model.answer(
+            lease, answer
+        )
 
     def finish_plainly(self, lease: Claimed) -> None:
         got = self.do(self.stores[1].finish(lease, delivered=True))

@@ -86,7 +86,7 @@ async def claim_one(store: Inbox, flows: Sequence[str] = FLOWS) -> Claimed:
 
 async def play(store: Inbox, claimed: Claimed, **fields: Any) -> None:
     """Answer and publish it."""
-    assert await store.reply(claimed, answer(**fields))
+    assert await store.save_answer(claimed, answer(**fields))
     assert await store.finish(claimed, delivered=True)
 
 

@@ -13,7 +13,7 @@ async def hold(store: Inbox, clock: Clock, made: Answer | None = None) -> str:
     """A request whose reply found nobody; its id."""
     await store.add(loose())
     claimed = await claim_one(store)
-    await store.reply(claimed, made or answer("late"))
+    await store.save_answer(claimed, made or answer("late"))
     times = (clock.now + 1000, clock.now + MINUTE)
     assert await store.finish(claimed, delivered=False, held=times)
     return claimed.id

@@ -33,7 +33,7 @@ async def fill(url: str, count: int) -> None:
         wait = Wait(one.id, Ear.ANSWER, f"t/{one.id}", FOREVER, {"told": True})
         await store.checkpoint(one, [{"calls": []}], begun=[wait])
         ear = [(one.id, Ear.ANSWER)]
-        await store.park(one, until=FOREVER, asleep_for=ear, steps=[{"calls": []}])
+        await store.park(one, until=FOREVER, waiting_for=ear, steps=[{"calls": []}])
 
         def copy(connection: Any) -> None:
             numbers = (

@@ -37,7 +37,7 @@ async def parked(store: Inbox, clock: Clock, make=loose, *, until: int = 2**50, 
     claimed = await claim_one(store)
     assert await store.checkpoint(claimed, [{"calls": []}], begun=[wait(claimed.id)])
     assert await store.park(
-        claimed, until=until, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+        claimed, until=until, waiting_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
     )
     return claimed
 
@@ -64,7 +64,7 @@ async def test_an_answer_before_it_sleeps_keeps_it_awake(store: Inbox, clock: Cl
     await store.checkpoint(claimed, [], begun=[wait(claimed.id)])
     await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
     await store.park(
-        claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+        claimed, until=2**50, waiting_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
     )
     assert (await claim_one(store)).id == claimed.id
 
@@ -85,7 +85,7 @@ async def test_its_conversation_waits_with_it(store: Inbox, clock: Clock) -> Non
     await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
     woken = await claim_one(store)
     assert woken.id == claimed.id
-    await store.reply(woken, ended())
+    await store.save_answer(woken, ended())
     assert (await claim_one(store)).id != claimed.id
 
 
@@ -122,12 +122,12 @@ async def test_a_word_about_a_request_finds_its_waits(store: Inbox, clock: Clock
 async def test_waits_go_with_their_request(store: Inbox, clock: Clock) -> None:
     claimed = await parked(store, clock, until=clock.now)
     again = await claim_one(store)
-    await store.reply(again, ended(State.FAILED))
+    await store.save_answer(again, ended(State.FAILED))
     assert await store.retry(claimed.id, clock.now + 10_000)
     assert await store.waits_of(claimed.seq) == []
     asked = await claim_one(store)
     await store.checkpoint(asked, [], begun=[wait(claimed.id)])
-    await store.reply(asked, ended())
+    await store.save_answer(asked, ended())
     assert await store.remove(claimed.id)
     assert await store.waits_of(claimed.seq) == []
 
@@ -141,13 +141,13 @@ async def test_a_race_misses_nobody(store: Inbox, other: Inbox, clock: Clock) ->
         topic = f"t/{claimed.id}"
         await asyncio.gather(
             store.park(
-                claimed, until=2**50, asleep_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
+                claimed, until=2**50, waiting_for=[(claimed.id, Ear.ANSWER)], steps=[{"calls": []}]
             ),
             other.hear(Hear(first(b"on"), clock.now, topic=topic)),
         )
         woken = await claim_one(store)
         assert woken.id == claimed.id
-        await store.reply(woken, ended())
+        await store.save_answer(woken, ended())
 
 
 async def test_a_dead_process_loses_no_wait(store: Inbox, clock: Clock) -> None:

@@ -35,7 +35,7 @@ async def test_each_task_keeps_the_flows_that_it_holds() -> None:
     go = asyncio.Event()
 
     async def life() -> None:
-        with catalogue.held():
+        with catalogue.pinned():
             await go.wait()
             seen.append(list(catalogue.flows))
             seen.append(await asyncio.to_thread(lambda: list(catalogue.flows)))
@@ -53,7 +53,7 @@ async def test_each_task_keeps_the_flows_that_it_holds() -> None:
 
 async def test_two_catalogues_do_not_hold_each_other() -> None:
     one, other = (Catalogue(edition(FLOW.format("a"))) for _ in range(2))
-    with one.held():
+    with one.pinned():
         other.exchange(edition(FLOW.format("b")))
         assert list(other.flows) == ["b"]
         assert list(one.flows) == ["a"]
@@ -66,7 +66,7 @@ async def test_what_a_task_left_behind_keeps_no_old_flows() -> None:
     async def outlives() -> None:
         await asyncio.Event().wait()
 
-    with catalogue.held():
+    with catalogue.pinned():
         left = asyncio.create_task(outlives())  # its context is a copy of this one's
     catalogue.exchange(edition(FLOW.format("b")))
     gc.collect()

@@ -45,7 +45,7 @@ def test_an_unknown_provider_is_open(clock: Clock) -> None:
     made = CircuitBreakers(clock, POLICY)
     assert made.wait(P) == 0
     assert made.states() == []
-    assert made.closed([P, Q]) == 0
+    assert made.blocked_for([P, Q]) == 0
 
 
 def test_what_only_asked_to_wait_is_not_broken(clock: Clock) -> None:
@@ -75,8 +75,8 @@ def test_a_rate_limit_holds_every_call_until_its_time(clock: Clock) -> None:
     made.failed(P, error(ErrorKind.RATE, 10))
     assert made.wait(P) == 10
     assert made.wait(Q) == 0
-    assert made.closed([P]) == 10
-    assert made.closed([P, Q]) == 0
+    assert made.blocked_for([P]) == 10
+    assert made.blocked_for([P, Q]) == 0
     (state,) = made.states()
     assert (state.model, state.code, state.seconds, state.ok) == ("one/p", "code", 10, True)
     clock.now += 10
@@ -128,7 +128,7 @@ def test_a_probe_that_was_cancelled_lets_the_next_one_through(clock: Clock) -> N
     made.failed(P, error(ErrorKind.RATE, 5))
     clock.now += 5
     made.enter(P)
-    made.left(P)
+    made.abandoned(P)
     assert made.wait(P) == 0
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ErrorKind, ModelError
-from service.llm.retry import Decision, GiveUp, Reschedule, RetryPolicy
+from service.llm.retry import Decision, GiveUp, Later, RetryPolicy
 
 POLICY = RetryPolicy()
 
@@ -82,22 +82,22 @@ def test_how_long_a_provider_is_paused(failure: ModelError, seconds: float | Non
     [
         (error(ErrorKind.REQUEST), 1, 900, GiveUp("code")),
         (error(ErrorKind.MODEL), 1, 900, GiveUp("code")),
-        (error(ErrorKind.PASSING), 1, 900, Reschedule(1)),
-        (error(ErrorKind.PASSING), 3, 900, Reschedule(4)),
-        (error(ErrorKind.PASSING, 60), 1, 900, Reschedule(60)),
-        (error(ErrorKind.PASSING, 86_400), 1, 900, Reschedule(POLICY.retry_after_cap)),
+        (error(ErrorKind.PASSING), 1, 900, Later(1)),
+        (error(ErrorKind.PASSING), 3, 900, Later(4)),
+        (error(ErrorKind.PASSING, 60), 1, 900, Later(60)),
+        (error(ErrorKind.PASSING, 86_400), 1, 900, Later(POLICY.retry_after_cap)),
         (error(ErrorKind.PASSING), 1, 0.5, GiveUp("code")),  # no time for another one
         (error(ErrorKind.PASSING, 60), 1, 30, GiveUp("code")),
         (error(ErrorKind.PASSING), 8, 900, GiveUp("code")),
-        (error(ErrorKind.RATE, 5), 8, 900, Reschedule(5, counts=False)),  # waiting is no failure
+        (error(ErrorKind.RATE, 5), 8, 900, Later(5, counts=False)),  # waiting is no failure
         (
             error(ErrorKind.RATE, 60),
             1,
             30,
-            Reschedule(30, counts=False),
+            Later(30, counts=False),
         ),  # to the deadline: it expires
-        (error(ErrorKind.ACCOUNT), 8, 900, Reschedule(POLICY.account_pause, counts=False)),
-        (error(ErrorKind.ACCOUNT), 1, 5, Reschedule(5, counts=False)),
+        (error(ErrorKind.ACCOUNT), 8, 900, Later(POLICY.account_pause, counts=False)),
+        (error(ErrorKind.ACCOUNT), 1, 5, Later(5, counts=False)),
         # A tool flow goes on after its deadline, but does not wait for a provider there.
         (error(ErrorKind.RATE, 5), 1, 0, GiveUp("code")),
         (error(ErrorKind.ACCOUNT), 1, -60, GiveUp("code")),
@@ -122,6 +122,6 @@ def test_a_decision_never_waits_past_the_deadline_or_without_end(
     decision = POLICY.decide(
         error(kind, after), tries=tries, max_attempts=8, jitter=jitter, left=left
     )
-    if isinstance(decision, Reschedule):
+    if isinstance(decision, Later):
         assert 0 < decision.delay <= left
         assert decision.counts is (kind is ErrorKind.PASSING)

@@ -10,9 +10,9 @@ import pytest
 
 from service.answering.job import InHand
 from service.answering.recent import Recents
-from service.answering.redelivery import Hold
+from service.answering.redelivery import Redelivery
 from service.answering.request_limits import Limits
-from service.answering.request_run import Life
+from service.answering.request_run import RequestRunner
 from service.answering.summaries import Summaries
 from service.domain import Answer, Claimed, Publish, State, Turn
 from service.errors import ErrorKind, ModelError
@@ -41,7 +41,7 @@ class House:
         self.metrics, self.in_hand = Metrics(), InHand(asyncio.Event())
         self.health = Health(*[None] * 4)  # type: ignore[arg-type]
         self.now = 1000
-        self.life = Life(
+        self.runner = RequestRunner(
             Catalogue(Edition(flows(text))),
             self.store,  # type: ignore[arg-type]
             self.asker,  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ class House:
             Hub(),
             self.metrics,
             self.in_hand,
-            Hold(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
+            Redelivery(self.store, self.publisher, self.health, now=lambda: self.now),  # type: ignore[arg-type]
             Limits(self.store),  # type: ignore[arg-type]
             recents=Recents(
                 Catalogue(Edition(flows(text))), self.store, now=lambda: self.now, most=0
@@ -62,14 +62,14 @@ class House:
         )
 
     def begin(self, request: Claimed) -> asyncio.Task[None]:
-        task = asyncio.create_task(self.life.run(request))
+        task = asyncio.create_task(self.runner.run(request))
         self.in_hand.take(request, task)
         return task
 
     async def run(self, payload: bytes = b"hi", **fields: Any) -> Answer | None:
         """A whole life; the answer that was stored, if one was."""
         await self.begin(claimed(payload, **fields))
-        assert not self.in_hand.held
+        assert not self.in_hand.running
         return self.store.answers[-1] if self.store.answers else None
 
     @property
@@ -104,10 +104,10 @@ async def test_its_place_is_free_while_the_reply_is_on_its_way() -> None:
     assert house.in_hand.asking
     await until(lambda: not house.in_hand.asking)
     assert house.store.answers
-    assert house.in_hand.held  # its lease is kept
+    assert house.in_hand.running  # its lease is kept
     house.publisher.hold.set()
     await task
-    assert not house.in_hand.held
+    assert not house.in_hand.running
 
 
 async def test_a_reply_that_was_stored_before_is_only_published() -> None:
@@ -252,7 +252,7 @@ async def test_who_is_cancelled_lets_go_and_stores_nothing() -> None:
     await until(lambda: house.store.answers)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert (house.in_hand.held, house.store.ends) == ({}, [])
+    assert (house.in_hand.running, house.store.ends) == ({}, [])
 
 
 async def test_the_end_is_one_log_line_with_fields(caplog: pytest.LogCaptureFixture) -> None:
