@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m service
 
+# Where nobody may write bytecode, each process would compile all of it anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo once serve env test lint types layers unit cover gateways home fuzz mutants pictures chaos bench audit dist notes site clean
+.PHONY: help demo once serve env test lint types layers unit long cover gateways home fuzz mutants pictures chaos bench audit dist notes site clean
 DIST ?= dist
 COVERED := $(addprefix tests/,pure llm inbox emqx e2e api metrics fuzz contract cli) $(wildcard tests/demo/test_rulesql*.py)
 # A Python that is gone, after an update of the system: its environment is made anew.
@@ -26,7 +29,7 @@ serve: $(VENV)/.demo ## Run the service with the settings of the environment and
 env: $(VENV)/.demo ## Tokens of your own into .env, which only you can read; what it sets stays
 	@$(RUN) init --env-only --yes $(ARGS)
 
-test: lint types layers unit ## Lint, types, layers, all tests
+test: lint types layers unit ## Lint, types, layers, and the tests near the parts: minutes
 
 lint: $(VENV)/.test ## ruff, and hadolint for the Dockerfile
 	$(BIN)/ruff check .
@@ -39,8 +42,11 @@ types: $(VENV)/.test ## mypy, strict
 layers: $(VENV)/.test ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.test ## All tests, four at a time: most of them wait for something
-	$(BIN)/pytest -q -n 4 --dist worksteal
+unit: $(VENV)/.test ## Those tests alone, four at a time: most of them wait for something
+	$(BIN)/pytest -q -n 4 --dist worksteal -m "not long"
+
+long: $(VENV)/.test ## All other tests: whole processes, PostgreSQL, browsers, attacks, kills: half an hour
+	$(BIN)/pytest -q -n 4 --dist worksteal -m long
 
 cover: $(VENV)/.test ## How much of the inner layers the tests near them run; fails below 95 % of lines
 	$(BIN)/pytest -q -n 4 --dist worksteal --cov --cov-report=term --ignore tests/pure/test_growth.py $(COVERED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,17 @@ PLANS = [
     for make in (short, restarts, behind_front)
     for where in (("sqlite", 1), ("postgresql", 3))
 ]
+
+
+def test_a_short_run_loses_nothing(tmp_path: Path):
+    few = {"requests": 150, "kills": 2, "stops": 0, "outages": (1.5,), "jumps": (1.0, 1.0)}
+    plan = replace(short("sqlite", 1), **few)
+    figures, violations = play(plan, tmp_path)
+    report(plan, figures, violations)
+    assert not violations
+    assert figures["lost"] == 0
+    assert figures["requests"] >= plan.requests
+    assert figures["kills survived (SIGKILL)"] >= plan.kills
 
 
 @pytest.mark.timeout(700)

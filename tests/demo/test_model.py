@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
+import jsonschema_rs
 import openai
 import pytest
 import pytest_asyncio
@@ -212,7 +212,7 @@ async def test_json_is_wanted(client: AsyncOpenAI) -> None:
     }
     form = {"type": "json_schema", "json_schema": {"name": "r", "schema": schema, "strict": True}}
     answer = await said(client, user("it's 21.5 degrees in the hall"), response_format=form)
-    jsonschema.validate(json.loads(answer), schema)
+    jsonschema_rs.validate(schema, json.loads(answer))
     assert json.loads(answer) == {"room": "hall", "temperature": 21.5}
 
 

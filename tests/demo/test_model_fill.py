@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ READING = {
 )
 def test_a_document_is_read_from_the_text(text: str, values: list[Any]) -> None:
     found = fill(READING, text)
-    jsonschema.validate(found, READING)
+    jsonschema_rs.validate(READING, found)
     assert list(found.values()) == values
 
 
@@ -86,7 +86,7 @@ def test_each_measurement_becomes_a_reading(
     text: str, readings: list[tuple[str, float, str]]
 ) -> None:
     found = fill(READINGS, text)
-    jsonschema.validate(found, READINGS)
+    jsonschema_rs.validate(READINGS, found)
     assert [tuple(each.values()) for each in found["readings"]] == readings
     assert found["summary"] == text
 
@@ -113,14 +113,14 @@ def test_arrays_references_and_nesting() -> None:
         },
     }
     found = fill(schema, "2026-11-03: kitchen 21.5, bedroom 19 and it is cold, I love it")
-    jsonschema.validate(found, schema)
+    jsonschema_rs.validate(schema, found)
     assert found["readings"] == [
         {"room": "kitchen", "temperature": 21.5},
         {"room": "bedroom", "temperature": 19},
     ]
     assert found["tags"] == ["cold"]
     assert (found["day"], found["child"], found["mood"]) == ("2026-11-03", None, "positive")
-    jsonschema.validate(fill(schema, ""), schema)
+    jsonschema_rs.validate(schema, fill(schema, ""))
 
 
 _limits = st.tuples(st.integers(-50, 50), st.integers(0, 60))
@@ -174,5 +174,5 @@ _texts = st.one_of(
 @given(_schemas, _texts, st.booleans())
 def test_every_document_fits_its_schema(schema: dict[str, Any], text: str, eager: bool) -> None:
     found = fill(schema, text, eager=eager)
-    jsonschema.validate(found, schema)
+    jsonschema_rs.validate(schema, found)
     assert fill(schema, text, eager=eager) == found

@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
@@ -63,7 +63,7 @@ def chosen(
     calls = choose(text, tools, before).calls
     for call in calls:
         schema = next(each.parameters for each in tools if each.name == call.name)
-        jsonschema.validate(call.arguments, schema)
+        jsonschema_rs.validate(schema, call.arguments)
     return [(call.name, call.arguments) for call in calls]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from service import safe_text
 from tests.fakes.collector import Collector, Span
-from tests.fakes.model import delay, ok, status, tool_calls
+from tests.fakes.model import delay, gate, ok, status, tool_calls
 from tests.rig import ROOT, Rig, environment, eventually, message, rig
 
 FLOWS = """
@@ -166,9 +166,10 @@ async def test_over_retries_and_a_crash_it_is_one_tree(database: str, quick: Non
     with Collector() as collector:
         endpoint = {"otel_exporter_otlp_endpoint": collector.url}
         async with rig(database, flows=FLOWS, **endpoint) as house, house.mqtt("home/+/say") as ada:
-            house.model.script(*[status(500)] * 3)  # then it is asked again later
+            held = gate()
+            house.model.script(*[status(500)] * 3, held)  # then it is asked again later
             await sent(house, traceparent=UPSTREAM)
-            await house.model.wait_for_calls(3)
+            await held.reached.wait()
             await eventually(lambda: len(collector.named("chat")) >= 3)
             await house.crash()
             async with house.replica():

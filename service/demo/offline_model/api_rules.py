@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 
 from service.demo.offline_model.request import Message, Refused
 
@@ -129,22 +129,37 @@ def check(body: Any, rules: Mapping[str, Any], *, unknown: bool = False) -> dict
     if "model" not in body:
         raise Refused(400, "you must provide a model parameter", param="model")
     rules = {**rules, "additionalProperties": unknown}
-    errors = jsonschema.Draft202012Validator(rules).iter_errors(body)
-    for error in sorted(errors, key=lambda each: len(each.absolute_path)):
-        raise _refused(error)
+    errors = jsonschema_rs.Draft202012Validator(rules).iter_errors(body)
+    found = [(len(each.instance_path), _order(each.schema_path, rules), each) for each in errors]
+    if found:
+        error = min(found, key=lambda each: each[:2])[2]
+        raise _refused(error, rules)
     return body
 
 
-def _refused(error: Any) -> Refused:
-    where, value, limit = _path(error.absolute_path), error.instance, error.validator_value
-    match error.validator:
+def _order(path: Sequence[str | int], rules: Any) -> list[int]:
+    """Where in the rules a path leads: what stands first is told first."""
+    found = []
+    for step in path:
+        found.append(step if isinstance(step, int) else list(rules).index(step))
+        rules = rules[step]
+    return found
+
+
+def _refused(error: jsonschema_rs.ValidationError, rules: Any) -> Refused:
+    *path, keyword = error.schema_path
+    for step in path:
+        rules = rules[step]
+    where, limit = _path(error.instance_path), rules[keyword]
+    value: Any = error.instance
+    match keyword:
         case "required":
             name = next(each for each in limit if each not in value)
             where = f"{where}.{name}" if where else name
             code = "missing_required_parameter"
             return Refused(400, f"Missing required parameter: '{where}'.", code, where)
         case "additionalProperties":
-            name = next(each for each in value if each not in error.schema["properties"])
+            name = next(each for each in value if each not in rules["properties"])
             return Refused(400, f"Unknown parameter: '{name}'.", "unknown_parameter", name)
         case "type":
             kinds = limit if isinstance(limit, list) else [limit]
@@ -156,8 +171,8 @@ def _refused(error: Any) -> Refused:
             said = f"Invalid value: '{value}'. Supported values are: {known}."
             return Refused(400, said, "invalid_value", where)
         case "minimum" | "maximum":
-            kind = "integer" if error.schema.get("type") == "integer" else "decimal"
-            below = error.validator == "minimum"
+            kind = "integer" if rules.get("type") == "integer" else "decimal"
+            below = keyword == "minimum"
             side = "below minimum" if below else "above maximum"
             said = (
                 f"Invalid '{where}': {kind} {side} value. Expected a value "
