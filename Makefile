@@ -42,8 +42,8 @@ types: $(VENV)/.test ## mypy, strict
 layers: $(VENV)/.test ## import-linter: imports go downward only
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.test ## Those tests alone, four at a time: most of them wait for something
-	$(BIN)/pytest -q -n 4 --dist worksteal -m "not long"
+unit: $(VENV)/.test ## Those tests alone, six at a time: most of them wait for something
+	$(BIN)/pytest -q -n 6 --dist worksteal -m "not long"
 
 long: $(VENV)/.test ## All other tests: whole processes, PostgreSQL, browsers, attacks, kills: half an hour
 	$(BIN)/pytest -q -n 4 --dist worksteal -m long

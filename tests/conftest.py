@@ -41,7 +41,7 @@ LONG = (
 SHORT = (
     "bench/test_bench.py::test_two_rows",
     "chaos/test_chaos.py::test_a_short_run",
-    "cli/test_requests.py",
+    "cli/test_requests.py::test_a_part_of_an_id",
     "fuzz/test_parsers.py",
 )
 

@@ -68,3 +68,20 @@ async def test_after_an_outage_replies_wait_for_their_devices(database):
         async with house.mqtt("say/ada") as client:
             assert await message(client) == ("say/ada", b"echo: are you there?")
         assert len(house.model.calls) == 1
+
+
+async def test_what_is_ignored_is_not_held(database):
+    keys = 'hold = "30s"\ncooldown = "1h"\nstatus = "status/${user}"'
+    async with rig(database, flows=FLOW % keys) as house, house.mqtt("say/ada") as client:
+        await client.publish("ask/ada", b"first")
+        await message(client)
+        await ended(house)
+        await client.publish("ask/ada", b"too soon")  # nobody hears its status
+
+        async def ignored() -> dict[str, Any] | None:
+            rows = await house.requests(state="ignored")
+            return rows[0] if rows else None
+
+        row = await eventually(ignored)
+        assert row is not None
+        assert (row["delivered"], row["held_until"]) == (False, None)
