@@ -281,7 +281,7 @@ class Service:
         await self.open()
         if self.settings.database_url.get_secret_value().startswith("sqlite"):
             await self._take_over()
-        await self._settle()
+        await self._pause_ordered()
         await retry_while_busy(self.controls.start)
         self.publisher.start()
         self.worker.start()
@@ -299,10 +299,10 @@ class Service:
         except StoreBusy as error:
             log.error("what was in hand waits for its leases to run out: %s", error.message)
 
-    async def _settle(self) -> None:
+    async def _pause_ordered(self) -> None:
         """What EMQX could not bring while this process was away comes late."""
         try:
-            await self.intake.settle()
+            await self.intake.pause_ordered()
         except StoreError as error:
             log.error("conversations may get out of order: %s", error.message)
 
@@ -315,7 +315,7 @@ class Service:
         self.recents.closing = True
         self.health.closing = True
         log.info("shutting down: webhooks are answered 503 from now on")
-        await self._settle()
+        await self._pause_ordered()
         await self.schedule.stop()
         await self.worker.stop(self.settings.grace)
         await self.recents.close()

@@ -215,15 +215,15 @@ class BudgetError(EmqxGptError):
 
 
 class BrokerError(EmqxGptError):
-    """EMQX's REST API failed. `poison`: this very message is refused, others may pass."""
+    """EMQX's REST API failed. `refused`: this very message is refused, others may pass."""
 
     code = "broker_error"
 
     def __init__(
-        self, message: str, *, code: str, poison: bool = False, status: int | None = None
+        self, message: str, *, code: str, refused: bool = False, status: int | None = None
     ) -> None:
         super().__init__(message, code=code)
-        self.poison = poison
+        self.refused = refused
         self.status = status
 
 

@@ -188,27 +188,27 @@ class Intake:
         finally:
             self._adding -= 1
 
-    async def settle(self) -> None:
+    async def pause_ordered(self) -> None:
         """Let conversations with order wait, in all processes. Raises StoreError."""
         self._settled_at = time.monotonic()
         if self._settle_ms:
             self._disturbed_at = self._now()
-            await self._settle(self._disturbed_at + self._settle_ms)
+            await self._pause_ordered_until(self._disturbed_at + self._settle_ms)
 
     async def _disturbed(self, late: bool) -> None:
         """The first message after a refusal, or one from before a disturbance."""
         if self._refused:
             self._refused = False
             if time.monotonic() - self._settled_at >= SETTLE_EVERY:
-                await self.settle()
+                await self.pause_ordered()
         until = min(self._now() + STRAGGLE, self._disturbed_at + LONGEST)
         if late and until > self._settled_until + STRAGGLE // 4:  # not with each of them
-            await self._settle(until)
+            await self._pause_ordered_until(until)
 
-    async def _settle(self, until: int) -> None:
+    async def _pause_ordered_until(self, until: int) -> None:
         self._settled_until = until
         try:
             async with asyncio.timeout(SETTLE_WRITE):
-                await self._store.settle_order(until)
+                await self._store.pause_ordered(until)
         except TimeoutError:
             raise StoreBusy("the database did not answer in time") from None

@@ -218,7 +218,7 @@ class Publisher:
             try:
                 results = await self._emqx.publish_bulk([item.message for item in batch])
             except BrokerError as error:
-                if not error.poison:
+                if not error.refused:
                     raise
                 # One of them is refused and nothing was published: each for itself, below.
             else:
@@ -229,7 +229,7 @@ class Publisher:
             del batch[0]
 
     def _settle_bulk(self, batch: list[_Item], results: Sequence[Result]) -> None:
-        failed = [isinstance(result, BrokerError) and not result.poison for result in results]
+        failed = [isinstance(result, BrokerError) and not result.refused for result in results]
         if all(failed) and isinstance(results[0], BrokerError):
             raise results[0]
         for item, result, again in zip(batch, results, failed, strict=True):
@@ -243,7 +243,7 @@ class Publisher:
         try:
             self._settle(item, await self._emqx.publish(item.message))
         except BrokerError as error:
-            if not error.poison:
+            if not error.refused:
                 raise
             self._settle(item, error)
 
@@ -255,7 +255,7 @@ class Publisher:
             self._later(item, error.code)
         except Exception:
             text = "an internal error; see the service's log"
-            self._settle(item, BrokerError(text, code="internal", poison=True))
+            self._settle(item, BrokerError(text, code="internal", refused=True))
 
     def _later(self, item: _Item, code: str) -> None:
         item.tries += 1
@@ -291,4 +291,4 @@ class Publisher:
 
 def _no_command(topic: str) -> BrokerError:
     text = f"{topic!r} is a topic of a tool, and this is no call of it: nothing was published"
-    return BrokerError(text, code="tool_topic", poison=True)
+    return BrokerError(text, code="tool_topic", refused=True)

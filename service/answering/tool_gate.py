@@ -379,7 +379,7 @@ class ToolGate:
             raise AssertionError("a command is a message")
         result = await self._sender.send(made.message, once=tool.at_most_once)
         if isinstance(result, BrokerError):
-            if tool.at_most_once and not result.poison:
+            if tool.at_most_once and not result.refused:
                 return Done(f"error: {result.message}", UNKNOWN, unsettled=True)
             return Done(f"error: {result.message}", REFUSED)
         if result is False:

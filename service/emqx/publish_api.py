@@ -90,7 +90,7 @@ class Emqx:
     async def publish_bulk(self, messages: Sequence[Publish]) -> list[Result]:
         """Publish several at once; a result for each, in order.
 
-        Raises BrokerError for the list as a whole; with `poison` one of them is refused
+        Raises BrokerError for the list as a whole; with `refused` one of them is refused
         and nothing was published.
         """
         await self._know_clock(messages)
@@ -174,7 +174,7 @@ class Emqx:
                 "the Correlation-Data or the topic is binary, and WEBHOOK_TOKEN is not set: only "
                 "the reply rule can give it back, and it obeys only what is signed with the token",
                 code="publish_refused",
-                poison=True,
+                refused=True,
             )
         now = time.time() if self._clock is None else time.monotonic() + self._clock
         envelope = reply_rule.envelope(message, self._reply_keys, now).decode()
@@ -186,7 +186,7 @@ def _written(document: Any) -> bytes:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
         raise BrokerError(
-            "a message can't be written as JSON", code="publish_refused", poison=True
+            "a message can't be written as JSON", code="publish_refused", refused=True
         ) from None
 
 
@@ -211,7 +211,7 @@ def _result(message: Publish, item: Any) -> Result:
     if published:
         return None if reply_rule.needed(message) else code is None
     if code in _REFUSED:
-        return BrokerError(_REFUSED[code], code="publish_refused", poison=True)
+        return BrokerError(_REFUSED[code], code="publish_refused", refused=True)
     return BrokerError("EMQX did not publish a message", code="publish_failed")
 
 
@@ -226,10 +226,10 @@ def _error(answer: httpx.Response) -> BrokerError:
     status = answer.status_code
     fields = _json(answer)
     if status == 413:  # a proxy's
-        return BrokerError(_REFUSED[151], code="publish_refused", poison=True, status=status)
+        return BrokerError(_REFUSED[151], code="publish_refused", refused=True, status=status)
     if status == 400 and isinstance(fields, dict):
         said = _REFUSED.get(fields.get("reason_code", 0), "EMQX does not take this message")
-        return BrokerError(said, code="publish_refused", poison=True, status=status)
+        return BrokerError(said, code="publish_refused", refused=True, status=status)
     if status in (401, 403):
         return BrokerError(
             f"EMQX refused the API key ({status}): {_KEY}",

@@ -297,7 +297,7 @@ class Inbox:
         """What came of it; `again_at` None: it is not published again."""
         await self._engine.submit(held.note, held.Note(reply, delivered, again_at))
 
-    async def settle_order(self, until: int) -> None:
+    async def pause_ordered(self, until: int) -> None:
         """Claim nothing of an ordered queue before then (ms), in any process: what the broker
         sends again may be older than what is here. Not if nothing was ever stored."""
         await self._engine.submit(ordering.settle, until)

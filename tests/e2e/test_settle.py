@@ -39,7 +39,7 @@ async def test_late_messages_are_answered_in_the_order_of_the_broker(any_databas
         assert (await message(client))[1] == b"echo: first of all"
 
     async with rig(any_database, flows=FLOW, settle=2) as house, house.mqtt("#") as client:
-        await house.service.intake.settle()  # as at the start, which is a while ago
+        await house.service.intake.pause_ordered()  # as at the start, which is a while ago
         now = int(time.time() * 1000)
         await post(house, "third", now + 1)
         await post(house, "at once", now + 2, "alarm")  # a flow without order waits for nobody

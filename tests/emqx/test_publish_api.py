@@ -70,7 +70,7 @@ async def test_what_is_not_emqxs_answer_has_published_nothing(
 ) -> None:
     emqx = talk(lambda _: httpx.Response(status, content=content))
     error = await refused(emqx, *[message()] * count)
-    assert not error.poison, "it has to be tried again"
+    assert not error.refused, "it has to be tried again"
     assert error.code == "broker_unavailable"
     assert "EMQX_URL" in error.message
 
@@ -81,7 +81,7 @@ async def test_one_of_a_bulk_that_is_no_answer_is_tried_again(talk: Any) -> None
     delivered, alone, strange = await emqx.publish_bulk([message()] * 3)
     assert (delivered, alone) == (True, False)
     assert isinstance(strange, BrokerError)
-    assert not strange.poison
+    assert not strange.refused
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ async def test_a_refusal_is_told_in_our_own_words(
     talk: Any, status: int, body: Any, said: str
 ) -> None:
     error = await refused(talk(lambda _: httpx.Response(status, json=body)), message())
-    assert (error.poison, error.code) == (True, "publish_refused")
+    assert (error.refused, error.code) == (True, "publish_refused")
     assert said in error.message
     for quoted in ("secret", "root.", "_", "{"):
         assert quoted not in error.message.replace("max_packet_size", "")
@@ -133,7 +133,7 @@ async def test_payloads_go_as_base64(talk: Any, payload: bytes) -> None:
 async def test_what_is_no_text_at_all_is_refused_here(talk: Any) -> None:
     emqx = talk(lambda _: httpx.Response(200, json={"id": "1"}))
     error = await refused(emqx, message(topic="say/\ud800"))
-    assert (error.poison, error.code) == (True, "publish_refused")
+    assert (error.refused, error.code) == (True, "publish_refused")
 
 
 @pytest.mark.parametrize("skew", [0, 3600, -86400 * 365])
@@ -166,7 +166,7 @@ async def test_without_a_token_nothing_goes_through_the_reply_rule(talk: Any) ->
     emqx = talk(lambda _: httpx.Response(400, json={"reason_code": 144, "message": "x"}))
     for messages in ([message(correlation=COUNTER)], [message(correlation=COUNTER)] * 2):
         error = await refused(emqx, *messages)
-        assert (error.poison, error.code) == (True, "publish_refused")
+        assert (error.refused, error.code) == (True, "publish_refused")
         assert "WEBHOOK_TOKEN is not set" in error.message
 
 

@@ -163,7 +163,7 @@ class FakeEmqx:
 
 
 def refused() -> BrokerError:
-    return BrokerError("EMQX refused a message", code="publish_refused", poison=True)
+    return BrokerError("EMQX refused a message", code="publish_refused", refused=True)
 
 
 def unavailable() -> BrokerError:

@@ -280,9 +280,9 @@ class Moves(RuleBasedStateMachine):
         self.model.settle(name, window, delta)
 
     @rule(who=process, wait=st.sampled_from([1, LEASE]))
-    def settle_order(self, who: int, wait: int) -> None:
+    def pause_ordered(self, who: int, wait: int) -> None:
         until = self.clock.now + wait
-        self.do(self.stores[who].settle_order(until))
+        self.do(self.stores[who].pause_ordered(until))
         if self.model.ones:  # nothing was ever stored: nothing to put in order
             self.model.settling = max(self.model.settling, until)
 

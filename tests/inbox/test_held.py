@@ -60,13 +60,13 @@ async def test_it_is_tried_again_at_a_later_time(store: Inbox, clock: Clock) -> 
 async def test_ordered_queues_wait_while_they_settle(
     store: Inbox, other: Inbox, clock: Clock
 ) -> None:
-    await store.settle_order(clock.now + 5000)
+    await store.pause_ordered(clock.now + 5000)
     young = entry(message={"received_at": 200})
     await store.add(young)
     [first] = await claim(store)  # the first start of all: nothing could come late
     await play(store, first)
 
-    await store.settle_order(clock.now + 5000)
+    await store.pause_ordered(clock.now + 5000)
     young = entry(message={"received_at": 200})
     side = loose()
     await store.add(young)
