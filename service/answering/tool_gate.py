@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -20,13 +20,25 @@ from service.answering import consent, sentences
 from service.answering.job import Job, retry_while_busy, under_lease
 from service.answering.remote import tool_of
 from service.answering.tool_limits import OverLimit, check_bounds, check_hours, reservations
+from service.answering.tool_round import (
+    COMMITTED,
+    MISMATCH,
+    REFUSED,
+    UNKNOWN,
+    Asleep,
+    Done,
+    Kept,
+    Round,
+    Sender,
+    Store,
+    done_before,
+    stage_of,
+)
 from service.bodies import parsed
-from service.domain import Claimed, Ear, Message, Publish, Reservation, Usage, Wait
-from service.emqx.publish_api import Result
+from service.domain import Ear, Message, Publish, Wait
 from service.errors import BrokerError, MessageError
 from service.flows import Tool
 from service.flows.schemas import fault_in
-from service.inbox import Close
 from service.mcp.offer import OfferedTool
 from service.mqtt.comparisons import CALL
 from service.mqtt.templates import Scope, Template
@@ -35,86 +47,6 @@ from service.units import show_seconds
 TOLD = 4000  # characters of what a device says that the model gets to see
 CONFIRMED = 60_000  # ms that a yes counts; who said it does not expect anything later
 POLL = 1000  # ms between two looks at a retained message that has to change
-COMMITTED, REFUSED, UNKNOWN, MISMATCH = "committed", "refused", "unknown", "mismatch"
-Kept = dict[str, Any]
-"""What is stored of a call's stage."""
-
-
-class Sender(Protocol):
-    """What carries out calls: the publisher, or what stands in for it in a replay."""
-
-    async def send(self, message: Publish, *, once: bool = False) -> Result:
-        """Publish a command."""
-
-    async def retained(self, topic: str) -> bytes | None:
-        """The retained message of a topic. Raises BrokerError."""
-
-    def told_instead(self, call: Mapping[str, Any]) -> str | None:
-        """What the model is told of this call without it being carried out; None: do it."""
-
-
-class Store(Protocol):
-    """Where stages are stored: the inbox, or nowhere, in a replay."""
-
-    async def checkpoint(
-        self,
-        claimed: Claimed,
-        steps: Sequence[Mapping[str, Any]],
-        usage: Usage,
-        *,
-        begun: Sequence[Wait] = (),
-        closed: Sequence[Close] = (),
-    ) -> bool:
-        """False: another process has the request now."""
-
-    async def waits_of(self, seq: int) -> list[Wait]:
-        """What the request waits for, or waited for."""
-
-    async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
-        """None if all of it is granted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asleep:
-    """Until then (ms), or until one of these has its answer."""
-
-    until: int
-    ears: tuple[tuple[str, Ear], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What the model is told of a call, and what became of it; None: nothing was to be done.
-    `unsettled`: nobody knows, it may not be repeated, and a person has to say."""
-
-    text: str
-    outcome: str | None = None
-    unsettled: bool = False
-
-
-@dataclass(slots=True)
-class Round:
-    """A stored round of calls while it is carried out. `kept` has each call's stage, `waits` what
-    was known of its waits when this process took it up, `ears` all that it ever listened with."""
-
-    job: Job
-    before: Sequence[Mapping[str, Any]]
-    step: Mapping[str, Any]
-    resumed: bool
-    waits: Mapping[tuple[str, Ear], Wait] = field(default_factory=dict)
-    kept: list[Kept] = field(default_factory=list)
-    ears: set[tuple[str, Ear]] = field(default_factory=set)
-
-    @property
-    def steps(self) -> list[Mapping[str, Any]]:
-        """All rounds as they are stored, this one with what is known of it by now."""
-        stages = {"stages": [dict(one) for one in self.kept]} if any(self.kept) else {}
-        return [*self.before, {**self.step, **stages}]
-
-    @property
-    def closed(self) -> list[Close]:
-        """What nothing more counts for, when the round is over."""
-        return [Close(call_id, ear, "over") for call_id, ear in sorted(self.ears)]
 
 
 @dataclass(slots=True)
@@ -172,12 +104,12 @@ class ToolGate:
     async def _go(self, round: Round, at: int, made: _Call | Done | Asleep) -> Done | Asleep:
         """One call, as far as it comes now."""
         if "result" in round.kept[at]:
-            return _again(round.kept[at])
+            return done_before(round.kept[at])
         job, call = round.job, round.step["calls"][at]
         began = job.log.now()
         result = await self._act(round, made) if isinstance(made, _Call) else made
         if isinstance(result, Done):
-            round.kept[at] |= _stage(result)
+            round.kept[at] |= stage_of(result)
             known = any(tool.name == call["name"] for tool in job.flow.tools)
             known = known or call["name"] in job.remote.tools
             failed = result.text.startswith(("error:", "refused:", "unknown:"))
@@ -189,7 +121,7 @@ class ToolGate:
     def _made(self, round: Round, at: int) -> _Call | Done:
         job, call, kept = round.job, round.step["calls"][at], round.kept[at]
         if "result" in kept:
-            return _again(kept)
+            return done_before(kept)
         made = self._understood(job, call, kept)
         # Of a server that is away nobody knows its tool; the call's own marks tell.
         once = round.resumed and call.get("once") and not call.get("guarded")
@@ -500,19 +432,6 @@ def _seal(made: _Call) -> str:
         return ""
     whole = orjson.dumps([message.topic, message.payload.hex(), message.qos, message.retain])
     return hashlib.sha256(whole).hexdigest()[:32]
-
-
-def _stage(done: Done) -> Kept:
-    found: Kept = {"result": done.text}
-    if done.outcome is not None:
-        found["outcome"] = done.outcome
-    if done.unsettled:
-        found["unsettled"] = True
-    return found
-
-
-def _again(kept: Kept) -> Done:
-    return Done(kept["result"], kept.get("outcome"), kept.get("unsettled", False))
 
 
 def _short(value: Any) -> str:

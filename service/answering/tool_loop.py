@@ -11,7 +11,8 @@ from service.answering import budget, prompt, tools
 from service.answering.job import Job, under_lease
 from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
-from service.answering.tool_gate import Asleep, Round, Sender, Store, ToolGate
+from service.answering.tool_gate import ToolGate
+from service.answering.tool_round import Asleep, Round, Sender, Store
 from service.errors import ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.asker import Asker

@@ -7,7 +7,7 @@ from typing import Any
 
 from service.answering.job import Job
 from service.answering.remote import tool_of
-from service.answering.tool_gate import MISMATCH, Done
+from service.answering.tool_round import MISMATCH, Done
 from service.llm.answers import Completion
 
 
