@@ -244,9 +244,9 @@ MUTANTS = (
     ),
     # What devices and models may not do, what is shown, what holds the process
     Mutant(
-        "service/answering/tools.py",
-        "    if found := fault_in(arguments, tool.parameters):\n",
-        "    if found := None:\n",
+        "service/answering/tool_gate.py",
+        "        if found := fault_in(arguments, tool.parameters):\n",
+        "        if found := None:\n",
         "tests/e2e/test_home.py::test_bad_arguments_are_told_and_nothing_is_published",
     ),
     Mutant(
@@ -335,7 +335,7 @@ MUTANTS = (
     ),
     Mutant(
         "service/web/webhook.py",
-        'message.flow if message.flow in self._known else ""',
+        'message.flow if message.flow and self._known(message.flow) else ""',
         'message.flow or ""',
         "tests/attacks/test_canaries.py::test_a_flow_that_nobody_knows_is_no_label",
     ),
