@@ -139,6 +139,9 @@ class Reader(Protocol):
     async def readexactly(self, count: int) -> bytes: ...
 
 
+_LISTENING: set[asyncio.Task[None]] = set()
+
+
 class Raw:
     """`heard` says it in words that two brokers can be compared by."""
 
@@ -154,6 +157,8 @@ class Raw:
     async def open(self) -> Raw:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self.port)
         self._listening = asyncio.create_task(self._listen())
+        _LISTENING.add(self._listening)  # also of a client that a test has no name for
+        self._listening.add_done_callback(_LISTENING.discard)
         self._changed = asyncio.Condition()
         return self
 

@@ -96,7 +96,8 @@ PAGES: dict[str, Callable[[str], dict[str, str]]] = {
 async def test_pages_of_other_sites_get_nothing(serving, tmp_path, page):
     process, _ = serving
     made = dotenv_values(tmp_path / ".env")
-    async with httpx.AsyncClient(base_url=process.url) as http:
+    once = httpx.Limits(max_keepalive_connections=0)  # who is not trusted is not kept for long
+    async with httpx.AsyncClient(base_url=process.url, limits=once) as http:
         strange = PAGES[page](process.url)
         auth = {"authorization": f"Bearer {made['OPERATOR_TOKEN']}"}
         for path in ("/healthz", "/readyz", "/metrics", "/requests", "/nowhere"):
