@@ -29,7 +29,8 @@ serve: $(VENV)/.demo ## Run the service with the settings of the environment and
 env: $(VENV)/.demo ## Tokens of your own into .env, which only you can read; what it sets stays
 	@$(RUN) init --env-only --yes $(ARGS)
 
-test: lint types layers unit ## Lint, types, layers, and the tests near the parts: minutes
+test: lint layers ## Lint, layers, types, and the tests near the parts: minutes
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 lint: $(VENV)/.test ## ruff, and hadolint for the Dockerfile
 	$(BIN)/ruff check .

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from service.emqx import resource_names
 from service.llm.retry import RetryPolicy
 from tests import rig
 from tests.databases import Postgres, postgresql
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _once() -> Iterator[None]:
-    """What each house computes anew and costs more than all the rest of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl, "create_default_context", functools.cache(ssl.create_default_context))
-        patch.setattr(resource_names, "fingerprint", functools.cache(resource_names.fingerprint))
-        yield
 
 
 @pytest.fixture
