@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import orjson
 
 from service.operations import live
+from tests.api.conftest import QUICK
 from tests.fakes.model import hang, status
 from tests.rig import Rig, eventually, rig
 
@@ -183,10 +185,9 @@ async def test_a_closed_page_costs_nothing_more(database: str) -> None:
         await eventually(lambda: house.service.live.pages == 0)
 
 
-async def test_who_waits_for_a_model_that_is_not_called_sees_why(
-    database: str, quick: None
-) -> None:
-    async with rig(database, max_attempts=8) as house:
+async def test_who_waits_for_a_model_that_is_not_called_sees_why(database: str) -> None:
+    policy = replace(QUICK, account_pause=2.0)
+    async with rig(database, max_attempts=8, policy=policy) as house:
         house.model.behave(lambda body: status(401, message="no such key"))
         async with house.mqtt() as client:
             await client.publish("chatgpt/request/ada", b"first")

@@ -37,6 +37,7 @@ def bench(rows: str, folder: Path) -> tuple[dict[str, Any], str]:
     return found, result.stdout
 
 
+@pytest.mark.timeout(400)
 def test_two_rows_get_their_figures(tmp_path):
     found, said = bench("accept,instant", tmp_path)
     assert {"accept", "instant"} <= {row["name"] for row in found["rows"]}

@@ -123,7 +123,7 @@ timeout = "2s"
 
 
 async def test_a_breaker_skips_what_keeps_failing_and_probes_it_again(database, quick):
-    policy = replace(QUICK, break_first=1.0)
+    policy = replace(QUICK, break_first=3.0)
     async with FakeModel() as local:
         flows = BREAKER % local.base_url
         async with (

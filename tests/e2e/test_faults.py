@@ -48,7 +48,7 @@ async def test_in_telling_of_a_failure(database, quick, monkeypatch):
         assert (await message(client))[0] == "say/ada"
         ends = {one["conversation"]: one for one in await house.ended(2)}
         assert ends["bad"]["error"]["code"] == "internal"
-        assert not house.service.worker.in_hand.running
+        await eventually(lambda: not house.service.worker.in_hand.running)
 
 
 async def test_in_publishing(database, monkeypatch):

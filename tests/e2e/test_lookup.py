@@ -136,7 +136,13 @@ async def test_each_end_is_one_line_in_the_log_without_what_was_said(database, c
             await message(client)
         await client.publish("ask/ada", b"")
         ends = await house.ended(3)
-        lines = [record.getMessage() for record in caplog.records]
+
+        def lines():
+            """Each end's line: it comes just after the end is stored."""
+            found = [record.getMessage() for record in caplog.records]
+            return found if sum(line.startswith("request ") for line in found) == 3 else None
+
+        lines = await eventually(lines)
         for one in ends:
             (line,) = [line for line in lines if line.startswith(f"request {one['id']} ")]
             assert f" {one['state']} flow=ask took=" in line

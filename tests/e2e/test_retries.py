@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -97,7 +98,8 @@ async def test_a_timeout_is_in_total_and_not_per_byte(database, quick, stream):
     slow = ok("a b c d e f g h i j k l m n o p", pace=0.1) if stream else hang()
     flows = FLOW.replace("10s", "400ms") % stream
     async with rig(database, flows=flows) as house, house.mqtt("say/ada") as ada:
-        house.model.script(slow, ok("well"))
+        house.model.script(slow)
+        house.model.behave(lambda body: ok("well"))
         await ada.publish(TOPIC, b"hi")
         assert (await message(ada))[1] == b"well"
         first, *_, last = await results(house)
@@ -293,9 +295,10 @@ async def test_a_paused_provider_does_not_hold_up_another(database, quick):
         )
 
 
-async def test_an_account_that_stays_out_expires_the_request_at_its_deadline(database, quick):
+async def test_an_account_that_stays_out_expires_the_request_at_its_deadline(database):
     flows = FLOW % 'deadline = "3s"'
-    async with rig(database, flows=flows) as house, house.mqtt("say/+") as client:
+    policy = replace(QUICK, account_pause=2.0)  # so that no call is out at the deadline
+    async with rig(database, flows=flows, policy=policy) as house, house.mqtt("say/+") as client:
         house.model.behave(lambda body: status(401))
         await client.publish(TOPIC, b"hi")
         assert (await message(client))[1] == b"No answer: no answer came in time."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from tests.fakes.model import Completion, hang, ok, status, stream_then_cut, tool_calls
@@ -91,9 +92,15 @@ class Paused:
 async def test_a_stream_that_breaks_starts_over_under_a_new_run(any_database, quick):
     topics = ("story/ada/stream", "story/ada/tell", "story/ada/status")
     async with rig(any_database) as house, house.mqtt(*topics) as client:
-        house.model.script(stream_then_cut("Once upon a midnight dreary", 3), ok(TEXT))
+        heard = asyncio.Event()
+        house.model.script(stream_then_cut("Once upon a midnight dreary", 3, heard), ok(TEXT))
         await client.publish(TOPIC, b"x")
+        topic, payload = await message(client)
+        while topic != "story/ada/stream":
+            topic, payload = await message(client)
+        heard.set()
         deltas, replies, _ = await story(client)
+        deltas.insert(0, json.loads(payload))
         first, second = sorted({delta["run"] for delta in deltas})
         assert joined(d for d in deltas if d["run"] == first) in "Once upon a "
         assert joined(d for d in deltas if d["run"] == second) == TEXT
@@ -203,7 +210,8 @@ async def test_many_short_answers_end_with_their_light_off(database):
 
 async def test_a_listener_over_http_hears_that_a_run_starts_over(database, quick):
     async with rig(database) as house:
-        house.model.script(stream_then_cut("Once upon a midnight", 2), ok(TEXT))
+        heard = asyncio.Event()
+        house.model.script(stream_then_cut("Once upon a midnight", 2, heard), ok(TEXT))
         seen = []
         headers = {"accept": "text/event-stream"}
         async with house.http.stream(
@@ -212,6 +220,7 @@ async def test_a_listener_over_http_hears_that_a_run_starts_over(database, quick
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):
                     seen.append(json.loads(line.removeprefix("data: ")))
+                    heard.set()
         restart = seen.index({"restart": True})
         *deltas, reply = seen[restart + 1 :]
         assert joined(deltas) == TEXT

@@ -68,7 +68,7 @@ async def test_the_device_answers_and_the_model_is_told(any_database):
         topic, payload = await message(client)
         assert topic == "lamp/attic/set"
         waiting = await state(house)
-        assert house.service.worker.in_hand.running == {}
+        await eventually(lambda: not house.service.worker.in_hand.running)
         call_id = json.loads(payload)["call_id"]
         await client.publish("lamp/attic/state", b"no JSON")
         await client.publish("lamp/attic/state", json.dumps({"call_id": "other"}).encode())

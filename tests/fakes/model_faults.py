@@ -1,5 +1,7 @@
 """What can go wrong with the fake model: OpenAI's errors, broken bodies, broken wires."""
 
+import asyncio
+
 import orjson
 
 from tests.fakes.model_steps import Completion, named
@@ -106,9 +108,13 @@ def wrong_shape(body: bytes = b'{"object": "something else", "result": "ok"}') -
     return named("wrong_shape", play)
 
 
-def stream_then_cut(text: str, after: int) -> Step:
-    """So many words of a stream, then the connection ends; a plain call is cut too."""
-    return _partly(Completion(text, cut_after=after), "stream_then_cut")
+def stream_then_cut(text: str, after: int, once: asyncio.Event | None = None) -> Step:
+    """So many words of a stream, then the connection ends; a plain call is cut too.
+
+    What is still on its way when a connection breaks, nobody may rely on: who asserts on those
+    words sets `once` when they were heard.
+    """
+    return _partly(Completion(text, cut_after=after, cut_once=once), "stream_then_cut")
 
 
 def stream_then_error(text: str, after: int) -> Step:

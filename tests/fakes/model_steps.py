@@ -51,6 +51,7 @@ class Completion:
     usage: Usage | bool = True  # True: counted; False: left out, as some servers do
     pace: float = 0  # seconds before each piece of a stream
     cut_after: int | None = None  # pieces of the stream before the connection ends
+    cut_once: asyncio.Event | None = None  # not before this: the client has them, say
     error_after: int | None = None  # pieces of the stream before an error event
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -63,6 +64,8 @@ class Completion:
         await exchange.event(_chunk(head, {"role": "assistant", "content": ""}))
         for at, delta in enumerate(self._deltas()):
             if at == self.cut_after:
+                if self.cut_once is not None:
+                    await exchange.pause(self.cut_once)
                 await exchange.close()
                 return
             if at == self.error_after:

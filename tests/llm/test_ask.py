@@ -3,6 +3,7 @@ its own."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -149,11 +150,14 @@ async def test_the_whole_ends_in_time(house: House) -> None:
 
 async def test_who_listens_hears_when_a_model_begins_again(house: House) -> None:
     said: list[str] = []
+    heard = asyncio.Event()
 
     async def on_delta(text: str) -> None:
         said.append(text)
+        if "".join(said) == "one two":
+            heard.set()
 
-    house.server.script(stream_then_cut("one two three", 2), delay(0.01, ok("well said")))
+    house.server.script(stream_then_cut("one two three", 2, heard), delay(0.01, ok("well said")))
     completion = await house.ask(on_delta=on_delta, on_restart=lambda: said.append("|"))
     assert completion.text == "well said"
     assert "".join(said) == "one two|well said"
