@@ -14,7 +14,7 @@ from service.mqtt.templates import NamedValues
 
 
 async def tables_of(
-    store: Inbox, recents: Recents, claimed: Claimed, flow: Flow, captured: dict[str, str]
+    store: Inbox, recents: Recents, claimed: Claimed, flow: Flow, captured: Mapping[str, str]
 ) -> dict[str, NamedValues]:
     """All that this flow's prompts may name, its batch taken. Raises LostLease."""
     found: dict[str, NamedValues] = {}

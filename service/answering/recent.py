@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -211,7 +211,7 @@ class Recents:
         for flow, count in came.items():
             self._kept(flow, count)
 
-    async def read(self, flow: Flow, levels: dict[str, str]) -> list[Reading]:
+    async def read(self, flow: Flow, levels: Mapping[str, str]) -> list[Reading]:
         """What `flow` may tell of now, oldest first; `levels` are those of the request's topic.
         Raises StoreError."""
         recent = flow.recent

@@ -24,11 +24,12 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from service.answering import prompt, reply_text, sentences
+from service.answering import prompt, sentences
 from service.answering import reply as replies
+from service.answering.final_answer import final_answer, said_instead
 from service.answering.job import InHand, Job, LostLease, about, retry_while_busy, under_lease
 from service.answering.prompt_data import tables_of
 from service.answering.publisher import Publisher
@@ -38,11 +39,11 @@ from service.answering.remote import ToolServers
 from service.answering.request_limits import Limits
 from service.answering.stream import Stream, stream_for
 from service.answering.summaries import Summaries
-from service.answering.tool_loop import LastWord, Parked, ToolLoop
+from service.answering.tool_loop import Parked, ToolLoop
 from service.domain import Answer, Claimed, Publish, State, Turn, Usage
 from service.emqx.publish_api import Result
 from service.errors import BrokerError, BudgetError, ErrorKind, MessageError, ModelError, StoreError
-from service.flows import Catalogue, Flow, change
+from service.flows import Catalogue, change
 from service.inbox import Inbox
 from service.llm import retry
 from service.llm.asker import Asker
@@ -54,10 +55,6 @@ from service.operations.metrics import Metrics
 from service.operations.spans import Spans, Untraced
 
 MAX_REASONING = 20_000  # characters that are kept of what a model thought
-TOOL_ERRORS = {
-    "tool_unknown": "it is not known whether a tool did what it should: look, and settle it",
-    "tool_mismatch": "a tool did not do what it should",
-}
 MAX_CLAIMS = 5  # in a row without a step forward; more: it is what ends the processes
 
 log = logging.getLogger("emqx-gpt.answering")
@@ -177,84 +174,49 @@ class RequestRunner:
 
     # How it is answered
 
-    async def _answer(self, claimed: Claimed, spans: Spans) -> Answer | None:
-        """What to store; None: it went back to the inbox. Raises LostLease."""
+    def _job(self, claimed: Claimed, spans: Spans) -> Job | None:
+        """None: there is no such flow, or not any more."""
         flow = self._flows.flows.get(claimed.flow or "")
         if flow is None:
-            text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
-            return Answer(State.FAILED, error_code="flow_unknown", error_message=text)
+            return None
         message = flow.readable(claimed.message)
         if message is not claimed.message:
             claimed = replace(claimed, message=message)
         captured = flow.match(message.topic) or {}
-        calls = self._call_log(claimed, spans)
+        calls = Log(f"{claimed.flow}/{claimed.conversation}", self._now, flow.name, spans.heard)
+        return Job(claimed, flow, captured, Scope(message, captured), calls, spans)
+
+    async def _answer(self, claimed: Claimed, spans: Spans) -> Answer | None:
+        """What to store; None: it went back to the inbox. Raises LostLease."""
+        job = self._job(claimed, spans)
+        if job is None:
+            text = f"no flow {claimed.flow!r} here" if claimed.flow else "no flow fits the topic"
+            return Answer(State.FAILED, error_code="flow_unknown", error_message=text)
         spans.begun(self._now())
         if claimed.claims == 1 and not claimed.trace:  # later ones waited for a retry, too
             self._metrics.queue_stage.observe(max(0, self._now() - claimed.accepted_at) / 1000)
-        job = Job(claimed, flow, captured, Scope(claimed.message, captured), calls, spans)
-        batch = None
         try:
-            try:
-                answer = self._end_before_asking(job)
-                if answer is None:
-                    tables = {}
-                    if flow.recent is not None or flow.collect is not None:
-                        reads = self._store, self._recents, claimed, flow, captured
-                        tables = await tables_of(*reads)
-                    if "collected" in tables:
-                        batch = flow.batch
-                        calls.collected = tables["collected"].values["count"]
-                    asked = prompt.understand(flow, claimed.message, captured, tables)
-                    job = replace(job, scope=asked.scope)
-                    answer = self._end_without_model(job)
-                if answer is None and flow.on_change is not None:
-                    last = await retry_while_busy(
-                        self._store.last_value, flow.name, claimed.conversation
-                    )
-                    if not change.changed(flow, last, change.value_of(flow, asked.scope)):
-                        raise prompt.Ignored("unchanged")
-                if answer is None:
-                    turns = prompt.remembered(flow, claimed.turns, self._now())
-                    messages = list(prompt.compose(flow, asked, turns))
-                    calls.prompted(messages, keep=self._keep_prompts)
-                    async with self._limits.counted(job, self._now()):
-                        with self._begin_progress(job) as stream:
-                            said = await self._tool_loop.run(job, messages, stream)
-                    if len(said.completion.text) > OFF_LOOP:
-                        made = asyncio.to_thread(self._ending, job, asked, turns, said)
-                        answer = await made
-                    else:
-                        answer = self._ending(job, asked, turns, said)
-            except prompt.Ignored as ignored:
-                answer = replies.unanswered(job, State.IGNORED, ignored.reason, tell=False)
-            except BudgetError as over:
-                answer = replies.unanswered(
-                    job, State.IGNORED, "limit", over.message, about=over.about
-                )
-            except MessageError as error:
-                answer = replies.unanswered(job, State.FAILED, error.code, error.message)
-            except ModelError as error:
-                answer = await self._retry_or_fail(job, error)
-            except Parked as parked:
-                await self._park(job, parked)
-                return None
+            answer = self._end_before_asking(job)
+            if answer is None:
+                job, asked = await self._understand(job)
+                answer = await self._end_without_model(job)
+            if answer is None:
+                turns = prompt.remembered(job.flow, claimed.turns, self._now())
+                messages = list(prompt.compose(job.flow, asked, turns))
+                job.log.prompted(messages, keep=self._keep_prompts)
+                async with self._limits.counted(job, self._now()):
+                    with self._begin_progress(job) as stream:
+                        said = await self._tool_loop.run(job, messages, stream)
+                made = job, asked, turns, said, self._now()
+                if len(said.completion.text) > OFF_LOOP:
+                    answer = await asyncio.to_thread(final_answer, *made)
+                else:
+                    answer = final_answer(*made)
         except LostLease:
             raise
-        except Exception as fault:
-            log.exception("request %s: an internal error", claimed.id, extra=about(claimed))
-            answer = await self._after_internal_error(job, fault)
-        if answer is None:
-            return None
-        if (first := calls.first_after()) is not None:
-            self._metrics.first_stage.observe(first / 1000)
-        return replace(
-            answer,
-            attempts=tuple(calls.attempts),
-            usage=calls.usage,
-            trace=calls.trace(),
-            batch=batch,
-            reasoning="\n\n".join(calls.reasoning)[-MAX_REASONING:] or None,
-        )
+        except Exception as why:
+            answer = await self._without_answer(job, why)
+        return None if answer is None else self._with_its_calls(job, answer)
 
     def _end_before_asking(self, job: Job) -> Answer | None:
         """How it ends if it was given up or its time is over. Who began with tools is asked to
@@ -269,7 +231,18 @@ class RequestRunner:
             return replies.unanswered(job, State.EXPIRED, "expired", text)
         return None
 
-    def _end_without_model(self, job: Job) -> Answer | None:
+    async def _understand(self, job: Job) -> tuple[Job, prompt.Asked]:
+        """What it asks, and the job with all that templates may read. Raises Ignored and
+        MessageError."""
+        claimed, flow, tables = job.claimed, job.flow, {}
+        if flow.recent is not None or flow.collect is not None:
+            tables = await tables_of(self._store, self._recents, claimed, flow, job.captured)
+        if "collected" in tables:
+            job.log.collected = tables["collected"].values["count"]
+        asked = prompt.understand(flow, claimed.message, job.captured, tables)
+        return replace(job, scope=asked.scope), asked
+
+    async def _end_without_model(self, job: Job) -> Answer | None:
         """How it ends without the model. Raises Ignored, or MessageError for a topic that
         can't be made: better known before the answer is paid for."""
         claimed, flow = job.claimed, job.flow
@@ -280,7 +253,25 @@ class RequestRunner:
         if flow.history is not None and flow.history.resets(job.scope.text):
             text = sentences.sentence(flow, "forgotten", job.scope.text) or ""
             return Answer(State.DONE, replies.answered(job, text), text=text, forget=True)
+        if flow.on_change is not None:
+            last = await retry_while_busy(self._store.last_value, flow.name, claimed.conversation)
+            if not change.changed(flow, last, change.value_of(flow, job.scope)):
+                raise prompt.Ignored("unchanged")
         return None
+
+    def _with_its_calls(self, job: Job, answer: Answer) -> Answer:
+        """With what is kept of the models that were called."""
+        calls = job.log
+        if (first := calls.first_after()) is not None:
+            self._metrics.first_stage.observe(first / 1000)
+        return replace(
+            answer,
+            attempts=tuple(calls.attempts),
+            usage=calls.usage,
+            trace=calls.trace(),
+            batch=None if calls.collected is None else job.flow.batch,
+            reasoning="\n\n".join(calls.reasoning)[-MAX_REASONING:] or None,
+        )
 
     def _begin_progress(self, job: Job) -> contextlib.AbstractContextManager[Stream | None]:
         """Tell that work begins; the stream for the reply's pieces, if anyone wants them."""
@@ -291,66 +282,46 @@ class RequestRunner:
             stream = stream_for(job, self._hub, self._publisher)
         return stream or contextlib.nullcontext()
 
-    def _ending(
-        self, job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: LastWord
-    ) -> Answer:
-        flow, now, completion = job.flow, self._now(), said.completion
-        text, cut = self._shaped(flow, completion.text)
-        truncated = completion.truncated or cut
-        turn, keep, sums = None, 0, False
-        if flow.history is not None:
-            tokens = prompt.estimate(asked.text) + prompt.estimate(text)
-            turn = Turn(asked.text, text, now, tokens)
-            sums = flow.history.summarize is not None
-            keep = prompt.kept(flow, job.claimed.turns if sums else turns, turn)
-            if not sums:
-                keep = min(keep, (completion.turns or 0) + 1)
-        return Answer(
-            State.FAILED if said.code else State.DONE,
-            replies.answered(job, text, completion.model, truncated, said.code),
-            text=text,
-            error_code=said.code,
-            error_message=TOOL_ERRORS[said.code] if said.code else None,
-            model=completion.model,
-            turn=turn,
-            keep_turns=keep,
-            keep_summary=sums and prompt.summary_of(flow, job.claimed.turns, now),
-            crowded=sums and completion.dropped > 0,
-            cooldown_until=now + int(flow.cooldown * 1000) if flow.cooldown else None,
-            value=change.value_of(flow, asked.scope) if flow.on_change is not None else None,
-        )
-
-    def _shaped(self, flow: Flow, text: str) -> tuple[str, bool]:
-        """The text as it is published and remembered, and whether it was cut."""
-        if flow.speak or flow.max_length is not None:
-            return reply_text.said(flow, text)
-        return text, False
-
     def _refusal(self, claimed: Claimed, error: BrokerError, spans: Spans) -> tuple[Publish, ...]:
         """What its sender is told when the broker refuses the reply."""
-        flow = self._flows.flows.get(claimed.flow or "")
-        if flow is None:
+        job = self._job(claimed, spans)
+        if job is None:
             return ()
-        claimed = replace(claimed, message=flow.readable(claimed.message))
-        captured = flow.match(claimed.message.topic) or {}
-        scope = Scope(claimed.message, captured)
-        job = Job(claimed, flow, captured, scope, self._call_log(claimed, spans), spans)
         notice = replies.failure(job, error.code, error.message)
         return notice + replies.status(job, "failed", error.code)
 
     # When it fails
+
+    async def _without_answer(self, job: Job, why: Exception) -> Answer | None:
+        """How it ends, and what is told; None: it went back to the inbox."""
+        try:
+            match why:
+                case prompt.Ignored():
+                    return replies.unanswered(job, State.IGNORED, why.reason, tell=False)
+                case BudgetError():
+                    code, text = "limit", why.message
+                    return replies.unanswered(job, State.IGNORED, code, text, about=why.about)
+                case MessageError():
+                    return replies.unanswered(job, State.FAILED, why.code, why.message)
+                case ModelError():
+                    return await self._retry_or_fail(job, why)
+                case Parked():
+                    await self._park(job, why)
+                    return None
+                case _:
+                    raise why
+        except LostLease:
+            raise
+        except Exception as fault:
+            log.exception("request %s: an internal error", job.claimed.id, extra=about(job.claimed))
+            return await self._after_internal_error(job, fault)
 
     async def _retry_or_fail(self, job: Job, error: ModelError) -> Answer | None:
         """How it ends; None: again later."""
         claimed, flow = job.claimed, job.flow
         if flow.on_error is not None:
             # Not tried again: an alert that waits until the model is well comes too late.
-            text, cut = self._shaped(flow, flow.on_error.render(job.scope))
-            said = replies.reply(job, text, truncated=cut, error=error.code)
-            said += replies.status(job, "failed", error.code)
-            return Answer(
-                State.FAILED, said, text, error_code=error.code, error_message=error.message
-            )
+            return said_instead(job, flow.on_error.render(job.scope), error)
         decision = self._policy.decide(
             error,
             tries=claimed.tries + 1,
@@ -464,7 +435,3 @@ class RequestRunner:
     def _flow_label(self, claimed: Claimed) -> str:
         """Its flow as a label of metrics; "" if there is no such flow."""
         return claimed.flow if claimed.flow and claimed.flow in self._flows.flows else ""
-
-    def _call_log(self, claimed: Claimed, spans: Spans) -> Log:
-        who = f"{claimed.flow}/{claimed.conversation}"
-        return Log(who, self._now, claimed.flow or "", spans.heard)

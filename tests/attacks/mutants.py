@@ -183,8 +183,8 @@ MUTANTS = (
     ),
     Mutant(
         "service/answering/request_run.py",
-        'who = f"{claimed.flow}/{claimed.conversation}"',
-        "who = claimed.id",
+        'Log(f"{claimed.flow}/{claimed.conversation}", ',
+        "Log(claimed.id, ",
         "tests/e2e/test_fallback.py::test_a_conversation_that_gets_no_answer_closes_the_model_for_no_other",
     ),
     Mutant(
