@@ -17,7 +17,7 @@ class State(StrEnum):
 
     QUEUED = "queued"
     ANSWERING = "answering"
-    ANSWERED = "answered"  # reply stored, not yet published
+    ANSWERED = "answered"  # how it ends is stored, and not yet published
     WAITING = "waiting"  # for a device's answer or a person's word, in nobody's hands
     DONE = "done"
     FAILED = "failed"
@@ -107,7 +107,8 @@ class Wait:
     `rule` says which messages are meant, in words that need no flow: who hears one may know
     another flows.toml. `answer` is what came, without a PIN; of `verify` the latest that came.
     `closed_at`: nothing more counts. `late` counts what came afterwards, `noted` says why the
-    latest message that did not count did not.
+    latest message that did not count did not. `heard` is the id of the message that counted: EMQX
+    may bring it again.
     """
 
     call_id: str
@@ -122,6 +123,7 @@ class Wait:
     tries: int = 0
     late: int = 0
     noted: str = ""
+    heard: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +252,12 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """How a request ends, stored before anything is published.
+class Ending:
+    """How a request ends, whichever way, stored before anything is published.
 
     With an empty `outbox` it ends at once in `outcome`; else it is `answered` until the
-    outbox is published. `turn` enters the conversation's memory in the same transaction.
+    outbox is published: the pieces of the reply, then the status. `turn` enters the
+    conversation's memory in the same transaction.
     """
 
     outcome: State
@@ -273,7 +276,7 @@ class Answer:
     cooldown_until: int | None = None
     value: str | None = None  # that it was asked about, of a flow with on_change
     forget: bool = False
-    batch: Batch | None = None  # that it took more messages into
+    batch: Batch | None = None  # what its flow collects: those that it took end with it
     trace: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -205,13 +205,15 @@ class ModelError(EmqxGptError):
 
 
 class BudgetError(EmqxGptError):
-    """A budget of the day is used up; `message` is for the sender, `about` names the budget."""
+    """A budget of the day is used up; `message` is for the sender, `about` names the budget.
+    `begun`: tools had been called by then."""
 
     code = "limit"
 
     def __init__(self, message: str, about: str) -> None:
         super().__init__(message)
         self.about = about
+        self.begun = False
 
 
 class BrokerError(EmqxGptError):

@@ -8,7 +8,7 @@ from service.answering import prompt, reply_text
 from service.answering import reply as replies
 from service.answering.job import Job
 from service.answering.tool_loop import LastWord
-from service.domain import Answer, State, Turn
+from service.domain import Ending, State, Turn
 from service.errors import ModelError
 from service.flows import Flow, change
 
@@ -20,7 +20,7 @@ TOOL_ERRORS = {
 
 def final_answer(
     job: Job, asked: prompt.Asked, turns: Sequence[Turn], said: LastWord, now: int
-) -> Answer:
+) -> Ending:
     """Its reply, and what is remembered of it. `turns` are those that the model was told, `now`
     is epoch ms."""
     flow, completion = job.flow, said.completion
@@ -34,7 +34,7 @@ def final_answer(
         keep = prompt.kept(flow, job.claimed.turns if sums else turns, turn)
         if not sums:
             keep = min(keep, (completion.turns or 0) + 1)
-    return Answer(
+    return Ending(
         State.FAILED if said.code else State.DONE,
         replies.answered(job, text, completion.model, truncated, said.code),
         text=text,
@@ -50,12 +50,12 @@ def final_answer(
     )
 
 
-def said_instead(job: Job, text: str, error: ModelError) -> Answer:
+def said_instead(job: Job, text: str, error: ModelError) -> Ending:
     """`on_error`'s text in the model's place."""
     text, cut = _shaped(job.flow, text)
     publishes = replies.reply(job, text, truncated=cut, error=error.code)
     publishes += replies.status(job, "failed", error.code)
-    return Answer(State.FAILED, publishes, text, error_code=error.code, error_message=error.message)
+    return Ending(State.FAILED, publishes, text, error_code=error.code, error_message=error.message)
 
 
 def _shaped(flow: Flow, text: str) -> tuple[str, bool]:

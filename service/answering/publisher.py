@@ -90,7 +90,7 @@ class _Lane:
 
 class Publisher:
     """Owns all traffic to `/publish`. `health` is told of outages. `is_command` knows the topics of
-    tools: to those nothing is published but by `send`, which the gate calls."""
+    tools and of their answers: there nothing is published but by `send`, which the gate calls."""
 
     def __init__(
         self,
@@ -290,5 +290,5 @@ class Publisher:
 
 
 def _no_command(topic: str) -> BrokerError:
-    text = f"{topic!r} is a topic of a tool, and this is no call of it: nothing was published"
+    text = f"{topic!r} is where a tool is called or answered, and this is no call: not published"
     return BrokerError(text, code="tool_topic", refused=True)

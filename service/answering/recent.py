@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from service.emqx.message import Kept
 from service.errors import StoreBusy, StoreError, Unavailable
 from service.flows import Catalogue, Flow
 from service.inbox import Chunk, Inbox, window_keys
-from service.inbox.readings import LATE
+from service.inbox.readings import EACH, LATE, size_of
 
 GATHER = 0.04  # seconds, at most
 ROWS = 100  # windows of one batch
@@ -93,6 +94,7 @@ class Recents:
         self._known: dict[tuple[str, str], _Window] = {}  # by flow and window
         self._of_topic: dict[tuple[str, str, str], _Window] = {}  # by flow, its pattern, topic
         self._writers: set[asyncio.Task[None]] = set()
+        self._warned = float("-inf")
         self._upkeep: asyncio.Task[None] | None = None
         self.closing = False
 
@@ -127,7 +129,11 @@ class Recents:
         if self.closing:
             raise Unavailable("shutting down", code="shutting_down", retry_after=5)
         text = payload if isinstance(payload, str) else _text(flow, kept)
-        size = _size(text)
+        told = topic if window.named else ""
+        size = EACH + size_of(text, told)
+        if size > EACH + recent.size:
+            self._too_large(flow, size - EACH, recent.size)
+            return None
         if self.waiting + size > HELD:
             raise Unavailable("readings come too fast", code=StoreBusy.code, retry_after=2)
         now = self._now()
@@ -141,7 +147,7 @@ class Recents:
         if part is None:
             # More than a window holds need not even be written.
             part = batch.parts[window] = _Part(flow, deque(maxlen=recent.messages + LATE))
-        part.readings.append(Reading(at, text, topic if window.named else ""))
+        part.readings.append(Reading(at, text, told))
         part.came += 1
         part.size += size
         batch.size += size
@@ -149,6 +155,13 @@ class Recents:
         if len(batch.parts) >= ROWS:
             self._seal(batch)
         return batch.done
+
+    def _too_large(self, flow: Flow, size: int, most: int) -> None:
+        """It could never be told, and those before it would be gone."""
+        if time.monotonic() - self._warned >= UPKEEP:
+            self._warned = time.monotonic()
+            text = "flow %s: a message of %d bytes is larger than its window (recent.size is %d)"
+            log.warning(text + " and not kept", flow.name, size, most)
 
     def _find(self, flow: Flow, topic: str) -> _Window | None:
         """The window of a topic: most topics come again and again."""
@@ -255,20 +268,22 @@ def _chunk(window: _Window, part: _Part) -> Chunk:
     assert recent is not None
     size = part.size
     if part.came > len(readings):
-        size = sum(_size(each.text) for each in readings)
-    while len(readings) > 1 and size > recent.size:
-        size -= _size(readings.popleft().text)
+        size = sum(EACH + size_of(each.text, each.topic) for each in readings)
+    while len(readings) > 1 and size - EACH * len(readings) > recent.size:
+        first_one = readings.popleft()
+        size -= EACH + size_of(first_one.text, first_one.topic)
     lasts, count, first = int(recent.for_ * 1000), len(readings), readings[0].at
+    told = size - EACH * count
     if (  # a row is small beside its window, in each way
         window.row_count + count > max(1, recent.messages // 4)
-        or window.row_size + size > min(FULL, recent.size // 4)
+        or window.row_size + told > min(FULL, recent.size // 4)
         or abs(first - window.row_at) > lasts // 4
     ):
         window.row, window.row_count, window.row_size, window.row_at = None, 0, 0, first
     window.row_count += count
-    window.row_size += size
+    window.row_size += told
     window.count += count
-    window.size += size
+    window.size += told
     trim = window.count >= max(LEAST, recent.messages // 2) or window.size >= recent.size // 2
     if trim:
         window.count = window.size = 0
@@ -283,11 +298,6 @@ def _chunk(window: _Window, part: _Part) -> Chunk:
         came=part.came,
         row=window.row,
     )
-
-
-def _size(text: str) -> int:
-    """Bytes of it."""
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _text(flow: Flow, kept: Kept) -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from service.answering.publisher import Publisher
 from service.domain import Publish
+from service.emqx.publish_api import of_all
 from service.errors import BrokerError
 from service.flows import Flow
 from service.inbox import HeldReply, Inbox
@@ -73,7 +74,7 @@ class Redelivery:
     async def _again(self, reply: HeldReply) -> None:
         elapsed = max(0, self._now() - reply.since) / 1000
         outbox = [_aged(one, elapsed) for one in reply.outbox if one.topic == reply.outbox[0].topic]
-        result = (await self._publisher.deliver(outbox))[0]
+        result = of_all(await self._publisher.deliver(outbox))
         delivered = False if isinstance(result, BrokerError) else result
         again_at = None
         if result is False:

@@ -118,6 +118,9 @@ class _Silence:
     async def send(self, message: Publish, *, once: bool = False) -> Published:
         raise AssertionError("a replay sends nothing")
 
+    async def deliver(self, outbox: Sequence[Publish]) -> list[Published]:
+        raise AssertionError("a replay asks nobody")
+
     async def retained(self, topic: str) -> bytes | None:
         raise AssertionError("a replay looks at nothing")
 
@@ -144,6 +147,9 @@ class _Silence:
 
     async def waits_of(self, seq: int) -> list[Wait]:
         return []
+
+    async def settle(self, key: str, window: int, delta: int) -> None:
+        """Nothing was taken."""
 
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         return None

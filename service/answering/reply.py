@@ -8,7 +8,7 @@ import orjson
 
 from service.answering import reply_text, sentences
 from service.answering.job import Job
-from service.domain import Answer, Publish, State
+from service.domain import Ending, Publish, State
 from service.errors import MessageError
 from service.mqtt import topics
 
@@ -161,19 +161,20 @@ def answered(
     return reply(job, text, model, truncated=truncated, error=code) + status(job, state, code)
 
 
-def unanswered(
+def without_reply(
     job: Job,
     state: State,
     code: str,
     message: str = "",
     *,
-    tell: bool = True,
+    say: bool = True,
     about: str | None = None,
-) -> Answer:
-    """An end without a reply, and the sentence about it."""
-    publishes = failure(job, code, message, about) if tell else ()
+) -> Ending:
+    """An end without a reply, and the sentence about it, if it is to `say` one. A light shows it in
+    any case."""
+    publishes = failure(job, code, message, about) if say else ()
     publishes += status(job, STATUS[state], code)
-    return Answer(state, publishes, error_code=code, error_message=message or None)
+    return Ending(state, publishes, error_code=code, error_message=message or None)
 
 
 def _utf8(text: str) -> bytes:

@@ -80,10 +80,19 @@ class Summaries:
         count = len(turns) - prompt.recent(flow, turns, self._now(), crowded=crowded)
         if count < 1:
             return
-        record = _record(flow, turns[:count], self._now())
-        if not record:
-            return  # too old to be told anyway
-        text = await self._asked(flow, conversation, record)
+        while True:
+            record = _record(flow, turns[:count], self._now())
+            if not record:
+                return  # too old to be told anyway
+            try:
+                text = await self._asked(flow, conversation, record)
+                break
+            except ModelError as error:
+                # It grew while nobody could be asked: the older half first, the rest next time.
+                least = 2 if turns[0].summary else 1
+                if error.code != "model_too_long" or count <= least:
+                    raise
+                count = max(least, count // 2)
         if not text:
             return
         made = Turn("", text, turns[count - 1].at, prompt.estimate(text), summary=True)

@@ -18,6 +18,8 @@ from service.mqtt.templates import MISSING, Scope, TemplateError
 KEPT = 16_000  # bytes of an answer that are kept
 TRIES = 3  # of a PIN
 NO_PIN = "the PIN is missing"
+EARLY = "it was said before this was asked"
+SLACK = 2000  # ms that EMQX's clock may be behind ours
 SAID = {True: b"yes", False: b"no"}
 
 log = logging.getLogger("emqx-gpt.answering")
@@ -47,7 +49,8 @@ class ToolAnswers:
     async def hear(self, message: Message) -> str:
         """A message of a device or a person: what it was, for figures. Raises Unavailable."""
         judge = judge_of(message, self._pins(), self._now())
-        said = Hear(judge, message.received_at, topic=message.topic)
+        at, topic = message.received_at, message.topic
+        said = Hear(judge, at, topic=topic, message=message.id, call_id=_id(message))
         return _result(await self._heard(said))
 
     async def decide(
@@ -117,10 +120,22 @@ def _result(found: Sequence[tuple[Heard, Verdict]]) -> str:
 
 
 def judge_of(message: Message, pins: Mapping[str, str], now: int) -> Judge:
-    """Whom `message` answers. Pure. By our clock, since a call that waits goes by it too."""
+    """Whom `message` answers. Pure. By our clock, since a call that waits goes by it too; but what
+    was said before a call waited for it is no answer to it, and nothing is an answer twice."""
     at = now
 
     def judge(heard: Sequence[Heard]) -> Mapping[int, Verdict]:
+        if message.id and any(one.wait.heard == message.id for one in heard):
+            return {}  # EMQX brings it again
+        early = {at for at, one in enumerate(heard) if one.open and _is_early(one.wait, message)}
+        if early:
+            later = [at for at in range(len(heard)) if at not in early]
+            verdicts = judged([heard[at] for at in later])
+            found = {later[at]: verdict for at, verdict in verdicts.items()}
+            return {at: Verdict(Word.NOTE, note=EARLY) for at in early} | found
+        return judged(heard)
+
+    def judged(heard: Sequence[Heard]) -> dict[int, Verdict]:
         found: dict[int, Verdict] = {}
         asked = {at for at, one in enumerate(heard) if one.wait.ear is Ear.CONFIRM}
         found |= _people(heard, asked, message, pins, at)
@@ -128,6 +143,10 @@ def judge_of(message: Message, pins: Mapping[str, str], now: int) -> Judge:
         return found
 
     return judge
+
+
+def _is_early(wait: Wait, message: Message) -> bool:
+    return message.received_at + SLACK < int(wait.rule.get("since", 0))
 
 
 def _counts(one: Heard, at: int) -> bool:

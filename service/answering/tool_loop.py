@@ -13,7 +13,7 @@ from service.answering.remote import NoServers, ToolServers, remote_of
 from service.answering.stream import Stream
 from service.answering.tool_gate import ToolGate
 from service.answering.tool_round import Asleep, Round, Sender, Store
-from service.errors import ErrorKind, ModelError
+from service.errors import BudgetError, ErrorKind, ModelError
 from service.llm.answers import Completion
 from service.llm.asker import Asker
 from service.llm.client import OFF_LOOP, Question
@@ -63,13 +63,21 @@ class ToolLoop:
         self._now = now
         self._took = took
 
-    async def run(self, job: Job, messages: Messages, stream: Stream | None) -> LastWord:
-        """The model's last word, which fits the flow's schema. Raises ModelError, LostLease, and
-        Parked where a tool call has to wait."""
+    async def run(
+        self,
+        job: Job,
+        messages: Messages,
+        stream: Stream | None,
+        asking: Callable[[], None] = lambda: None,
+    ) -> LastWord:
+        """The model's last word, which fits the flow's schema. `asking` hears when the model is
+        about to be asked. Raises ModelError, BudgetError, LostLease, and Parked where a tool call
+        has to wait."""
         flow = job.flow
         turns = sum(message["role"] == "assistant" for message in messages)
         job = replace(job, remote=await remote_of(flow, self._servers))
         steps = await self._resumed(job, messages)
+        asking()
         options = prompt.options_of(flow, job.remote.tools.values())
         corrected = False  # it may correct itself once, where its answer must fit a schema
         while True:
@@ -84,14 +92,18 @@ class ToolLoop:
                 flow.timeout,
                 turns=turns,
             )
-            completion = await self._asker.ask(
-                question,
-                flow.fallback,
-                job.log,
-                left=max(1.0, (job.claimed.deadline - self._now()) / 1000),
-                on_delta=stream.delta if stream else None,
-                on_restart=stream.restart if stream else None,
-            )
+            try:
+                completion = await self._asker.ask(
+                    question,
+                    flow.fallback,
+                    job.log,
+                    left=max(1.0, (job.claimed.deadline - self._now()) / 1000),
+                    on_delta=stream.delta if stream else None,
+                    on_restart=stream.restart if stream else None,
+                )
+            except BudgetError as over:
+                over.begun = bool(steps)
+                raise
             if completion.dropped:
                 messages[:] = question.without_turns(completion.dropped)
                 turns -= completion.dropped

@@ -22,6 +22,9 @@ class Sender(Protocol):
     async def send(self, message: Publish, *, once: bool = False) -> Result:
         """Publish a command."""
 
+    async def deliver(self, outbox: Sequence[Publish]) -> list[Result]:
+        """Publish what is no command."""
+
     async def retained(self, topic: str) -> bytes | None:
         """The retained message of a topic. Raises BrokerError."""
 
@@ -48,6 +51,9 @@ class Store(Protocol):
 
     async def reserve(self, wanted: Sequence[Reservation]) -> str | None:
         """None if all of it is granted."""
+
+    async def settle(self, key: str, window: int, delta: int) -> None:
+        """Change what was taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def step_of(job: Job, number: int, said: Completion) -> dict[str, Any]:
 
 def _marks(job: Job, name: str) -> dict[str, bool]:
     """What who knows no flow has to know of a call if this round is interrupted: whether it may
-    be out (`inbox.outcomes`)."""
+    be out (`inbox.unsettled_calls`)."""
     remote = job.remote.tools.get(name)
     if remote is not None:
         guarded = tool_of(remote, job.flow).guarded

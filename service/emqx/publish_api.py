@@ -24,8 +24,10 @@ from service.emqx.http_answers import HEADERS, fetch
 from service.errors import BrokerError
 
 NO_SUBSCRIBERS = 16
-Delivered = bool | None  # None: unknown, it went through the reply rule
+Delivered = bool | None
 Result = Delivered | BrokerError
+"""True: somebody got it; False: nobody was there; None: not known, it went through the reply rule;
+BrokerError: refused."""
 _ONE, _BULK = "/publish", "/publish/bulk"
 _NO_AUTH = httpx.Auth()  # not None: then a user name in the URL would replace our header
 # What a refused message is told with: never in EMQX's words, which repeat what was refused.
@@ -34,6 +36,16 @@ _REFUSED = {
     151: "the message is larger than EMQX takes (mqtt.max_packet_size)",
 }
 _KEY = "check EMQX_API_KEY and EMQX_API_SECRET, and that the key is enabled and not expired"
+
+
+def of_all(results: Sequence[Result]) -> Result:
+    """What became of the pieces together: the worst of it; None if there are none."""
+    for result in results:
+        if isinstance(result, BrokerError):
+            return result
+    if False in results:
+        return False
+    return None if None in results or not results else True
 
 
 class Emqx:

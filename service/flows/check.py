@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from service.flows.check_flow import check_flow
-from service.flows.check_tool import check_answers, check_commands
+from service.flows.check_tool_topics import check_tool_topics
 from service.flows.flow import Flow, Flows
 from service.flows.keys import walk
 from service.flows.kinds import Mark
@@ -28,8 +28,7 @@ def check(flows: Flows, report: Report) -> None:
         for path, text, topic_filter in _published(flow):
             for other in flows.flows.values():
                 _check_loop(flow, path, text, topic_filter, other, report)
-    check_answers(flows, report)
-    check_commands(flows, report)
+    check_tool_topics(flows, report)
     for first, second in combinations(flows.flows.values(), 2):
         _check_overlap(first, second, report)
 
@@ -71,10 +70,19 @@ def _check_reserved(flow: Flow, report: Report) -> None:
         for path, text, topic_filter in _published(flow):
             if overlap(topic_filter, reserved):
                 report.add(path, f'"{text}" can reach the internal topic of the replies', hint)
-        for path, pattern in _sources(flow, Mark.REQUEST, Mark.WATCHED):
-            if overlap(pattern.filter, reserved):
-                said = f'"{pattern}" listens on the internal topic of the replies'
+        for path, text, topic_filter in _read(flow):
+            if overlap(topic_filter, reserved):
+                said = f'"{text}" listens on the internal topic of the replies'
                 report.add(path, said, hint)
+
+
+def _read(flow: Flow) -> Iterator[tuple[Path, str, str]]:
+    """Every topic from which messages come to us, with its place and its filter."""
+    for path, pattern in _sources(flow, Mark.REQUEST, Mark.WATCHED):
+        yield path, pattern.text, pattern.filter
+    for place in walk(flow, ("flows", flow.name)):
+        if place.mark in (Mark.ANSWER, Mark.LOOKUP):
+            yield place.path, place.value.text, place.value.topic_filter
 
 
 def _check_overlap(first: Flow, second: Flow, report: Report) -> None:

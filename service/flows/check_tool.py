@@ -9,13 +9,17 @@ from service.flows.flow import Flow, Flows
 from service.flows.keys import walk
 from service.flows.kinds import Mark
 from service.flows.lines import Path
-from service.flows.report import Report, show
-from service.flows.tool import Confirm, Tool
+from service.flows.report import Report
+from service.flows.tool import GUARDS, Confirm, Tool
 from service.mqtt.templates import Template
-from service.mqtt.topics import overlap
-from service.rulesql.reserved import landing
 
 PIN = re.compile(r"[0-9]{3,12}")
+_OFTEN = 'it is for a command; limit = "20/min" of the flow bounds how often it is asked'
+_INSTEAD = {
+    "rate": _OFTEN,
+    "flow_rate": _OFTEN,
+    "hours": "it is for a command; leave it out, since to look up changes nothing",
+}
 
 
 def check_tools(flow: Flow, base: Path, report: Report) -> None:
@@ -41,9 +45,10 @@ def _check_tool(tool: Tool, path: Path, report: Report) -> None:
         hint = 'write type = "object"; the arguments are its properties'
         report.add((*path, "parameters", "type"), "the arguments are always an object", hint)
     if tool.topic is None:
-        for key in ("answer", "response_topic", "confirm", "bounds", "verify"):
+        for key in ("answer", "response_topic", "verify", *GUARDS):
             if getattr(tool, key):
-                report.add((*path, key), "does nothing without topic", "it is for a command")
+                hint = _INSTEAD.get(key, "it is for a command")
+                report.add((*path, key), "does nothing without topic", hint)
     if tool.answer is None:
         for key in ("match", "response_topic", "answer_timeout"):
             if report.written((*path, key)):
@@ -77,76 +82,6 @@ def listened(flow: Flow) -> Iterator[tuple[Path, Template]]:
     for place in walk(flow, ("flows", flow.name)):
         if place.mark is Mark.ANSWER:
             yield place.path, place.value
-
-
-def check_answers(flows: Flows, report: Report) -> None:
-    """Report topics on which nobody else can answer, or on which we would hear ourselves."""
-    published = [
-        (path, topic, landing(topic.topic_filter))
-        for flow in flows.flows.values()
-        for path, topic in _published(flow)
-    ]
-    sources = [(flow, pattern) for flow in flows.flows.values() for pattern in flow.request]
-    for flow in flows.flows.values():
-        for path, topic in listened(flow):
-            where = topic.topic_filter
-            if where.startswith("$"):
-                said = f'"{topic}" is a topic of the broker: no device or person can publish to it'
-                report.add(path, said, "name a topic that does not begin with $")
-            for other, said_topic, reached in published:
-                if overlap(reached, where):
-                    _heard_ourselves(path, topic, other, said_topic, report)
-            for source, pattern in sources:
-                if overlap(pattern.filter, where):
-                    said = f'"{topic}" is a request topic of flow "{source.name}" too'
-                    hint = "what is answered there is asked as a question as well"
-                    report.warn(path, said, hint)
-
-
-def _heard_ourselves(
-    path: Path, topic: Template, other: Path, said: Template, report: Report
-) -> None:
-    mine = path[:-1] == other[:-1]
-    if mine and other[-1] == "ask":
-        report.add(
-            path,
-            f'"{topic}" is where the question is asked: the question would answer itself',
-            "let the two differ in a level that is plain text",
-        )
-        return
-    report.add(
-        path,
-        f'"{topic}" can be reached by {show(other)}, "{said}": our own message would be the answer',
-        "let the two differ in a level that is plain text",
-    )
-
-
-def _published(flow: Flow) -> Iterator[tuple[Path, Template]]:
-    for place in walk(flow, ("flows", flow.name)):
-        if place.mark is Mark.TOPIC:
-            yield place.path, place.value
-
-
-def check_commands(flows: Flows, report: Report) -> None:
-    """Warn of replies that could reach a tool's topic: what a model says is no command."""
-    tools = [
-        (tool.name, tool.topic, tool.topic.topic_filter)
-        for flow in flows.flows.values()
-        for tool in flow.tools
-        if tool.topic is not None
-    ]
-    for flow in flows.flows.values():
-        for path, topic in _published(flow):
-            if path[2] == "tools" and path[-1] == "topic":
-                continue
-            for name, command, reached in tools:
-                if overlap(landing(topic.topic_filter), reached):
-                    report.warn(
-                        path,
-                        f'"{topic}" can reach "{command}" of the tool {name}: what would go to '
-                        "such a topic is not published, since it is no command",
-                        "let the two differ in a level that is plain text",
-                    )
 
 
 def _asking(flow: Flow) -> Iterator[tuple[Path, Confirm]]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from service.domain import Batch, Message
 from service.errors import MessageError
+from service.flows.keys import walk
+from service.flows.kinds import Mark
 from service.flows.kinds import key as key_of
 from service.flows.model_names import DEFAULT_PROVIDER, ModelRef
 from service.flows.tables import FlowKeys, McpKeys, Price, ProviderKeys
-from service.flows.tool import Confirm
+from service.flows.tool import Confirm, Tool
 from service.mqtt.payloads import readable
-from service.mqtt.templates import Scope
-from service.mqtt.topics import TopicPattern, matches
+from service.mqtt.templates import Scope, Template
+from service.mqtt.topics import TopicPattern, matches, overlap
+from service.rulesql.reserved import landing
 
 _KEY_LENGTH = 200  # fits every database's index, and a URL
 _DIGEST = re.compile(r"~[0-9a-f]{32}\Z")
@@ -137,14 +140,14 @@ class Flow(FlowKeys):
         return Batch(every, self.collect.messages, self.collect.size)
 
     def window_of(self, levels: Mapping[str, str]) -> str | None:
-        """Whose readings these are, by the levels that `recent.topic` names: 1 to 200 harmless
-        characters. None if one of them is unknown: it belongs to nobody, and is mixed with
-        nobody's."""
+        """Whose readings these are, by `recent.topic` and the levels that it names: 1 to 200
+        harmless characters. None if one of them is unknown: it belongs to nobody, and is mixed
+        with nobody's."""
         assert self.recent is not None
         names = self.recent.topic.names
         if any(name not in levels for name in names):
             return None
-        return key(_plain("/".join(levels[name] for name in names)))
+        return key(_plain("/".join((self.recent.topic.text, *(levels[name] for name in names)))))
 
     def dedupe_of(self, message: Message, captured: Mapping[str, str]) -> str:
         """Two messages of one flow with the same value are one request.
@@ -174,16 +177,32 @@ class Flow(FlowKeys):
         """Whether an MQTT 5 Response-Topic counts."""
         return any(matches(allowed, topic) for allowed in self.allow_response_topics)
 
+    def bypassed(self, tool: Tool, topic: str) -> str | None:
+        """The tool whose guards a call of `tool` to `topic` would get round. None: there is none,
+        as `check` sees to; the gate asks it of each command all the same."""
+        lands = landing(topic)
+        for other in self.tools:
+            if tool.gets_round(other) and any(overlap(one, lands) for one in other.reach):
+                return other.name
+        return None
+
 
 class Commands:
-    """The topics of all tools: what goes there is a command."""
+    """The topics of all tools: what goes there is a command; and those on which they are answered:
+    what is said there counts as a device's word, or a person's yes."""
 
     def __init__(self, flows: Iterable[Flow]) -> None:
-        topics = (tool.topic for flow in flows for tool in flow.tools)
-        self._filters = sorted({topic.topic_filter for topic in topics if topic is not None})
+        topics = (topic for flow in flows for topic in _of_tools(flow))
+        self._filters = sorted({landing(topic.topic_filter) for topic in topics})
 
     def __contains__(self, topic: object) -> bool:
-        return any(matches(one, str(topic)) for one in self._filters)
+        lands = landing(str(topic))
+        return any(overlap(one, lands) for one in self._filters)
+
+
+def _of_tools(flow: Flow) -> Iterator[Template]:
+    yield from (tool.topic for tool in flow.tools if tool.topic is not None)
+    yield from (place.value for place in walk(flow, ()) if place.mark is Mark.ANSWER)
 
 
 @dataclass(frozen=True, slots=True)

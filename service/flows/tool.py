@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -26,8 +29,12 @@ from service.flows.kinds import (
     no_arguments,
 )
 from service.mqtt.templates import Template
+from service.rulesql.reserved import landing
 
 _FORBID = ConfigDict(extra="forbid")
+_MANY = 100  # filters of one topic
+GUARDS = ("confirm", "rate", "flow_rate", "hours", "bounds")
+"""The keys of a tool that stand before its calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +118,48 @@ class Tool:
     def guarded(self) -> bool:
         """Whether a call of it may have to wait, or to be stored before it goes out."""
         return any((self.confirm, self.answer, self.verify, self.rate, self.flow_rate))
+
+    def gets_round(self, other: Tool) -> list[str]:
+        """Which of another tool's guards this one has not: where both publish to one topic, a call
+        of this one would be a way round them. Not where each says a text of its own, as LOCK and
+        UNLOCK: what the other guards is not said then."""
+        said, theirs = _fixed(self.payload), _fixed(other.payload)
+        if said is not None and theirs is not None and said != theirs:
+            return []
+        return [key for key in GUARDS if getattr(other, key) not in (None, getattr(self, key))]
+
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """Filters of all topics where its calls end up. An argument of a few texts (`enum`) can be
+        no other level."""
+        return _reach(self.topic, self.parameters) if self.topic is not None else ()
+
+
+def _fixed(payload: Template | None) -> str | None:
+    if payload is None or payload.names:
+        return None
+    return "".join(text for text, _ in payload.parts)
+
+
+def _reach(topic: Template, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    choices = {name: _texts_of(parameters, name) for name in topic.names}
+    known = {name: texts for name, texts in choices.items() if texts is not None}
+    if math.prod(map(len, known.values())) > _MANY:
+        known = {}
+    made = set()
+    for texts in itertools.product(*known.values()):
+        values = dict(zip(known, texts, strict=True))
+        parts = [values.get(part, "\0") if is_name else part for part, is_name in topic.parts]
+        levels = "".join(parts).split("/")
+        made.add(landing("/".join("+" if "\0" in level else level for level in levels)))
+    return tuple(sorted(made))
+
+
+def _texts_of(parameters: Mapping[str, Any], name: str) -> list[str] | None:
+    """All texts that an argument can be, as far as they are topic levels; None: any."""
+    properties = parameters.get("properties")
+    declared = properties.get(name) if isinstance(properties, Mapping) else None
+    found = declared.get("enum") if isinstance(declared, Mapping) else None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        return None
+    return [text for text in found if text and not any(char in text for char in "/+#\0")]

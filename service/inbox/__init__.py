@@ -4,10 +4,10 @@ from service.inbox.acts import Act, BulkJob, Pause, Resume
 from service.inbox.filters import Filter, Page
 from service.inbox.held import HeldReply
 from service.inbox.inbox import Inbox, epoch_ms
-from service.inbox.outcomes import Settle, unsettled
 from service.inbox.readings import Chunk, window_keys
 from service.inbox.rollup import BUCKETS, KEPT, Count
 from service.inbox.rows import Added, BacklogStats, Change, Claims, Memory, Row
+from service.inbox.unsettled_calls import Settle, unsettled
 from service.inbox.waits import Close, Hear, Heard, Judge, Verdict, Word
 
 __all__ = [

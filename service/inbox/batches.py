@@ -115,7 +115,8 @@ def take(tx: Tx, claimed: Claimed, pair: Pair, batch: Batch) -> list[Message]:
     """The messages of a batch, its own first. What it took once stays its batch: what a model
     is asked again is what it was asked before."""
     rows = tx.run(_members(), {"b_batch": claimed.seq}).all()
-    if not rows and not claimed.steps:
+    # One without order came before `collect` did: it holds no line, and takes nothing from it.
+    if not rows and not claimed.steps and claimed.ordered:
         bound = {"b_flow": pair[0], "b_conversation": pair[1], "b_most": batch.messages - 1}
         rows = list(_fitting(claimed, tx.run(_next(), bound).all(), batch))
         if rows:

@@ -68,6 +68,7 @@ class Fronts:
     due: dict[str, list[Queue]]
     answered: bool
     expired: bool
+    overslept: bool
     later: int | None
 
 
@@ -96,6 +97,9 @@ def _by_flow(pg: bool) -> Any:
     )
 
 
+_overslept = (waiting, _r.deadline <= _now, _r.not_before <= _now)
+
+
 @cache
 def _of_all() -> Any:
     answered = state_is(State.ANSWERED)
@@ -104,6 +108,7 @@ def _of_all() -> Any:
         _first(_r.lease_until, answered, _r.lease_until > _now).label("answered_later"),
         _first(_r.deadline, queued, _r.deadline <= _now).label("expired"),
         _first(_r.deadline, queued, _r.deadline > _now).label("expires_later"),
+        _first(_r.deadline, *_overslept).label("overslept"),
         ordering.settled_at.label("settled_at"),
     )
 
@@ -134,6 +139,7 @@ def _peek(tx: Tx, flows: Sequence[str]) -> Fronts:
         due=due,
         answered=of_all.answered is not None,
         expired=of_all.expired is not None,
+        overslept=of_all.overslept is not None,
         later=min((at for at in later if at is not None), default=None),
     )
 
@@ -186,6 +192,18 @@ def _answered() -> Any:
         select(_r.seq)
         .where(state_is(State.ANSWERED), _r.lease_until <= _now)
         .order_by(_r.lease_until)
+        .limit(bindparam("b_limit"))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@cache
+def _too_long_asleep() -> Any:
+    """Of any flow: of those that are asked, others have been taken before."""
+    return (
+        select(_r.seq)
+        .where(*_overslept)
+        .order_by(_r.deadline, _r.seq)
         .limit(bindparam("b_limit"))
         .with_for_update(skip_locked=True)
     )
@@ -372,6 +390,10 @@ def _claim_one(tx: Tx, order: Claim) -> Claims:
         share = (left + order.turn % 2) // 2 if fronts.due else left
         late, time = _too_late(tx, order, share) if share else ([], tx.now)
         taken, times = taken + late, [*times, time]
+    if fronts.overslept and len(taken) < order.limit:
+        # Of a flow that was removed or is paused, too: whatever waits ends some day.
+        values = {"b_now": tx.now, "b_limit": order.limit - len(taken)}
+        taken += _lease(tx, order, tx.run(_too_long_asleep(), values).scalars().all())
     if fronts.due and len(taken) < order.limit:
         asked, time = _from_flows(tx, order, fronts.due, order.limit - len(taken))
         taken, times = taken + asked, [*times, time]

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger, LargeBinary, Text, bindparam, func, select, update
 
 from service.domain import Claimed, Entry, State
-from service.inbox import batches, codec, ordering, outcomes, waits
+from service.inbox import batches, codec, ordering, unsettled_calls, waits
 from service.inbox.rows import Added, claimed_columns, to_claimed
 from service.inbox.sql import Pair, Tx, among_pairs, insert, listed_texts, pairs, texts
 from service.inbox.sql_tables import ANSWER_COLUMNS, fresh, ordered_queue, requests, unresolved
@@ -313,7 +313,7 @@ def _requeue_one(tx: Tx, one: Requeue) -> bool:
     row = tx.run(_by_id(True), values).one_or_none()
     if row is None or row.state not in (State.FAILED, State.EXPIRED):
         return False
-    if outcomes.unsettled(codec.steps_in(row.steps)):
+    if unsettled_calls.unsettled(codec.steps_in(row.steps)):
         return False
     waits.drop(tx, [row.seq])
     last = None

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 from service.domain import (
     NO_TRACE,
     NO_USAGE,
-    Answer,
     Attempt,
     Batch,
     Claimed,
     Ear,
+    Ending,
     Entry,
     Message,
     Reading,
@@ -34,13 +34,13 @@ from service.inbox import (
     leases,
     memory,
     ordering,
-    outcomes,
     purge,
     readings,
     reads,
     reap,
     rollup,
     ticks,
+    unsettled_calls,
     values,
     waits,
 )
@@ -149,9 +149,9 @@ class Inbox:
         """A dead letter goes to the end of the queue; with `payload` instead of its own."""
         return await self._engine.intake(entries.requeue, entries.Requeue(id, deadline, payload))
 
-    async def settle_calls(self, said: outcomes.Settle) -> int:
+    async def settle_calls(self, said: unsettled_calls.Settle) -> int:
         """A person says what became of commands that may be out; of how many."""
-        return await self._engine.submit(outcomes.settle, said)
+        return await self._engine.submit(unsettled_calls.settle, said)
 
     async def remove(self, id: str) -> bool:
         """Delete a request that has ended."""
@@ -179,9 +179,9 @@ class Inbox:
                 release = self._engine.submit(leases.release, leases.Release(claimed))
                 release.add_done_callback(lambda f: f.cancelled() or f.exception())
 
-    async def save_answer(self, claimed: Claimed, answer: Answer) -> bool:
+    async def save_ending(self, claimed: Claimed, ending: Ending) -> bool:
         """Store how it ends, before anything is published. False: the lease is lost."""
-        return await self._engine.submit(leases.save_answer, leases.SaveAnswer(claimed, answer))
+        return await self._engine.submit(leases.save_ending, leases.SaveEnding(claimed, ending))
 
     async def finish(
         self,
@@ -300,7 +300,7 @@ class Inbox:
     async def pause_ordered(self, until: int) -> None:
         """Claim nothing of an ordered queue before then (ms), in any process: what the broker
         sends again may be older than what is here. Not if nothing was ever stored."""
-        await self._engine.submit(ordering.settle, until)
+        await self._engine.submit(ordering.pause, until)
 
     # Memory and limits
 

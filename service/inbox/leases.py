@@ -17,11 +17,11 @@ from sqlalchemy import bindparam, select, update
 from service.domain import (
     ENDS,
     NO_USAGE,
-    Answer,
     Attempt,
     Batch,
     Claimed,
     Ear,
+    Ending,
     Message,
     State,
     Usage,
@@ -46,8 +46,8 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveAnswer(Write):
-    answer: Answer
+class SaveEnding(Write):
+    ending: Ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,33 +217,35 @@ def _used(claimed: Claimed, usage: Usage) -> Values:
 _NO_LEASE: Values = {"owner": None, "lease_until": None}
 
 
-def save_answer(tx: Tx, replies: Sequence[SaveAnswer]) -> list[bool]:
-    """Store replies; what they teach the memory and the cooldown, in the same commit."""
-    taught: list[tuple[Pair, Answer]] = []
+def save_ending(tx: Tx, endings: Sequence[SaveEnding]) -> list[bool]:
+    """Store endings; what they teach the memory and the cooldown, in the same commit."""
+    taught: list[tuple[Pair, Ending]] = []
 
-    def values(one: SaveAnswer, held: LeasedRow) -> Values:
-        answer = one.answer
-        taught.append((_pair(one.claimed), answer))
-        if answer.batch is not None:
-            batches.end(tx, one.claimed, _pair(one.claimed), answer.batch)
-        ends = not answer.outbox
+    def values(one: SaveEnding, held: LeasedRow) -> Values:
+        ending = one.ending
+        taught.append((_pair(one.claimed), ending))
+        if ending.batch is not None:
+            batches.end(tx, one.claimed, _pair(one.claimed), ending.batch)
+        if one.claimed.steps:
+            waits.close_all(tx, one.claimed.seq)
+        at_once = not ending.outbox
         row = {
-            "state": (answer.outcome if ends else State.ANSWERED).value,
+            "state": (ending.outcome if at_once else State.ANSWERED).value,
             "claims": 0,
-            "outbox": codec.outbox_out(answer.outbox),
-            "outcome": answer.outcome.value,
-            "reply": None if answer.text is None else codec.text_out(answer.text),
-            "model": None if answer.model is None else codec.clean(answer.model),
-            "reasoning": None if not answer.reasoning else codec.text_out(answer.reasoning),
-            "attempts": codec.attempts_out(one.claimed.attempts + answer.attempts),
-            "trace": codec.trace_out(one.claimed.trace, answer.trace),
+            "outbox": codec.outbox_out(ending.outbox),
+            "outcome": ending.outcome.value,
+            "reply": None if ending.text is None else codec.text_out(ending.text),
+            "model": None if ending.model is None else codec.clean(ending.model),
+            "reasoning": None if not ending.reasoning else codec.text_out(ending.reasoning),
+            "attempts": codec.attempts_out(one.claimed.attempts + ending.attempts),
+            "trace": codec.trace_out(one.claimed.trace, ending.trace),
             "answered_at": tx.now,
         }
-        row |= _used(one.claimed, answer.usage) | _error(answer.error_code, answer.error_message)
-        return row | _NO_LEASE | {"ended_at": tx.now} if ends else row
+        row |= _used(one.claimed, ending.usage) | _error(ending.error_code, ending.error_message)
+        return row | _NO_LEASE | {"ended_at": tx.now} if at_once else row
 
     again = ENDS | {State.ANSWERED}
-    results = _write(tx, replies, values, allowed={State.ANSWERING}, repeated=again)
+    results = _write(tx, endings, values, allowed={State.ANSWERING}, repeated=again)
     memory.learn(tx, taught)
     return results
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from service.domain import Answer, Turn
+from service.domain import Ending, Turn
 from service.inbox import codec, ordering, values
 from service.inbox.rows import Memory
 from service.inbox.sql import (
@@ -125,12 +125,12 @@ def _cool(pg: bool) -> Any:
     )
 
 
-def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
+def learn(tx: Tx, endings: Sequence[tuple[Pair, Ending]]) -> None:
     """What replies leave behind, in the order they came."""
-    gone = [_bound(pair) for pair, answer in answers if answer.forget]
+    gone = [_bound(pair) for pair, one in endings if one.forget]
     if gone:
         tx.run(_forget(), gone)
-    taught = [(pair, answer.turn) for pair, answer in answers if answer.turn is not None]
+    taught = [(pair, one.turn) for pair, one in endings if one.turn is not None]
     if taught:
         tx.run(
             _learn(tx.pg),
@@ -145,7 +145,7 @@ def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
                 for pair, turn in taught
             ],
         )
-        last = {pair: a for pair, a in answers if a.turn is not None}
+        last = {pair: one for pair, one in endings if one.turn is not None}
         for but_first in (False, True):
             bounds = [
                 _bound(pair) | {"b_keep": max(0, last[pair].keep_turns)}
@@ -154,8 +154,8 @@ def learn(tx: Tx, answers: Sequence[tuple[Pair, Answer]]) -> None:
             ]
             if bounds:
                 tx.run(_trim(but_first), bounds)
-    values.learn(tx, [(pair, a.value) for pair, a in answers if a.value is not None])
-    cooled = {pair: a.cooldown_until for pair, a in answers if a.cooldown_until is not None}
+    values.learn(tx, [(pair, one.value) for pair, one in endings if one.value is not None])
+    cooled = {pair: one.cooldown_until for pair, one in endings if one.cooldown_until is not None}
     if cooled:
         tx.run(
             _cool(tx.pg),

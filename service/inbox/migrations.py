@@ -21,8 +21,10 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
+    Text,
     and_,
     insert,
+    inspect,
     select,
     text,
     update,
@@ -46,6 +48,7 @@ from service.inbox.sql_tables import (
     requests_error,
     requests_flow,
     requests_held,
+    requests_overslept,
     requests_waiting,
     rollup,
     ticks,
@@ -63,7 +66,10 @@ def add_columns(table: str, *columns: Column[Any]) -> Step:
     Table(table, MetaData(), *columns)  # a column says its type only as part of a table
 
     def step(connection: Connection) -> None:
+        there = {one["name"] for one in inspect(connection).get_columns(table)}
         for column in columns:
+            if column.name in there:  # an earlier step made the table as it is now
+                continue
             made = CreateColumn(column).compile(dialect=connection.dialect)
             connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {made}"))
 
@@ -103,6 +109,7 @@ VERSIONS: dict[str, tuple[Step, ...]] = {
     "0007": (ticks.create, last_values.create),
     "0008": (waits.create, requests_waiting.create, requests_asleep.create),
     "0009": (add_columns("requests", Column("batch", BigInteger)), requests_batch.create),
+    "0010": (requests_overslept.create, add_columns("waits", Column("heard", Text))),
 }
 """What each version adds to the one before, never edited once it was released."""
 

@@ -128,8 +128,8 @@ def _settle(pg: bool) -> Any:
     return statement.on_conflict_do_nothing()
 
 
-def settle(tx: Tx, until: Sequence[int]) -> list[None]:
-    """Old counters are purged, and these with them."""
+def pause(tx: Tx, until: Sequence[int]) -> list[None]:
+    """No ordered queue is claimed until then (ms). Old counters are purged, and these with them."""
     tx.run(_settle(tx.pg), {"b_until": max(until)})
     tx.wake = True
     return [None] * len(until)

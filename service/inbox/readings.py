@@ -37,14 +37,19 @@ from service.inbox.sql_tables import readings
 _a = readings.c
 LATE = 16
 """So many more are kept and looked at: what EMQX sends side by side may pass one another."""
+AHEAD = 15 * 60_000
+"""ms; what is further in the future was dated by a clock that was wrong, and is told nobody."""
+EACH = 24
+"""Bytes that a reading takes beside its text and topic: its time, and what stands around it."""
 
 
 class Chunk(NamedTuple):
     """Readings of one window that came one after the other. Times in ms.
 
     `row`: where what came before it was written, if they are to stand there too. `came` counts
-    those that did not fit in, too. `trim`: the window may have got too large; it keeps `most`
-    readings and `most_bytes`, and half as much again.
+    those that did not fit in, too. `size`: bytes of texts and topics, and EACH for each. `trim`:
+    the window may have got too large; it keeps `most` readings and `most_bytes` of texts and
+    topics, and half as much again.
     """
 
     row: int | None
@@ -81,6 +86,14 @@ class Chunk(NamedTuple):
         came = number if came is None else came
         ends = at + lasts
         return cls(row, *keys, at, ends, number, size, body, most, most_bytes, trim, came)
+
+
+def size_of(text: str, topic: str = "") -> int:
+    """Bytes that are told of a reading."""
+    return sum(
+        len(one) if one.isascii() else len(one.encode("utf-8", "surrogatepass"))
+        for one in (text, topic)
+    )
 
 
 def window_keys(flow: str, window: str) -> tuple[str, str]:
@@ -157,8 +170,11 @@ def put(tx: Tx, orders: Sequence[Sequence[Chunk]]) -> list[list[int]]:
         came[one.flow] = came.get(one.flow, 0) + one.came
     rollup.keep(tx, came)
     if grown := {(one.flow, one.window): one for one in chunks if one.trim}:
-        bounds = [(one.flow, one.window, one.most, one.most_bytes) for one in grown.values()]
-        tx.run(_trim(tx.pg), rows(tx.pg, _BOUNDS, bounds))
+        bounds = [
+            (one.flow, one.window, one.most, one.most_bytes + EACH * one.most)
+            for one in grown.values()
+        ]
+        tx.run(_trim(tx.pg), rows(tx.pg, _BOUNDS, bounds) | {"b_ahead": tx.now + AHEAD})
     return [[placed[id(one)] for one in order] for order in orders]
 
 
@@ -202,9 +218,10 @@ def _is_window() -> Any:
 def _trim(pg: bool) -> Any:
     """Rows go that are not needed for what may be read."""
     bounds = listed_rows(pg, _BOUNDS).c
+    ahead = _a.at > bindparam("b_ahead", type_=BigInteger)  # as the oldest
     newer: Any = {
         "partition_by": (_a.flow, _a.window),
-        "order_by": (_a.at.desc(), _a.seq.desc()),
+        "order_by": (case((ahead, 0), else_=_a.at).desc(), _a.seq.desc()),
         "rows": (None, 0),  # with its own: a frame of one kind is gone through once
     }
     sums = (
@@ -234,7 +251,11 @@ def _trim(pg: bool) -> Any:
 def _bodies() -> Any:
     return (
         select(_a.body)
-        .where(_is_window(), _a.at >= bindparam("b_since", type_=BigInteger))
+        .where(
+            _is_window(),
+            _a.at >= bindparam("b_since", type_=BigInteger),
+            _a.at <= bindparam("b_ahead", type_=BigInteger),
+        )
         .order_by(_a.at.desc(), _a.seq.desc())
         .limit(bindparam("b_limit"))
     )
@@ -247,6 +268,7 @@ def recall(tx: Tx, flow: str, window: str, *, since: int, limit: int, size: int)
         "b_flow": codec.key(flow),
         "b_window": codec.key(window),
         "b_since": since,
+        "b_ahead": tx.now + AHEAD,
         "b_limit": limit + LATE,
     }
     found: set[Reading] = set()
@@ -254,7 +276,7 @@ def recall(tx: Tx, flow: str, window: str, *, since: int, limit: int, size: int)
         found.update(one for one in codec.readings_in(row.body) if one.at >= since)
     kept: list[Reading] = []
     for one in sorted(found, key=lambda each: (each.at, each.topic, each.text), reverse=True):
-        size -= len(one.text.encode("utf-8", "surrogatepass"))
+        size -= size_of(one.text, one.topic)
         if len(kept) == limit or size < 0:
             break
         kept.append(one)
@@ -293,6 +315,6 @@ def _measure() -> Any:
 
 
 def measure(tx: Tx) -> tuple[int, int]:
-    """How many rows there are, and the bytes of the payloads in them."""
+    """How many rows there are, and about how many bytes they take."""
     count, size = tx.run(_measure()).one()
     return int(count), int(size)

@@ -1,4 +1,5 @@
-"""Leases that ended without a word: the holder died, or stands still."""
+"""Leases that ended without a word: the holder died, or stands still. Only requests that were being
+answered are put back: those `answered` a claim takes itself, those `waiting` have no lease."""
 
 from __future__ import annotations
 

@@ -152,6 +152,7 @@ _partial("requests_ended", ended, _r.ended_at)
 _partial("requests_outcome", ended, _r.state, _r.seq)
 requests_held = _partial("requests_held", held, _r.held_at)
 requests_waiting = _partial("requests_waiting", waiting, _r.flow, _r.not_before, _r.seq)
+requests_overslept = _partial("requests_overslept", waiting, _r.deadline, _r.seq)
 requests_asleep = _partial("requests_asleep", waiting, _r.seq)
 requests_batch = _partial("requests_batch", _r.batch.is_not(None), _r.batch)
 requests_flow = Index("requests_flow", _r.flow, _r.seq)  # for people who look through a flow
@@ -203,6 +204,7 @@ waits = Table(
     Column("tries", BigInteger, nullable=False),
     Column("late", BigInteger, nullable=False),
     Column("noted", Text, nullable=False),
+    Column("heard", Text),
     UniqueConstraint("call_id", "ear", name="waits_call"),
 )
 """What tool calls wait for, and what came of it; they go with their request."""

@@ -84,15 +84,15 @@ def _on() -> Any:
         update(ticks)
         .where(
             _k.flow == bindparam("b_flow"),
-            _k.every == bindparam("b_every"),
             _k.at < bindparam("b_until", type_=BigInteger),
         )
-        .values(at=bindparam("b_at"))
+        .values(every=bindparam("b_every"), at=bindparam("b_at"))
     )
 
 
 def fire(tx: Tx, orders: Sequence[Fire]) -> list[bool]:
-    """Whether this one saw to the tick, and nobody before."""
+    """Whether this one saw to the tick, and nobody before. While processes have different files,
+    the schedules of both count: none is lost to one that a restart brought back for a moment."""
     results = []
     for one in orders:
         bound = {

@@ -17,12 +17,12 @@ from service.inbox import (
     memory,
     notices,
     ordering,
-    outcomes,
     purge,
     readings,
     reap,
     rollup,
     ticks,
+    unsettled_calls,
     waits,
 )
 from service.inbox.rows import Change
@@ -34,7 +34,7 @@ Work = Callable[[Tx, Sequence[Any]], Sequence[Any]]
 # Writes of lease holders come before what they may set free, and claims see it all.
 _ORDER: tuple[Work, ...] = (
     leases.heartbeat,
-    leases.save_answer,
+    leases.save_ending,
     leases.save_steps,
     leases.gather,
     leases.park,
@@ -48,7 +48,7 @@ _ORDER: tuple[Work, ...] = (
     counters.settle,
     entries.add,
     entries.adopt,
-    outcomes.settle,
+    unsettled_calls.settle,
     entries.requeue,
     waits.hear,
     ticks.begin,
@@ -56,7 +56,7 @@ _ORDER: tuple[Work, ...] = (
     readings.put,
     held.note,
     held.take,
-    ordering.settle,
+    ordering.pause,
     acts.change,
     acts.note,
     acts.put_job,

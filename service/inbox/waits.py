@@ -64,12 +64,15 @@ Judge = Callable[[Sequence[Heard]], Mapping[int, Verdict]]
 
 @dataclass(frozen=True, slots=True)
 class Hear:
-    """A message on `topic`, or a word about the request `id`; it was said at `at` (ms)."""
+    """A message on `topic`, or a word about the request `id`; it was said at `at` (ms). `message`
+    is its id; `call_id` the call that it names, however many others wait there."""
 
     judge: Judge
     at: int
     topic: str | None = None
     id: str | None = None
+    message: str = ""
+    call_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,20 @@ def close(tx: Tx, closes: Sequence[Close]) -> None:
 
 
 @cache
+def _close_all() -> Any:
+    return (
+        update(waits)
+        .where(_w.request == bindparam("b_request", type_=BigInteger), _w.closed_at.is_(None))
+        .values(closed_at=bindparam("b_now", type_=BigInteger), by="over")
+    )
+
+
+def close_all(tx: Tx, request: int) -> None:
+    """The request ends, whatever it still waited for: its flow may be gone."""
+    tx.run(_close_all(), {"b_request": request, "b_now": tx.now})
+
+
+@cache
 def _answered() -> Any:
     return select(_w.call_id, _w.ear).where(
         _w.request == bindparam("b_request", type_=BigInteger), _w.answered_at.is_not(None)
@@ -155,6 +172,7 @@ def _read(row: Any) -> Wait:
     found = {one.name: getattr(row, one.name) for one in fields(Wait)}
     found["ear"] = Ear(found["ear"])
     found["rule"] = codec.loads(found["rule"])
+    found["heard"] = found["heard"] or ""
     found["answer"] = None if found["answer"] is None else bytes(found["answer"])
     return Wait(**found)
 
@@ -182,6 +200,12 @@ def _on(open_: bool) -> Any:
 
 
 @cache
+def _by_call() -> Any:
+    mine = (_w.call_id == bindparam("b_call_id"), _w.topic == bindparam("b_topic", type_=Text))
+    return select(_w.seq, _w.request).where(*mine)
+
+
+@cache
 def _by_id() -> Any:
     return (
         select(_w.seq, _w.request)
@@ -205,7 +229,7 @@ def _these(pg: bool) -> Any:
 
 @cache
 def _change() -> Any:
-    names = ("answer", "answered_at", "closed_at", "by", "tries", "late", "noted")
+    names = ("answer", "answered_at", "closed_at", "by", "tries", "late", "noted", "heard")
     values = {name: bindparam(f"b_{name}", type_=_w[name].type) for name in names}
     return update(waits).where(_w.seq == bindparam("b_seq")).values(values)
 
@@ -240,7 +264,9 @@ def _candidates(tx: Tx, one: Hear) -> list[tuple[int, int]]:
     else:
         values = {"b_topic": codec.key(one.topic)}
         rows = [*tx.run(_on(True), values), *tx.run(_on(False), values)]
-    return [(row.seq, row.request) for row in rows]
+        if len(rows) >= _OPEN and one.call_id is not None:
+            rows += tx.run(_by_call(), values | {"b_call_id": codec.key(one.call_id)})
+    return sorted({(row.seq, row.request) for row in rows})
 
 
 def _judge(
@@ -263,7 +289,7 @@ def _judge(
     verdicts = one.judge(heard)
     changes, woken = [], set()
     for at, verdict in sorted(verdicts.items()):
-        after = _after(heard[at].wait, verdict, one.at, tx.now, heard[at].open)
+        after = _after(heard[at].wait, verdict, one, tx.now, heard[at].open)
         changes.append({"b_seq": seqs[at], **_row(after)})
         if verdict.word is Word.ANSWER and heard[at].open:
             woken.add(heard[at].seq)
@@ -275,7 +301,7 @@ def _judge(
     return [(heard[at], verdict) for at, verdict in sorted(verdicts.items())]
 
 
-def _after(wait: Wait, verdict: Verdict, at: int, now: int, open_: bool) -> Wait:
+def _after(wait: Wait, verdict: Verdict, said: Hear, now: int, open_: bool) -> Wait:
     """The wait with what this message was to it."""
     note = codec.clean(verdict.note, 200)
     if not open_ or verdict.word is Word.LATE:
@@ -285,21 +311,22 @@ def _after(wait: Wait, verdict: Verdict, at: int, now: int, open_: bool) -> Wait
             return replace(
                 wait,
                 answer=verdict.answer,
-                answered_at=codec.number(at),
+                answered_at=codec.number(said.at),
                 closed_at=now,
                 by=codec.clean(verdict.by, 200),
                 noted=note,
+                heard=codec.clean(said.message),
             )
         case Word.LATEST:
             return replace(wait, answer=verdict.answer, noted=note)
         case Word.TRY:
-            return replace(wait, tries=wait.tries + 1, noted=note)
+            return replace(wait, tries=wait.tries + 1, noted=note, heard=codec.clean(said.message))
         case _:
             return replace(wait, noted=note)
 
 
 def _row(wait: Wait) -> dict[str, Any]:
-    names = ("answer", "answered_at", "closed_at", "by", "tries", "late", "noted")
+    names = ("answer", "answered_at", "closed_at", "by", "tries", "late", "noted", "heard")
     return {f"b_{name}": getattr(wait, name) for name in names}
 
 

@@ -396,5 +396,6 @@ async def _hand_over(
 def _json(body: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(body)
-    except TypeError:  # lone surrogates, which some devices send
-        return json.dumps(body).encode()
+    except TypeError:  # lone surrogates, which some devices send and strict servers refuse
+        text = json.dumps(body, ensure_ascii=False)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import httpx2
@@ -15,6 +16,8 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from mcp.types import (
     CONNECTION_CLOSED,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
     PARSE_ERROR,
     REQUEST_TIMEOUT,
     CallToolResult,
@@ -25,7 +28,7 @@ from pydantic import ValidationError
 
 from service import __version__
 from service.flows import McpServer
-from service.mcp.offer import Listed
+from service.mcp.offer import LOOKED_AT, Listed, allowed
 from service.mcp.result_text import text_of
 from service.mcp.server_http import AWAY, CONNECT, FORGOTTEN, LOST, REFUSED, Transport
 from service.mcp.trouble import Trouble
@@ -38,7 +41,9 @@ CLOSING = 1.0  # seconds
 logging.getLogger("mcp").setLevel(logging.CRITICAL)
 log = logging.getLogger("emqx-gpt.mcp")
 
-_MAYBE_DONE = (LOST, REQUEST_TIMEOUT, CONNECTION_CLOSED, PARSE_ERROR)
+# A call that ended so was surely not begun. -32600 and -32700 would say so too, but the SDK also
+# gives them for answers that it can't read; and nobody sends what is no request.
+_NOT_BEGUN = (AWAY, REFUSED, FORGOTTEN, METHOD_NOT_FOUND, INVALID_PARAMS)
 _OVER = (FORGOTTEN, CONNECTION_CLOSED)  # the next call goes over a new connection
 _WORDS = {
     REQUEST_TIMEOUT: "did not answer in time",
@@ -86,7 +91,8 @@ class McpConnection:
         """The server says that its tools are others now."""
 
     async def tools(self) -> list[Listed]:
-        """All tools of the server. Raises Trouble."""
+        """Those of the server's tools that `allow` names, but not many more than are looked at.
+        Raises Trouble."""
         line = await self._line()
         found: list[Listed] = []
         cursor: str | None = None
@@ -96,9 +102,10 @@ class McpConnection:
                     self.stale = False
                     for _ in range(PAGES):
                         page = await client.list_tools(cursor=cursor)
-                        found += map(_listed, page.tools)
+                        named = (one for one in page.tools if allowed(self._server, one.name))
+                        found += map(_listed, islice(named, LOOKED_AT))
                         cursor = page.next_cursor
-                        if not cursor:
+                        if not cursor or len(found) >= LOOKED_AT:
                             break
             except Exception as error:
                 line.drop()
@@ -199,7 +206,7 @@ class McpConnection:
             ours = code in (AWAY, LOST, REFUSED, FORGOTTEN)
             text = error.message if ours else _WORDS.get(code, f"answered: {error.message}")
             again = code in (FORGOTTEN, CONNECTION_CLOSED, LOST)
-            return Trouble(text, maybe=sent and code in _MAYBE_DONE, again=again)
+            return Trouble(text, maybe=sent and code not in _NOT_BEGUN, again=again)
         if isinstance(error, TimeoutError):
             return Trouble("did not answer in time", maybe=sent)
         log.debug("MCP server %s: %r", self._server.name, error)

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from service import safe_text
 from service.flows import McpServer
 from service.mcp.connection import McpConnection
-from service.mcp.offer import OfferedTool, offer
+from service.mcp.offer import Kept, OfferedTool, offer
 from service.mcp.result_text import Result
 from service.mcp.trouble import Trouble
 
 FRESH = 60.0  # seconds in which a list of tools is not asked for again
+RESTED = 10.0  # the same if the server says that the tools are others now
 STALE = 300.0  # seconds in which an old one serves while it is
 PAUSES = (5.0, 10.0, 30.0, 60.0)  # seconds until a server that was away is asked again
 NAMED = 10  # tools that one line of the log names
@@ -82,6 +84,7 @@ class _Connected:
         self._connection = connection
         self._clock = clock
         self._tools: tuple[OfferedTool, ...] | None = None
+        self._kept: Kept = {}
         self._listed_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._again_at = 0.0
@@ -93,7 +96,7 @@ class _Connected:
         """Its tools; none while it is away."""
         age = self._clock() - self._listed_at
         known = self._tools is not None and age < STALE
-        if known and age < FRESH and not self._connection.stale:
+        if known and age < (RESTED if self._connection.stale else FRESH):
             return self._tools or ()
         if self._look is None and self._clock() >= self._again_at:
             self._look = asyncio.create_task(self._list())
@@ -129,7 +132,9 @@ class _Connected:
     async def _list(self) -> None:
         name = self._server.name
         try:
-            tools, left = offer(self._server, await self._connection.tools())
+            listed = await self._connection.tools()
+            # A stranger's schemas, which are compiled to see whether they can be used.
+            tools, left = await asyncio.to_thread(offer, self._server, listed, self._kept)
         except Trouble as trouble:
             self._failed(trouble.text)
         except Exception as fault:
@@ -158,7 +163,12 @@ class _Connected:
             return
         self._told = count == 0, left
         for tool, why in list(left.items())[:NAMED]:
-            log.warning("MCP server %s: tool %s is not offered: %s", self._server.name, tool, why)
+            log.warning(
+                "MCP server %s: tool %s is not offered: %s",
+                self._server.name,
+                safe_text.line(tool, 100),
+                why,
+            )
         if len(left) > NAMED:
             log.warning("MCP server %s: nor are %d more", self._server.name, len(left) - NAMED)
         if not count:

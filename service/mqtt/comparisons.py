@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
 from service.errors import MessageError
 from service.mqtt.templates import MISSING, Scope, Template, TemplateError
 
 CALL = "call_id"
 _EQUALS = re.compile(r"\s*==?\s*(?![^{}]*\})")
+_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_JSON = re.compile(rf"[ \t\r\n]*({_PLAIN.pattern}([eE][+-]?[0-9]+)?)[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,20 @@ class Comparison:
         return any(name.startswith("payload.") for name in self.names)
 
     def holds(self, scope: Scope) -> bool:
-        """Whether both sides are there, and the same. Numbers are equal by their value."""
+        """Whether both sides are there, and the same. Numbers are equal by their value: a number
+        beside anything that JSON would read as one. Two texts are numbers in plain form only:
+        they may be ids, and "007" is not "7", nor "1e3" "1000"."""
         try:
             left, right = self.left.render_strict(scope), self.right.render_strict(scope)
         except MessageError:
             return False
-        return left == right or _number(left) == _number(right) is not None
+        if left == right:
+            return True
+        typed = _is_number(self.left, scope) or _is_number(self.right, scope)
+        if not typed and not (_PLAIN.fullmatch(left) and _PLAIN.fullmatch(right)):
+            return False
+        one, other = number(left), number(right)
+        return one is not None and one == other
 
     def readable(self, scope: Scope) -> bool:
         """Whether the message has what is read of it."""
@@ -58,8 +69,20 @@ class Comparison:
         return self.text
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> Decimal | None:
+    """The number that a text is in JSON, exactly; None: it is none."""
+    found = _JSON.fullmatch(text)
     try:
-        return float(text)
-    except ValueError:
-        return None
+        return Decimal(found[1]) if found is not None else None
+    except InvalidOperation:
+        return None  # an exponent of twenty digits
+
+
+def _is_number(side: Template, scope: Scope) -> bool:
+    """Whether a side is a number, rather than a text that looks like one: by its type in JSON, or
+    as the author wrote it."""
+    if not side.names:
+        return True
+    [(part, is_name), *more] = side.parts
+    value = scope.get(part) if is_name and not more else None
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,6 @@
 """Databases and quick retries, as for the end-to-end tests."""
 
 from tests.e2e.conftest import (  # noqa: F401
-    _once,
     any_database,
     database,
     postgres,

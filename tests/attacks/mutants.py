@@ -244,9 +244,9 @@ MUTANTS = (
     ),
     # What devices and models may not do, what is shown, what holds the process
     Mutant(
-        "service/answering/tool_gate.py",
-        "        if found := fault_in(arguments, tool.parameters):\n",
-        "        if found := None:\n",
+        "service/answering/tool_command.py",
+        "    if found := fault_in(arguments, tool.parameters):\n",
+        "    if found := None:\n",
         "tests/e2e/test_home.py::test_bad_arguments_are_told_and_nothing_is_published",
     ),
     Mutant(
@@ -408,8 +408,8 @@ MUTANTS = (
     # MCP servers
     Mutant(
         "service/mcp/offer.py",
-        "        if one.confirm and server.confirm is None:\n",
-        "        if False:\n",
+        "            if _destructive(tool) and server.confirm is None:\n",
+        "            if False:\n",
         "tests/mcp/test_servers.py::test_tools_are_offered_by_what_their_server_says_of_them",
     ),
     Mutant(

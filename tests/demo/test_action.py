@@ -263,10 +263,10 @@ async def test_a_503_for_one_message_holds_up_only_its_buffer(
     send(broker, "bad", source="dev0")
     for source in sources:
         send(broker, source, source=source)
+    # All but the stalled buffer's go out: about one in sixteen stays.
+    await until(lambda: len(answer.accepted) > len(sources) - 20)
     await until(lambda: len(answer.accepted) + metrics(broker)["queuing"] == len(sources))
-    stalled = set(sources) - set(answer.accepted)
-    assert "dev0" in stalled
-    assert 1 <= len(stalled) < 20  # about one in sixteen
+    assert "dev0" not in answer.accepted
 
 
 async def test_a_disabled_action_drops(broker: StandIn, webhook: Webhook) -> None:

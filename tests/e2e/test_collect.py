@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.fakes.model import hang, ok, status
+from tests.e2e.test_reload import take
+from tests.fakes.model import gate, hang, ok, status
 from tests.rig import Rig, counter, message, rig
 
 FLOWS = """
@@ -164,3 +165,45 @@ async def test_nobody_asks_such_a_flow_over_http(database):
     async with rig(database, flows=FLOWS) as house:
         answer = await house.http.post("/ask/cold", json={"text": "?"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "collects")
+
+
+async def test_a_batch_whose_time_is_over_ends_as_one_and_is_asked_again_as_one(database, quick):
+    async with (
+        rig(database, flows=FLOWS, max_attempts=50) as house,
+        house.mqtt("cold/+/judged") as client,
+    ):
+        house.model.behave(lambda body: status(429, headers={"retry-after": "200"}))
+        await publish(house, "a", 1, 2, 3, 4)
+        await house.model.wait_for_calls(1)
+        await house.move(1_000_000)
+        ends = await house.ended(4)
+        assert sorted(one["state"] for one in ends) == ["expired", *["ignored"] * 3]
+        assert (await message(client))[1] == b"No answer: no answer came in time."
+        assert client.messages.empty()
+        house.model.behave(lambda body: ok("fine"))
+        asked = len(house.model.calls)
+        (dead,) = [one for one in ends if one["state"] == "expired"]
+        (await house.http.post(f"/requests/{dead['id']}/retry")).raise_for_status()
+        await message(client)
+        assert [degrees(call) for call in house.model.calls[asked:]] == [[1, 2, 3, 4]]
+
+
+async def test_what_came_before_collect_takes_nothing_of_the_line(database):
+    plain = FLOWS.split("collect =")[0]
+    plain = plain.replace("${collected.count} (mean ${collected.t.mean}):\\n${collected}", "x")
+    async with rig(database, flows=plain) as house, house.mqtt("cold/+/judged"):
+        (await house.http.post("/flows/cold/pause")).raise_for_status()
+        await publish(house, "a", 1)
+        await house.stored(1)
+        assert take(house, FLOWS)
+        await publish(house, "a", 2, 3, first=1)
+        await house.stored(3)
+        held = gate(ok("late"))
+        house.model.script(held)
+        (await house.http.post("/flows/cold/resume")).raise_for_status()
+        await house.model.wait_for_calls(1)
+        await house.move(31_000, holding=True)
+        await house.model.wait_for_calls(2)
+        held.release()
+        await house.ended(3)
+        assert [degrees(call) for call in house.model.calls] == [[1], [2, 3]]

@@ -115,3 +115,16 @@ recent = { topic = "rooms/+/temperature" }
         await message(client)
         asked = house.model.calls[-1].text
         assert "rooms/a/temperature,21.5" in asked
+
+
+async def test_who_comes_back_with_an_old_file_for_a_moment_ends_no_schedule(any_database):
+    new = FLOWS.format(missed="run")
+    old = new.replace("* * * * *", "*/2 * * * *")
+    async with rig(any_database, flows=new) as house:
+        await look([house.service])
+        async with house.replica(old) as other:
+            await look([other])
+        for _ in range(10):
+            await house.move(MINUTE)
+            await look([house.service])
+        assert len(await ticks(house)) >= 9

@@ -135,7 +135,7 @@ async def test_arguments_without_a_schema_may_be_anything_but_must_be_an_object(
         await client.publish(TOPIC, b"switch")
         assert (await message(client))[1] == b"Hm."
         told = list(results(house.model.calls[1]).values())
-        sent = "sent, but no device is listening"
+        sent = "sent and kept by the broker, but no device is listening now"
         assert [one.partition(":")[0] for one in told] == ["error", sent, "error", sent]
         (request,) = await house.ended()
         assert request["state"] == "done"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import sqlite3
+import time
 from typing import Any
 
-from tests.fakes.model import ok
+import pytest
+
+from tests.e2e.test_reload import take
+from tests.fakes.model import ok, status
 from tests.rig import Rig, counter, eventually, message, rig
 
 FLOWS = """
@@ -181,3 +188,115 @@ async def test_a_window_has_the_newest_ones_whatever_the_order_in_which_they_com
         await house.http.post("/ask/boiler", json={"text": "?", "conversation": "b1"})
         await house.ended(1)
         assert house.model.calls[0].text == "? (mean 25, count 5)"
+
+
+async def told_of(house: Rig, client: Any) -> str:
+    """What the model is told of boiler b1."""
+    await client.publish("boilers/b1/ask", "?")
+    await message(client)
+    return str(house.model.calls[-1].text)
+
+
+async def test_what_a_wrong_clock_dated_ahead_does_not_freeze_a_window(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        for ahead in (30 * 86_400_000, 3_600_000):
+            house.clock.ahead = ahead
+            for number in range(30):
+                await client.publish("boilers/b1/telemetry", reading(90 + number))
+            await kept(house, 30)
+        house.clock.ahead = 0
+        for number in range(8):
+            await client.publish("boilers/b1/telemetry", reading(20 + number))
+        await kept(house, 68)
+        assert await told_of(house, client) == "? (mean 25, count 5)"
+
+
+async def test_one_message_larger_than_its_window_hides_no_others(any_database, caplog):
+    flows = FLOWS.replace('for = "1h"', 'for = "1h", size = "1 KB"')
+    async with rig(any_database, flows=flows) as house, house.mqtt("boilers/+/say") as client:
+        for number in range(3):
+            await client.publish("boilers/b1/telemetry", reading(20 + number))
+        await kept(house, 3)
+        await client.publish("boilers/b1/telemetry", reading(25, pad="x" * 1100))
+        await client.publish("boilers/b1/telemetry", reading(23))
+        await kept(house, 4)
+        assert await told_of(house, client) == "? (mean 21.5, count 4)"
+        assert " bytes is larger than its window (recent.size is 1" in caplog.text
+
+
+async def test_another_topic_is_another_window(any_database):
+    async with rig(any_database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        await client.publish("boilers/b1/telemetry", reading(20))
+        await kept(house, 1)
+        take(house, FLOWS.replace("/telemetry", "/pressure"))
+        body = {"recent": "boiler", "topic": "boilers/b1/pressure", "payload": '{"temperature": 7}'}
+        await house.webhook({**body, "publish_received_at": house.clock()})
+        await kept(house, 2)
+        assert await told_of(house, client) == "? (mean 7, count 1)"
+
+
+async def test_long_topics_count_as_what_is_kept(database):
+    flows = """
+[flows.night]
+request = "plant/ask"
+reply = "plant/say"
+prompt = "${recent}"
+recent = { topic = "plant/+/state", messages = 1000, size = "10 KB", for = "1h" }
+"""
+    async with rig(database, flows=flows) as house:
+        for number in range(200):
+            topic = f"plant/{'y' * 3_000}{number}/state"
+            body = {"recent": "night", "topic": topic, "payload": "1"}
+            await house.webhook({**body, "publish_received_at": house.clock() + number})
+        await kept(house, 200)
+        with contextlib.closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as found:
+            rows = found.execute("SELECT sum(size), sum(length(body)) FROM readings")
+            counted, real = rows.fetchone()
+        assert real < 60_000
+        assert 0.7 * real < counted < 1.3 * real
+
+
+@pytest.mark.parametrize("payload", ['{"t": "\\ud800"}', '{"t\\ud800": 1}'])
+async def test_half_a_character_keeps_no_question_from_its_answer(database, payload):
+    async with rig(database, flows=FLOWS) as house, house.mqtt("boilers/+/say") as client:
+        house.model.behave(lambda body: ok("warm") if decodes(body) else status(400))
+        await client.publish("boilers/b1/telemetry", payload.encode())
+        await kept(house, 1)
+        await client.publish("boilers/b1/ask", "?")
+        assert (await message(client))[1] == b"warm"
+
+
+def decodes(body: Any) -> bool:
+    """Whether a strict server takes it."""
+    return "\\ud800" not in json.dumps(body, ensure_ascii=True)
+
+
+async def test_a_large_window_holds_up_nobody(database):
+    flows = FLOWS.replace("messages = 5,", 'messages = 4000, size = "16 MB",')
+    async with rig(database, flows=flows) as house, house.mqtt("boilers/+/say") as client:
+        now = house.clock()
+        values = {f"field{at}": at * 1.1 for at in range(60)}
+        for first in range(0, 4000, 200):
+            body = {"recent": "boiler", "topic": "boilers/b1/telemetry"}
+            sent = [
+                {**body, "payload": reading(1, **values).decode(), "publish_received_at": now - at}
+                for at in range(first, first + 200)
+            ]
+            await asyncio.gather(*map(house.webhook, sent))
+        await kept(house, 4000)
+        longest = 0.0
+
+        async def beat() -> None:
+            nonlocal longest
+            while True:
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                longest = max(longest, time.monotonic() - before)
+
+        beating = asyncio.create_task(beat())
+        began = time.monotonic()
+        await client.publish("boilers/b1/ask", "?")
+        await message(client)
+        took = time.monotonic() - began
+        beating.cancel()
+        assert longest < max(0.25, took / 2), (longest, took)

@@ -100,6 +100,35 @@ async def test_of_a_flow_that_is_gone_what_waits_ends_at_its_deadline(any_databa
         assert found[1]["state"] == "done"
 
 
+async def test_of_a_flow_that_is_gone_what_waits_for_a_device_ends_too(any_database):
+    lamp = """
+[[flows.other.tools]]
+name = "lamp"
+description = "Switch the lamp"
+topic = "lamp/set"
+answer = "lamp/state"
+answer_timeout = "20s"
+"""
+    both = CHAT % ("old", "first") + OTHER + lamp
+    async with rig(any_database, flows=both) as house, house.mqtt("lamp/set") as device:
+        house.model.script(tool_calls([("lamp", {})]))
+        await device.publish("other/ada/ask", b"light")
+        await message(device)
+
+        async def waits():
+            return await house.requests(state="waiting")
+
+        await eventually(waits)
+        assert take(house, CHAT % ("old", "first")) == "removed other"
+        await house.move(30_000)
+        assert len(await waits()) == 1  # the flow may come back
+        await house.move(901_000)
+        (found,) = await house.ended()
+        assert (found["state"], found["error"]["code"]) == ("failed", "flow_unknown")
+        (wait,) = (await house.request(found["id"]))["waits"]
+        assert wait["closed_at"] is not None
+
+
 async def test_a_flow_that_comes_answers_what_came_before_it(any_database):
     old = CHAT % ("old", "first")
     async with rig(any_database, flows=old) as house, house.mqtt("+/+/say") as ada:

@@ -69,7 +69,7 @@ async def test_what_all_remember_is_bounded_and_the_oldest_goes_first(any_databa
         for number in range(20):
             await store.add(entry(f"u{number}"))
             turn = Turn("q", "a" * 10_000, at=number)
-            await store.save_answer(await claim_one(store), answer(turn=turn, keep_turns=5))
+            await store.save_ending(await claim_one(store), answer(turn=turn, keep_turns=5))
         assert await store.bound_memory(1_000_000) == 0
         assert 10 <= await store.bound_memory(100_000) <= 12
         memories = [await store.memory("chat", f"u{number}", limit=5) for number in range(20)]

@@ -248,3 +248,25 @@ history = { messages = 2, summarize = "local/tiny" }
         assert turns[0]["assistant"] == "m0"
         assert [call.body["model"] for call in other.calls] == ["tiny"]
         assert all(call.body["model"] != "tiny" for call in house.model.calls)
+
+
+async def test_after_an_outage_what_has_grown_too_long_is_summed_up_in_parts(database, quick):
+    down, room = True, 6000
+    too_long = status(400, "context_length_exceeded", message="maximum context length is 100")
+
+    def behave(body):
+        size = sum(len(one["content"]) for one in body["messages"])
+        if is_summary(body) and down:
+            return status(500)
+        if size > room:
+            return too_long
+        return ok("SUMMARY") if is_summary(body) else ok("y" * 500)
+
+    async with rig(database, flows=FLOWS) as house, house.mqtt("chat/+/say") as client:
+        house.model.behave(behave)
+        for number in range(13):
+            down = number < 10
+            await client.publish("chat/ada/ask", f"m{number} ".encode() + b"x" * 500)
+            await message(client)
+            await quiet(house)
+        assert (await memory(house))[0]["summary"]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.fakes.emqx import FaultyRest, Hold
-from tests.fakes.model import ok, status, tool_calls
+from tests.fakes.model import gate, ok, status, tool_calls
 from tests.rig import eventually, message, rig
 
 ASK, SAY = "home/ada/ask", "home/ada/say"
@@ -436,10 +436,40 @@ async def test_an_unknown_outcome_is_settled_before_it_is_asked_again(any_databa
 
 async def test_a_reply_is_no_command(database):
     """A device that asks for the answer on a tool's topic does not get it there."""
-    flows = HEAD + 'allow_response_topics = "lamp/#"\n' + LAMP
+    flows = HEAD + 'allow_response_topics = "lamp/+/set"\n' + LAMP
     async with rig(database, flows=flows) as house, house.mqtt("lamp/#") as client:
         house.model.script(ok("open"))
         await house.mqtt5(ASK, "hi", response_topic="lamp/attic/set")
         [ended] = await house.ended()
         assert (ended["state"], ended["error"]["code"]) == ("failed", "tool_topic")
         assert client.messages.empty()
+
+
+async def test_a_light_shows_that_it_waits_and_that_it_works_again(database):
+    flows = (HEAD + LAMP).replace("reply =", 'status = "home/${user}/light"\nreply =')
+    verify = (
+        'verify = { read = "lamp/${room}/is", expect = "${payload.on} = ${on}", within = "9s" }'
+    )
+    flows = flows.replace('answer_timeout = "20s"', verify).replace("answer = ", "# answer = ")
+    async with rig(database, flows=flows) as house, house.mqtt("home/+/light", "lamp/+/set") as dev:
+        held = gate(ok("Lit."))
+        house.model.script(tool_calls([("lamp", LIT)]), held)
+        await dev.publish(ASK, b"light")
+        lights = []
+
+        async def light(wanted):
+            while wanted not in lights:
+                topic, payload = await message(dev)
+                if topic == "home/ada/light":
+                    lights.append(json.loads(payload)["status"])
+
+        await light("waiting")
+        for _ in range(3):  # it looks each second; nothing is new in that
+            await house.move(1001)
+            await state(house)
+        await dev.publish("lamp/attic/is", b'{"on": true}', retain=True)
+        await house.move(1001)
+        await held.reached.wait()
+        held.release()
+        await light("completed")
+        assert lights == ["working", "waiting", "working", "completed"]

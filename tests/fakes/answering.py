@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from service.domain import Answer, Claimed, Message, Publish, Reservation, State, Usage, Wait
+from service.domain import Claimed, Ending, Message, Publish, Reservation, State, Usage, Wait
 from service.errors import BrokerError, ModelError, StoreBusy
 from service.flows import Flow, Flows, parse
 from service.llm.answers import Completion
@@ -53,7 +53,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.busy = 0
         self.lost = False
-        self.answers: list[Answer] = []
+        self.answers: list[Ending] = []
         self.ends: list[dict[str, Any]] = []
         self.later: list[dict[str, Any]] = []
         self.steps: list[Sequence[Mapping[str, Any]]] = []
@@ -66,9 +66,9 @@ class FakeStore:
             raise StoreBusy("the database is locked")
         return not self.lost
 
-    async def save_answer(self, claimed: Claimed, answer: Answer) -> bool:
+    async def save_ending(self, claimed: Claimed, ending: Ending) -> bool:
         if kept := self._write():
-            self.answers.append(answer)
+            self.answers.append(ending)
         return kept
 
     async def finish(self, claimed: Claimed, **end: Any) -> bool:
@@ -177,14 +177,19 @@ class FakePublisher:
         self.delivered: list[Publish] = []
         self.progress: list[Publish] = []
         self.refuse: dict[str, BrokerError] = {}
+        self.refuse_at: int | None = None  # the how manieth message
         self.nobody = False  # is subscribed
         self.hold: asyncio.Event | None = None
 
     async def deliver(self, outbox: Sequence[Publish], *, after: str | None = None) -> list[Any]:
         if self.hold is not None:
             await self.hold.wait()
+        since = len(self.delivered)
         self.delivered.extend(outbox)
-        return [self.refuse.get(message.topic, not self.nobody) for message in outbox]
+        results: list[Any] = [self.refuse.get(one.topic, not self.nobody) for one in outbox]
+        if self.refuse_at is not None and since <= self.refuse_at < len(self.delivered):
+            results[self.refuse_at - since] = refused()
+        return results
 
     async def send(self, message: Publish, *, once: bool = False) -> Any:
         return (await self.deliver([message]))[0]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.domain import Answer, Claimed, Entry, Reservation, State, Turn
+from service.domain import Claimed, Ending, Entry, Reservation, State, Turn
 
 OPEN = (State.QUEUED, State.ANSWERING, State.ANSWERED)
 DEAD = (State.FAILED, State.EXPIRED)
@@ -142,7 +142,7 @@ class Model:
             return None
         return one
 
-    def answer(self, lease: Claimed, answer: Answer) -> bool:
+    def answer(self, lease: Claimed, answer: Ending) -> bool:
         one = self.holds(lease, State.ANSWERING)
         if one is None:
             return bool(self.holds(lease, State.ANSWERED, *(set(State) - set(OPEN))))

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.domain import Answer, Claimed, Publish, Reservation, State, Turn, Usage
+from service.domain import Claimed, Ending, Publish, Reservation, State, Turn, Usage
 from service.inbox import Inbox
 from service.inbox.held import HeldReply
 from service.inbox.rows import Row
@@ -81,7 +81,7 @@ class Moves(RuleBasedStateMachine):
         await store.reap(all_leases=True)
         while left := (await store.claim([], ALL, "", LEASE)).requests:
             for lease in left:
-                await store.save_answer(lease, Answer(State.EXPIRED))
+                await store.save_ending(lease, Ending(State.EXPIRED))
                 await store.finish(lease, delivered=None)
         await store.purge(1 << 60)
 
@@ -169,7 +169,7 @@ class Moves(RuleBasedStateMachine):
     ) -> None:
         lease = self.lease(which)
         turn = None if learns is None else Turn(f"q{self.clock.now}", "a", at=self.clock.now)
-        answer = Answer(
+        answer = Ending(
             how,
             (LETTER,) if publishes else (),
             f"reply {tokens}",
@@ -179,7 +179,7 @@ class Moves(RuleBasedStateMachine):
             keep_turns=learns or 0,
             forget=forgets,
         )
-        got = self.do(self.stores[who].save_answer(lease, answer))
+        got = self.do(self.stores[who].save_ending(lease, answer))
         assert got == self.model.answer(lease, answer)
 
     @precondition(lambda self: self.leases)
@@ -324,8 +324,8 @@ class Moves(RuleBasedStateMachine):
         self.nothing_else_is_there()
 
     def reply_plainly(self, lease: Claimed) -> None:
-        answer = Answer(State.DONE, (LETTER,), "end")
-        assert self.do(self.stores[0].save_answer(lease, answer)) == self.model.answer(
+        answer = Ending(State.DONE, (LETTER,), "end")
+        assert self.do(self.stores[0].save_ending(lease, answer)) == self.model.answer(
             lease, answer
         )
 

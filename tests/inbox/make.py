@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from service.domain import Answer, Claimed, Entry, Message, Publish, State, Turn
+from service.domain import Claimed, Ending, Entry, Message, Publish, State, Turn
 from service.inbox import Inbox
 
 _numbers = itertools.count(1)
@@ -55,18 +55,18 @@ def loose(conversation: str = "u1", **fields: Any) -> Entry:
     return entry(conversation, **{"flow": "alarm", "ordered": False} | fields)
 
 
-def answer(text: str = "hi", **fields: Any) -> Answer:
+def answer(text: str = "hi", **fields: Any) -> Ending:
     values: dict[str, Any] = {
         "outcome": State.DONE,
         "outbox": (Publish("chatgpt/response/u1", text.encode("utf-8", "surrogatepass")),),
         "text": text,
     } | fields
-    return Answer(**values)
+    return Ending(**values)
 
 
-def ended(outcome: State = State.IGNORED, **fields: Any) -> Answer:
+def ended(outcome: State = State.IGNORED, **fields: Any) -> Ending:
     """An answer with nothing to publish."""
-    return Answer(**{"outcome": outcome} | fields)
+    return Ending(**{"outcome": outcome} | fields)
 
 
 def turn(user: str = "hello", assistant: str = "hi", at: int = 1_790_000_000_000) -> Turn:
@@ -86,7 +86,7 @@ async def claim_one(store: Inbox, flows: Sequence[str] = FLOWS) -> Claimed:
 
 async def play(store: Inbox, claimed: Claimed, **fields: Any) -> None:
     """Answer and publish it."""
-    assert await store.save_answer(claimed, answer(**fields))
+    assert await store.save_ending(claimed, answer(**fields))
     assert await store.finish(claimed, delivered=True)
 
 

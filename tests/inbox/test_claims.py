@@ -47,7 +47,7 @@ async def test_one_at_a_time_in_a_conversation(store: Inbox, other: Inbox) -> No
     claimed = await claim(store)
     assert ids(claimed) == [first.id, third.id]
     assert await claim(other) == []
-    await store.save_answer(claimed[0], answer())
+    await store.save_ending(claimed[0], answer())
     assert await claim(other) == []  # not before it is published
     await store.finish(claimed[0], delivered=True)
     assert ids(await claim(other)) == [second.id]
@@ -203,7 +203,7 @@ async def test_expired_ones_of_paused_flows_come_in_order(store: Inbox, clock: C
     claimed = await claim(store, flows=[])
     assert ids(claimed) == [first.id]
     assert await claim(store, flows=[]) == []
-    await store.save_answer(claimed[0], ended(State.EXPIRED))
+    await store.save_ending(claimed[0], ended(State.EXPIRED))
     assert ids(await claim(store, flows=[])) == [second.id]
     assert ids(await claim(store)) == [waits.id]
 
@@ -239,7 +239,7 @@ async def test_an_orphaned_reply_is_claimed_to_be_published(
     """Of any flow: it is paid for, whatever its provider does now."""
     one = make()
     await store.add(one)
-    await store.save_answer(await claim_one(store), answer("paid"))
+    await store.save_ending(await claim_one(store), answer("paid"))
     assert await claim(other, flows=[]) == []
     clock.pass_(LEASE)
     claimed = (await claim(other, flows=[]))[0]
@@ -254,7 +254,7 @@ async def test_an_orphaned_reply_is_claimed_to_be_published(
 async def test_publish_again_later(store: Inbox, clock: Clock) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer())
+    await store.save_ending(claimed, answer())
     assert await store.reschedule(claimed, at=clock.now + 3_000, error_code="broker_away")
     claims = await store.claim(FLOWS, 5, "w", LEASE)
     assert (claims.requests, claims.next_due) == ([], clock.now + 3_000)
@@ -270,7 +270,7 @@ async def test_publish_again_later(store: Inbox, clock: Clock) -> None:
 async def test_publish_trouble_does_not_hide_why_it_failed(store: Inbox, clock: Clock) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
-    await store.save_answer(
+    await store.save_ending(
         claimed, answer(outcome=State.FAILED, error_code="model", error_message="m")
     )
     await store.reschedule(claimed, at=clock.now, error_code="broker_away", error_message="b")

@@ -54,7 +54,7 @@ async def test_full_disk(embedded: Inbox) -> None:
         assert embedded.trouble is not None
         assert "full" in embedded.trouble
         with pytest.raises(StoreBusy):
-            await embedded.save_answer(claimed, answer("y" * 1_000_000))
+            await embedded.save_ending(claimed, answer("y" * 1_000_000))
         assert ids(await embedded.requests()) == ids(kept[::-1])
     finally:
         sqlite._PRAGMAS = pragmas
@@ -62,7 +62,7 @@ async def test_full_disk(embedded: Inbox) -> None:
     for one in big:
         assert not (await embedded.add(one)).duplicate
     assert embedded.trouble is None
-    assert await embedded.save_answer(claimed, answer("y" * 1_000_000))
+    assert await embedded.save_ending(claimed, answer("y" * 1_000_000))
     assert embedded.backlog == 8
 
 
@@ -89,7 +89,7 @@ async def test_locked_by_another_program(embedded: Inbox, lock: sqlite3.Connecti
     for write in (
         embedded.add(entry("u2")),
         embedded.claim(["chat"], 1, "w", 1000),
-        embedded.save_answer(claimed, answer()),
+        embedded.save_ending(claimed, answer()),
         embedded.ping(),
     ):
         with pytest.raises(StoreBusy, match="locked"):
@@ -97,7 +97,7 @@ async def test_locked_by_another_program(embedded: Inbox, lock: sqlite3.Connecti
     assert len(await embedded.requests()) == 1  # looking goes on
     lock.execute("COMMIT")
     await embedded.ping()
-    assert await embedded.save_answer(claimed, answer())
+    assert await embedded.save_ending(claimed, answer())
 
 
 async def test_an_add_is_answered_in_time(
@@ -127,7 +127,7 @@ async def test_a_killed_transaction_leaves_nothing(embedded: Inbox, file: Path) 
             "CREATE TRIGGER no BEFORE UPDATE ON conversations BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
     with pytest.raises(Exception, match="no"):
-        await embedded.save_answer(claimed, answer(turn=turn(), keep_turns=3, cooldown_until=1))
+        await embedded.save_ending(claimed, answer(turn=turn(), keep_turns=3, cooldown_until=1))
     with sqlite3.connect(file) as saboteur:
         saboteur.execute("DROP TRIGGER no")
     saboteur.close()
@@ -180,7 +180,7 @@ async def test_postgres_cuts_connections_at_work(replicated: str, postgres: Post
         async def work() -> None:
             while len(ended) < len(entries):
                 for claimed in (await keep(lambda: store.claim(["chat"], 40, "w", 50))).requests:
-                    if await keep(lambda c=claimed: store.save_answer(c, answer())) and await keep(
+                    if await keep(lambda c=claimed: store.save_ending(c, answer())) and await keep(
                         lambda c=claimed: store.finish(c, delivered=True)
                     ):
                         ended.append(claimed.id)

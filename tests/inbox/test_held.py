@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from service.domain import Answer, Publish, State
+from service.domain import Ending, Publish, State
 from service.inbox import Inbox
 from tests.inbox.make import Clock, answer, claim, claim_one, entry, ids, loose, play
 
 MINUTE = 60_000
 
 
-async def hold(store: Inbox, clock: Clock, made: Answer | None = None) -> str:
+async def hold(store: Inbox, clock: Clock, made: Ending | None = None) -> str:
     """A request whose reply found nobody; its id."""
     await store.add(loose())
     claimed = await claim_one(store)
-    await store.save_answer(claimed, made or answer("late"))
+    await store.save_ending(claimed, made or answer("late"))
     times = (clock.now + 1000, clock.now + MINUTE)
     assert await store.finish(claimed, delivered=False, held=times)
     return claimed.id

@@ -102,7 +102,7 @@ async def test_no_text_is_refused(store: Inbox, text: str) -> None:
     assert (claimed.message, claimed.conversation) == (one.message, text)
     assert await store.checkpoint(claimed, [{"call": text}])
     taught = answer(text, turn=None, error_message=text, error_code=text, model=text)
-    assert await store.save_answer(claimed, taught)
+    assert await store.save_ending(claimed, taught)
     assert await store.finish(claimed, delivered=False, error_code=text, error_message=text)
     row = await store.request(one.id)
     assert row is not None
@@ -161,7 +161,7 @@ async def test_retry_puts_a_dead_letter_at_the_end(store: Inbox, clock: Clock) -
     for one in (dead, second, third):
         await store.add(one)
     claimed = await claim_one(store)
-    await store.save_answer(claimed, ended(State.FAILED, error_code="x", error_message="no"))
+    await store.save_ending(claimed, ended(State.FAILED, error_code="x", error_message="no"))
     assert await store.retry(dead.id, clock.now + 5 * DAY)
     assert store.backlog == 3
     order = []
@@ -183,7 +183,7 @@ async def test_retry_wants_a_dead_letter(store: Inbox, clock: Clock) -> None:
     assert not await store.retry(one.id, clock.now + DAY)
     assert not await store.retry("nobody", clock.now + DAY)
     await store.add(two)
-    await store.save_answer(await claim_one(store), ended(State.EXPIRED))
+    await store.save_ending(await claim_one(store), ended(State.EXPIRED))
     assert await store.retry(two.id, clock.now + DAY)
     assert not await store.retry(two.id, clock.now + DAY)
 
@@ -191,7 +191,7 @@ async def test_retry_wants_a_dead_letter(store: Inbox, clock: Clock) -> None:
 async def test_retry_of_a_loose_one(store: Inbox, clock: Clock) -> None:
     one = loose()
     await store.add(one)
-    await store.save_answer(await claim_one(store), ended(State.FAILED))
+    await store.save_ending(await claim_one(store), ended(State.FAILED))
     assert await store.retry(one.id, clock.now + DAY)
     assert (await claim_one(store)).id == one.id
 
@@ -254,7 +254,7 @@ async def test_nobody_knew_the_flow_until_the_deadline(store: Inbox, clock: Cloc
     clock.pass_(1000)
     claimed = await claim_one(store)
     assert (claimed.id, claimed.flow, claimed.message.flow) == (one.id, None, "gone")
-    assert await store.save_answer(claimed, ended(State.FAILED, error_code="flow_unknown"))
+    assert await store.save_ending(claimed, ended(State.FAILED, error_code="flow_unknown"))
     assert store.backlog == 0
 
 

@@ -36,10 +36,10 @@ async def gives_back(store: Inbox, claimed: Claimed) -> bool:
 
 
 WRITES: dict[str, Write] = {
-    "reply": lambda s, c: s.save_answer(
+    "reply": lambda s, c: s.save_ending(
         c, answer("stale", turn=turn(), keep_turns=5, cooldown_until=2**50)
     ),
-    "reply without outbox": lambda s, c: s.save_answer(c, ended(forget=True)),
+    "reply without outbox": lambda s, c: s.save_ending(c, ended(forget=True)),
     "finish": lambda s, c: s.finish(c, delivered=False, error_code="stale"),
     "again": lambda s, c: s.reschedule(c, at=2**50, attempts=[Attempt(1, 1, "m", "stale")]),
     "step": lambda s, c: s.checkpoint(c, [{"stale": True}]),
@@ -63,7 +63,7 @@ async def test_a_stale_writer_changes_nothing(
     await store.add(make())
     [stale, *_] = await claim(store, 1)
     if stage == "taken to publish":
-        await store.save_answer(stale, answer("paid"))
+        await store.save_ending(stale, answer("paid"))
     clock.pass_(LEASE)
     if stage == "taken to publish":
         [current] = await claim(other, 1)
@@ -74,7 +74,7 @@ async def test_a_stale_writer_changes_nothing(
         [current] = await claim(other, 1)
         assert (current.id, current.fence > stale.fence) == (stale.id, True)
     if stage in ("answered", "ended"):
-        await other.save_answer(current, answer("fresh"))
+        await other.save_ending(current, answer("fresh"))
     if stage == "ended":
         await other.finish(current, delivered=True)
     before = await picture(other, stale)
@@ -89,8 +89,8 @@ async def test_a_write_repeated_after_a_lost_commit_says_yes(store: Inbox, clock
     await store.add(entry())
     claimed = await claim_one(store)
     taught = answer("once", turn=turn(), keep_turns=5)
-    assert await store.save_answer(claimed, taught)
-    assert await store.save_answer(claimed, taught)
+    assert await store.save_ending(claimed, taught)
+    assert await store.save_ending(claimed, taught)
     assert await store.finish(claimed, delivered=True)
     assert await store.finish(claimed, delivered=True)
     assert len((await store.memory("chat", "u1", limit=9)).turns) == 1
@@ -110,7 +110,7 @@ async def test_reply_with_outbox_waits_for_its_publish(
     clock.pass_(5)
     attempts = (Attempt(clock.now, 7, "gpt", "ok"),)
     reply = answer("yes", model="gpt", usage=Usage(3, 4), attempts=attempts)
-    await store.save_answer(claimed, reply)
+    await store.save_ending(claimed, reply)
     row = await store.request(claimed.id)
     assert row is not None
     assert (row.state, row.outcome, row.outbox) == (State.ANSWERED, State.DONE, reply.outbox)
@@ -129,7 +129,7 @@ async def test_reply_without_outbox_ends_at_once(store: Inbox, changes: list[Cha
     nxt = entry()
     await store.add(nxt)
     claimed = await claim_one(store)
-    assert await store.save_answer(claimed, ended(State.IGNORED, error_code="cooldown"))
+    assert await store.save_ending(claimed, ended(State.IGNORED, error_code="cooldown"))
     row = await store.request(claimed.id)
     assert row is not None
     assert (row.state, row.error_code) == (State.IGNORED, "cooldown")
@@ -140,7 +140,7 @@ async def test_reply_without_outbox_ends_at_once(store: Inbox, changes: list[Cha
 async def test_finish_can_end_it_otherwise(store: Inbox) -> None:
     await store.add(entry())
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer())
+    await store.save_ending(claimed, answer())
     assert await store.finish(
         claimed, delivered=False, outcome=State.FAILED, error_code="poison", error_message="400"
     )
@@ -162,7 +162,7 @@ async def test_attempts_add_up(store: Inbox, clock: Clock) -> None:
         assert len(claimed.attempts) == n
         await store.reschedule(claimed, at=clock.now, attempts=[Attempt(n, n, "m", "timeout", "t")])
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer(attempts=(Attempt(9, 9, "m", "ok"),)))
+    await store.save_ending(claimed, answer(attempts=(Attempt(9, 9, "m", "ok"),)))
     row = await store.request(claimed.id)
     assert row is not None
     assert [a.at for a in row.attempts] == [0, 1, 2, 9]
@@ -194,7 +194,7 @@ async def test_release_gives_everything_back_at_once(store: Inbox, other: Inbox)
     for n in range(3):
         await store.add(entry(f"u{n}"))
     held = await claim(store)
-    await store.save_answer(held[0], answer())
+    await store.save_ending(held[0], answer())
     await store.release(held)
     again = {c.id: c for c in await claim(other)}
     assert set(again) == set(ids(held))
@@ -231,11 +231,11 @@ async def test_reap_all_leases(store: Inbox, other: Inbox) -> None:
     await store.add(entry("u1"))
     await store.add(entry("u2"))
     first, second = await claim(store)
-    await store.save_answer(first, answer())
+    await store.save_ending(first, answer())
     assert await other.reap(all_leases=True) == 1
     assert sorted(ids(await claim(other))) == sorted([first.id, second.id])
     assert not await store.finish(first, delivered=True)
-    assert not await store.save_answer(second, answer())
+    assert not await store.save_ending(second, answer())
 
 
 async def test_parallel_reapers_and_claimers(store: Inbox, other: Inbox, clock: Clock) -> None:
@@ -260,7 +260,7 @@ async def test_the_first_of_two_writes_in_one_batch_counts(store: Inbox) -> None
     await store.add(first)
     await store.add(second)
     claimed = await claim_one(store)
-    await asyncio.gather(store.save_answer(claimed, ended()), store.save_answer(claimed, answer()))
+    await asyncio.gather(store.save_ending(claimed, ended()), store.save_ending(claimed, answer()))
     row = await store.request(first.id)
     assert row is not None
     assert (row.state, row.outbox) == (State.IGNORED, ())

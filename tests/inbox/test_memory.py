@@ -13,7 +13,7 @@ async def teach(store: Inbox, conversation: str, *turns: Turn, keep: int = 10) -
     for one in turns:
         await store.add(entry(conversation))
         claimed = await claim_one(store)
-        await store.save_answer(claimed, answer(turn=one, keep_turns=keep))
+        await store.save_ending(claimed, answer(turn=one, keep_turns=keep))
         await store.finish(claimed, delivered=True)
 
 
@@ -52,7 +52,7 @@ async def test_a_claim_brings_the_memory_of_its_conversation(store: Inbox, clock
     await teach(store, "u1", *taught)
     await store.add(entry("u2"))
     cooled = await claim_one(store)
-    await store.save_answer(cooled, ended(cooldown_until=clock.now + 1000))
+    await store.save_ending(cooled, ended(cooldown_until=clock.now + 1000))
     for one in (entry("u1"), entry("u2"), entry("u3"), loose("u1")):
         await store.add(one)
     found = {(c.flow, c.conversation): c for c in await claim(store, 10)}
@@ -69,7 +69,7 @@ async def test_a_turn_is_stored_with_its_reply_or_not_at_all(store: Inbox, clock
     claimed = await claim_one(store)
     clock.pass_(10**6)
     await store.reap()
-    assert not await store.save_answer(claimed, answer(turn=turn(), keep_turns=5))
+    assert not await store.save_ending(claimed, answer(turn=turn(), keep_turns=5))
     assert (await store.memory("chat", "u1", limit=5)).turns == ()
 
 
@@ -92,7 +92,7 @@ async def test_a_reset_forgets_before_it_learns(store: Inbox) -> None:
     await teach(store, "u1", *turns(3))
     await store.add(entry("u1"))
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer(forget=True, turn=turn("new"), keep_turns=5))
+    await store.save_ending(claimed, answer(forget=True, turn=turn("new"), keep_turns=5))
     assert [t.user for t in (await store.memory("chat", "u1", limit=5)).turns] == ["new"]
 
 
@@ -101,11 +101,11 @@ async def test_cooldown_starts_with_a_reply(store: Inbox, clock: Clock) -> None:
     for make, flow in ((entry, "chat"), (loose, "alarm")):
         await store.add(make("hot"))
         claimed = await claim_one(store)
-        await store.save_answer(claimed, answer(cooldown_until=clock.now + 1000))
+        await store.save_ending(claimed, answer(cooldown_until=clock.now + 1000))
         assert (await store.memory(flow, "hot", limit=5)).cooldown_until == clock.now + 1000
         await store.finish(claimed, delivered=True)
         await store.add(make("hot"))
-        await store.save_answer(await claim_one(store), ended())
+        await store.save_ending(await claim_one(store), ended())
         assert (await store.memory(flow, "hot", limit=5)).cooldown_until == clock.now + 1000
 
 
@@ -204,7 +204,7 @@ async def test_a_summary_may_stay_when_turns_go(store: Inbox) -> None:
         new = turn(f"q{number}")
         said = answer(turn=new, keep_turns=2, keep_summary=keep_summary)
         claimed = await claim_one(store)
-        await store.save_answer(claimed, said)
+        await store.save_ending(claimed, said)
         await store.finish(claimed, delivered=True)
         kept = (await store.memory("chat", "u1", limit=9)).turns
         assert [one.summary for one in kept] == [True] * keep_summary + [False] * 2

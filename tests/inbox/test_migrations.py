@@ -90,7 +90,7 @@ async def all_are_answered(url: str, store: Inbox, clock: Clock) -> None:
     while held := await claim(store, flows=(*FLOWS, "later")):
         for one in held:
             answered[one.id] = one
-            assert one.state is State.ANSWERED or await store.save_answer(one, answer())
+            assert one.state is State.ANSWERED or await store.save_ending(one, answer())
             assert await store.finish(one, delivered=True)
     order = list(answered)
     assert set(order) == {

@@ -70,7 +70,7 @@ class Game:
 
     async def write(self, kind: str, store: Inbox, claimed: Claimed, how: Any) -> None:
         if kind == "reply":
-            await store.save_answer(claimed, answer() if how else ended())
+            await store.save_ending(claimed, answer() if how else ended())
         elif kind == "finish":
             await store.finish(claimed, delivered=True)
         elif kind == "again":
@@ -115,7 +115,7 @@ class Game:
             current, self.held = self.held, []
             for claimed in current:
                 store = self.stores[claimed.seq % 2]
-                if claimed.state is State.ANSWERED or await store.save_answer(claimed, answer()):
+                if claimed.state is State.ANSWERED or await store.save_ending(claimed, answer()):
                     await store.finish(claimed, delivered=True)
             if not any(state in OPEN for state in (await self.states()).values()):
                 return

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from service.domain import Answer, Attempt, Claimed, Reservation, State
+from service.domain import Attempt, Claimed, Ending, Reservation, State
 from service.inbox import Inbox
 from tests.inbox.make import LEASE, Clock, answer, claim, ended, entry, loose, turn
 
@@ -43,7 +43,7 @@ async def fill(store: Inbox, clock: Clock, size: int) -> None:
         await asyncio.gather(*map(store.add, entries[at : at + 100]))
     taught = {"turn": turn(), "keep_turns": 10}
     while done := await claim(store, 500, ["ends"]):
-        await asyncio.gather(*(store.save_answer(c, ended(State.DONE, **taught)) for c in done))
+        await asyncio.gather(*(store.save_ending(c, ended(State.DONE, **taught)) for c in done))
     while late := await claim(store, 500, ["delayed"]):
         await asyncio.gather(*(store.reschedule(c, at=clock.now + 10**6) for c in late))
 
@@ -91,7 +91,7 @@ class Life:
 
     async def reply(self) -> None:
         taught = answer(turn=turn(), keep_turns=3, cooldown_until=self.clock.now)
-        assert all(await asyncio.gather(*(self.store.save_answer(c, taught) for c in self.held)))
+        assert all(await asyncio.gather(*(self.store.save_ending(c, taught) for c in self.held)))
 
     async def finish(self) -> None:
         kept = self.held[2:]
@@ -115,7 +115,7 @@ class Life:
     async def retry(self) -> None:
         taken = await claim(self.store, 20)
         dead = next(c for c in taken if c.state is State.ANSWERING)
-        await self.store.save_answer(dead, Answer(State.FAILED))
+        await self.store.save_ending(dead, Ending(State.FAILED))
         assert await self.store.retry(dead.id, self.clock.now + 10**6)
 
     async def forget(self) -> None:

@@ -39,7 +39,7 @@ async def blocked(store: Inbox) -> None:
 
 Write = Callable[[Inbox, Claimed, Clock], Awaitable[Any]]
 FREES: dict[str, Write] = {
-    "reply": lambda store, claimed, clock: store.save_answer(claimed, ended()),
+    "reply": lambda store, claimed, clock: store.save_ending(claimed, ended()),
     "again": lambda store, claimed, clock: store.reschedule(claimed, at=clock.now),
     "release": lambda store, claimed, clock: store.release([claimed]),
 }
@@ -63,7 +63,7 @@ async def test_what_is_added_while_a_request_ends_is_seen(store: Inbox, clock: C
     active, following = entry(), entry()
     await store.add(active)
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer())
+    await store.save_ending(claimed, answer())
     async with halfway(store, clock, lambda tx: entries.add(tx, [following])):
         finishing = asyncio.ensure_future(store.finish(claimed, delivered=True))
         await blocked(store)
@@ -75,7 +75,7 @@ async def test_what_is_added_after_a_request_has_ended_is_seen(store: Inbox, clo
     active, following = entry(), entry()
     await store.add(active)
     claimed = await claim_one(store)
-    await store.save_answer(claimed, answer())
+    await store.save_ending(claimed, answer())
     end = leases.Finish(claimed, True)
 
     def finish(tx: Tx) -> None:

@@ -77,7 +77,7 @@ async def test_a_window_is_bounded_in_number_on_disk(
 async def test_a_window_is_bounded_in_bytes(store: Inbox, clock: Clock) -> None:
     big = [Reading(clock.now + number, str(number) * 400) for number in range(8)]
     for one in big:
-        await store.add_readings([chunk("a", [one], most=100, size=1000)])
+        await store.add_readings([chunk("a", [one], most=3, size=900)])
     assert await look(store, "a", limit=100, size=100_000) == [one.text for one in big[4:]]
     assert await look(store, "a", limit=100, size=1000) == [one.text for one in big[6:]]
 

@@ -29,11 +29,11 @@ async def one_of_each(store: Inbox) -> dict[str, str]:
     for claimed in await claim(store):
         state = next(s for s, one in made.items() if one.id == claimed.id)
         if state is State.ANSWERED:
-            await store.save_answer(claimed, answer())
+            await store.save_ending(claimed, answer())
         elif state is State.DONE:
             await play(store, claimed)
         elif state.ended:
-            await store.save_answer(claimed, ended(state))
+            await store.save_ending(claimed, ended(state))
         elif state is State.WAITING:
             await store.park(claimed, until=2**50, waiting_for=(), steps=())
         elif state is State.QUEUED:
@@ -109,7 +109,7 @@ async def test_purge_takes_what_ended_long_ago(store: Inbox, clock: Clock) -> No
 async def test_purge_takes_old_memory_but_not_what_is_in_use(store: Inbox, clock: Clock) -> None:
     for user, at in (("old", 5), ("new", clock.now)):
         await store.add(entry(user))
-        await store.save_answer(
+        await store.save_ending(
             await claim_one(store), answer(turn=turn(at=at), keep_turns=9, cooldown_until=at)
         )
     clock.pass_(1)
@@ -158,7 +158,7 @@ async def test_a_purged_lease_does_not_come_back(store: Inbox, clock: Clock) -> 
     """(seq, fence) is never given twice, not even after its row is gone."""
     await store.add(entry())
     claimed = await claim_one(store)
-    await store.save_answer(claimed, ended())
+    await store.save_ending(claimed, ended())
     assert await store.purge(clock.now + 1) == 1
     await store.add(entry())
     assert (await claim_one(store)).seq > claimed.seq

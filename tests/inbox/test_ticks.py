@@ -21,15 +21,16 @@ async def test_a_new_schedule_begins_now_and_stays_when_a_process_comes_back(
     assert await other.schedule("other", DAILY) == clock.now
 
 
-async def test_another_expression_begins_anew_and_the_old_one_is_over(
+async def test_another_expression_begins_anew_and_each_tick_is_one_whoever_has_which(
     store: Inbox, clock: Clock
 ) -> None:
     await store.schedule("report", DAILY)
     clock.pass_(5000)
     assert await store.schedule("report", "* * * * * UTC") == clock.now
-    assert not await store.tick("report", DAILY, clock.now + 1, entry("a"))
-    assert await store.tick("report", "* * * * * UTC", clock.now + 1, entry("b"))
-    assert [row.conversation for row in await store.requests()] == ["b"]
+    assert await store.tick("report", DAILY, clock.now + 1, entry("a"))  # of an older file
+    assert not await store.tick("report", "* * * * * UTC", clock.now + 1, entry("b"))
+    assert await store.tick("report", "* * * * * UTC", clock.now + 2, entry("c"))
+    assert [row.conversation for row in await store.requests()] == ["c", "a"]
 
 
 async def test_many_processes_see_a_tick_and_it_is_one_request(

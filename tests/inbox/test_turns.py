@@ -31,7 +31,7 @@ async def test_a_retry_by_hand_stands_behind_who_waits(store: Inbox, clock: Cloc
     dead = loose("dead")
     await store.add(dead)
     [held] = await claim(store, 1)
-    await store.save_answer(held, ended(State.FAILED))
+    await store.save_ending(held, ended(State.FAILED))
     waiting = loose("waits", accepted_at=clock.now - 10)
     await store.add(waiting)
     assert await store.retry(dead.id, clock.now + 10**6)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from service.domain import Claimed, Ear, State, Wait
+from service.answering.tool_answers import judge_of
+from service.domain import Claimed, Ear, Message, State, Wait
 from service.inbox import Close, Hear, Heard, Inbox, Verdict, Word
 from tests.inbox.make import LEASE, Clock, claim, claim_one, ended, entry, loose
 
@@ -85,7 +86,7 @@ async def test_its_conversation_waits_with_it(store: Inbox, clock: Clock) -> Non
     await store.hear(Hear(first(b"on"), clock.now, topic="lamp/state"))
     woken = await claim_one(store)
     assert woken.id == claimed.id
-    await store.save_answer(woken, ended())
+    await store.save_ending(woken, ended())
     assert (await claim_one(store)).id != claimed.id
 
 
@@ -122,12 +123,12 @@ async def test_a_word_about_a_request_finds_its_waits(store: Inbox, clock: Clock
 async def test_waits_go_with_their_request(store: Inbox, clock: Clock) -> None:
     claimed = await parked(store, clock, until=clock.now)
     again = await claim_one(store)
-    await store.save_answer(again, ended(State.FAILED))
+    await store.save_ending(again, ended(State.FAILED))
     assert await store.retry(claimed.id, clock.now + 10_000)
     assert await store.waits_of(claimed.seq) == []
     asked = await claim_one(store)
     await store.checkpoint(asked, [], begun=[wait(claimed.id)])
-    await store.save_answer(asked, ended())
+    await store.save_ending(asked, ended())
     assert await store.remove(claimed.id)
     assert await store.waits_of(claimed.seq) == []
 
@@ -147,7 +148,7 @@ async def test_a_race_misses_nobody(store: Inbox, other: Inbox, clock: Clock) ->
         )
         woken = await claim_one(store)
         assert woken.id == claimed.id
-        await store.save_answer(woken, ended())
+        await store.save_ending(woken, ended())
 
 
 async def test_a_dead_process_loses_no_wait(store: Inbox, clock: Clock) -> None:
@@ -156,3 +157,14 @@ async def test_a_dead_process_loses_no_wait(store: Inbox, clock: Clock) -> None:
     await claim_one(store)
     await store.reap(all_leases=True)
     assert [one.id for one in await claim(store)] == [claimed.id]
+
+
+async def test_an_answer_that_names_its_call_is_heard_however_many_others_wait(store, clock):
+    await store.add(loose())
+    claimed = await claim_one(store)
+    begun = [Wait(f"c{n}", Ear.ANSWER, "answers", 2**50, {"told": True}) for n in range(600)]
+    await store.checkpoint(claimed, [{"calls": []}], begun=begun)
+    said = Message("m", "answers", b'{"call_id": "c599"}', clock.now)
+    judge = judge_of(said, {}, clock.now)
+    found = await store.hear(Hear(judge, clock.now, topic="answers", call_id="c599"))
+    assert [heard.wait.call_id for heard, verdict in found] == ["c599"]

@@ -73,23 +73,32 @@ class Plant:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self.calls: list[str] = []
+        self.page = options.get("page", 50)
+        self.error = options.get("error")
         self.tools = list(TOOLS)
         if options.get("bad"):
             self.tools += [Tool(name=n, input_schema=s, annotations=READ) for n, s in BAD]
+        pattern = options.get("pattern")
         self.tools += [
-            Tool(name=f"get_{at:03}", input_schema={"type": "object"}, annotations=READ)
+            Tool(
+                name=f"get_{at:03}",
+                input_schema=patterned(pattern, at) if pattern else {"type": "object"},
+                annotations=READ,
+            )
             for at in range(options.get("many", 0))
         ]
 
     async def list(self, context: Any, params: Any) -> ListToolsResult:
         start = int(params.cursor) if params and params.cursor else 0
-        page = self.tools[start : start + 50]
-        more = str(start + 50) if start + 50 < len(self.tools) else None
+        page = self.tools[start : start + self.page]
+        more = str(start + self.page) if start + self.page < len(self.tools) else None
         return ListToolsResult(tools=page, next_cursor=more)
 
     async def call(self, context: Any, params: Any) -> CallToolResult:
         self.calls.append(params.name)
         given = params.arguments or {}
+        if params.name == "dose" and self.error is not None:
+            raise MCPError(self.error, "the pump did not answer in time")
         match params.name:
             case "get_state":
                 return said(json.dumps({"name": given["name"], "open": True}))
@@ -109,6 +118,11 @@ class Plant:
                     content=[TextContent(type="text", text="valve jammed")], is_error=True
                 )
         return said("done")
+
+
+def patterned(pattern: str, at: int) -> dict[str, Any]:
+    found = {"type": "string", "pattern": pattern.replace("AT", str(at % 50 + 1))}
+    return {"type": "object", "properties": {"a": found}}
 
 
 def said(text: str) -> CallToolResult:

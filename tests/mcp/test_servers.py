@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 
+import httpx2
 import pytest
 
 from service.flows import McpServer
+from service.mcp.connection import McpConnection
+from service.mcp.offer import name_of, offer
 from service.mcp.servers import UNKNOWN, ServerPool
 from tests.mcp.conftest import PlantProcess, plant
+from tests.rig import eventually
 
 READ_ONLY = {
     "plant__get_state",
-    "plant__get_all_valves",
+    name_of("plant", "get_all.valves"),
     "plant__get_picture",
     "plant__get_log",
     "plant__get_late",
@@ -120,13 +125,92 @@ async def test_bad_schemas_leave_their_tools_out_and_odd_ones_are_cleaned(caplog
             await made.close()
 
 
-async def test_a_server_with_200_tools_is_listed_page_by_page():
+async def test_a_server_with_200_tools_is_listed_page_by_page(caplog):
     async with plant(many=200) as server:
         made = servers(server, allow=("get_[0-9]*",))
         try:
-            assert len(await tools(made)) == 200
+            assert list(await tools(made)) == [f"plant__get_{at:03}" for at in range(128)]
+            assert "tool get_128 is not offered: a model takes 128 tools" in caplog.text
+            assert "nor are 62 more" in caplog.text
+            made = servers(server, allow=("get_1[0-9]*",))
+            assert len(await tools(made)) == 100
         finally:
             await made.close()
+
+
+async def longest_stall(made: ServerPool) -> float:
+    """Of the event loop, while the tools are listed."""
+    worst = 0.0
+
+    async def beat() -> None:
+        nonlocal worst
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            worst = max(worst, time.monotonic() - began)
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0)
+    await tools(made)
+    beating.cancel()
+    return worst
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"many": 60, "pattern": r"^(?:\w{1,100}){AT}$"},
+        {"many": 5_000, "page": 10_000},
+    ],
+    ids=["dear patterns", "many"],
+)
+async def test_a_list_that_is_long_to_read_holds_nobody_up(options):
+    async with plant(**options) as server:
+        made = servers(server)
+        try:
+            assert await longest_stall(made) < 1
+        finally:
+            await made.close()
+
+
+async def test_schemas_are_read_beside_the_event_loop(monkeypatch):
+    threads = []
+
+    def heard(*given):
+        threads.append(threading.current_thread())
+        return offer(*given)
+
+    monkeypatch.setattr("service.mcp.servers.offer", heard)
+    async with plant() as server:
+        made = servers(server)
+        try:
+            assert await tools(made)
+        finally:
+            await made.close()
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+async def test_a_server_that_always_says_that_its_tools_changed_is_not_always_asked(monkeypatch):
+    clock, asked = Clock(), []
+    real = McpConnection.tools
+
+    async def heard(self):
+        asked.append(clock.now)
+        return await real(self)
+
+    monkeypatch.setattr(McpConnection, "tools", heard)
+    async with plant() as server:
+        made = servers(server, clock=clock)
+        try:
+            for _ in range(30):
+                await tools(made)
+                await eventually(lambda: made._servers["plant"]._look is None)
+                made._servers["plant"]._connection.stale = True
+                clock.now += 1
+        finally:
+            await made.close()
+    assert [now - asked[0] for now in asked] == [0, 10, 20]
 
 
 @pytest.mark.parametrize(
@@ -200,6 +284,43 @@ async def test_an_answer_that_got_lost_is_unknown_where_it_must_not_be_repeated(
             )
             died = await call(made, "dose_and_die")
             assert (died.text, died.unknown) == (UNKNOWN, True)
+        finally:
+            await made.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "begun"),
+    [(-32603, True), (-32000, True), (-32001, True), (-32099, True), (0, True), (7, True),
+     (-32600, True), (-32700, True), (-32601, False), (-32602, False)],
+)  # fmt: skip
+async def test_only_what_was_surely_not_begun_counts_as_not_done(code, begun):
+    async with plant(error=code) as server:
+        made = servers(server)
+        try:
+            dose = await call(made, "dose")
+            assert (dose.unknown, dose.refused) == (begun, not begun)
+            assert (dose.text == UNKNOWN) == begun
+            assert await server.calls() == ["dose"]
+        finally:
+            await made.close()
+
+
+@pytest.mark.parametrize("status", [200, 202, 302, 409, 429])
+async def test_an_answer_that_is_none_says_not_that_nothing_was_done(status, monkeypatch):
+    async with plant() as server:
+        made = servers(server)
+        try:
+            tool = (await tools(made))["plant__dose"]
+            real = httpx2.AsyncHTTPTransport.handle_async_request
+
+            async def page(self, request):
+                await (await real(self, request)).aclose()
+                headers = {"content-type": "text/html", "location": "http://127.0.0.1:1/"}
+                return httpx2.Response(status, headers=headers, text="<p>busy")
+
+            monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", page)
+            dose = await made.call(tool, {}, 20)
+            assert (dose.unknown, dose.refused) == (True, False)
         finally:
             await made.close()
 

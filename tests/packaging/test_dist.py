@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / ".ci"))
 import bom  # noqa: E402
 
+pytestmark = pytest.mark.timeout(400)  # pip installs what the bill names
+
 
 def test_make_dist_gives_wheel_sdist_and_bill(tmp_path):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -122,7 +125,7 @@ def test_fields_are_paths_and_what_is_no_json_is_told_too() -> None:
 
 def test_plain_numbers_and_texts_are_values() -> None:
     parts = told("", "21", "23", 'off, "they" said\nso')
-    assert '12:02:00,"off, ""they"" said\nso"' in parts.text
+    assert '12:02:00,"off, ""they"" said so"' in parts.text
     assert rendered(parts, "${recent.value.mean}") == "22"
 
 
@@ -154,6 +157,210 @@ def test_odd_payloads_hurt_nothing(payload: str) -> None:
 def test_huge_cells_and_many_columns_are_bounded() -> None:
     parts = told("tokens = 50", {f"c{at}": "x" * 10_000 for at in range(50)})
     assert len(parts.text) < 5000
+
+
+@pytest.mark.parametrize("topic", ["", "a/" + "y" * 60_000])
+def test_a_long_name_or_topic_takes_no_more_room_than_a_cell(topic: str) -> None:
+    long = "k" * 60_000
+    parts = told("", {long: 3, "t": 4}, {long: 5, "t": 6}, topic=topic)
+    assert estimate(parts.text) <= 1000
+    assert f"{'k' * 200}…,t\n" in parts.text
+    assert f"{'k' * 200}…: min 3 at 12:00:00, mean 4" in parts.text
+    assert rendered(parts, f"${{recent.{long}.mean}} ${{recent.t.mean}}") == "4 5"
+
+
+def test_cells_get_shorter_before_a_column_is_left_out() -> None:
+    parts = told("tokens = 150", {f"c{at}": "温" * 100 for at in range(6)})
+    assert estimate(parts.text) <= 150
+    assert parts.text.splitlines()[1:3] == [
+        "time (UTC),c0,c1,c2,c3,c4,c5",
+        "12:00:00" + f",{'温' * 12}…" * 6,
+    ]
+
+
+def test_the_last_text_that_a_prompt_names_is_no_longer_than_the_table_may_be() -> None:
+    parts = told("tokens = 50", "ä" * 60_000)
+    assert rendered(parts, "${recent.value.last}") == "ä" * 75 + "…"
+
+
+ODD = ["a", "b", "count", "mean", "last", "value", "", "a.b", "温度", 'q"', "x,y: min", "\ud800"]
+ODD += ["\0", "e\nf", "\u2028", "k" * 300, "😀" * 300, '"' * 300, "." * 50]
+LINE = re.compile(r"^([0-9-]{10} )?[0-9:]{8}(,|$)|: min .* at .*, max .* at .*, last ")
+TEXTS_SENT = ["", "off", "a,b", "\r\n", "\ud800", "x" * 5000, "温" * 500, '"' * 500, "\x85"]
+
+
+def any_value(chance: random.Random, deep: int = 0):
+    match chance.randrange(8 if deep < 4 else 4):
+        case 0:
+            return chance.choice([0, -1, 1.5, 1e308, -1e308, 10**300, 10**400, 5e-324, 2**64 + 1])
+        case 1:
+            return chance.choice([None, True, 1234567, 20.1, 20.2, chance.random() * 1e6])
+        case 2 | 3:
+            return chance.choice(TEXTS_SENT)
+        case 4:
+            return [any_value(chance, deep + 1) for _ in range(chance.randrange(3))]
+    many = chance.choice([1, 2, 2 if deep else 20])
+    return {
+        chance.choice(ODD) + chance.choice(ODD): any_value(chance, deep + 1) for _ in range(many)
+    }
+
+
+@pytest.mark.parametrize("tokens", [50, 51, 70, 100, 300, 2000])
+def test_whatever_comes_the_text_keeps_to_its_tokens_and_lines(tokens: int) -> None:
+    chance = random.Random(tokens)  # noqa: S311
+    fields = ["a", "count", "a.b", "value", *(f"f{at}" for at in range(40))]
+    table = flow(f'topic = "boilers/+/t", tokens = {tokens}').recent
+    for _ in range(100):
+        some = chance.sample(fields, chance.choice([1, 3, 40])) if chance.random() < 0.4 else ()
+        readings, at = [], NOON
+        for _ in range(chance.choice([1, 2, 9, 40])):
+            sent = any_value(chance)
+            text = json.dumps(sent) if chance.random() < 0.8 else str(sent)
+            readings.append(Reading(at, text, chance.choice(["", "a/t", "t" * 900, "\ud800\n"])))
+            at += chance.choice([0, 1, 60_000, 10**8, 10**17])
+        parts = readings_text.told(replace(table, fields=tuple(some)), readings)
+        assert estimate(parts.text) <= tokens
+        parts.text.encode()
+        said, head, *rows = parts.text.splitlines()
+        assert said.startswith(f"{len(readings)} messages until ")
+        assert head.startswith("time (")
+        assert all(row.startswith("?") or LINE.search(row) for row in rows)
+        text = "${recent.a.mean}${recent.a.b.last}${recent.value.last}${recent.a}"
+        rendered(parts, text).encode()
+        assert rendered(parts, "${recent.count}") == str(len(readings))
+
+
+MEANS = [
+    ([1234567] * 3, "1234567"),
+    ([1234567, 1234568, 1234568], "1234568"),
+    ([1234567.2, 1234569.2], "1234568.2"),
+    ([1764158400000, 1764158400001], "1764158400000"),
+    ([2**53 + 1] * 3, str(2**53 + 1)),
+    ([20.1, 20.1, 20.1], "20.1"),
+    ([20.1, 20.2, 20.0], "20.1"),
+    ([0.1, 0.2], "0.15"),
+    ([61.5, 62, 64.5], "62.6667"),
+    ([1e308, 1e308, 1.7e308], "1.23333e+308"),
+    ([1.7976931348623157e308] * 2, "1.7976931348623157e+308"),
+]
+
+
+@pytest.mark.parametrize(("numbers", "mean"), MEANS)
+def test_a_mean_has_the_digits_of_what_it_is_of(numbers: list[float], mean: str) -> None:
+    parts = told("", *numbers)
+    assert rendered(parts, "${recent.value.mean}") == mean
+    assert f", mean {mean}, " in parts.text
+
+
+def test_a_mean_lies_between_the_least_and_the_greatest() -> None:
+    chance = random.Random(7)  # noqa: S311
+    table = flow('topic = "boilers/+/t"').recent
+    for _ in range(2000):
+        middle = chance.choice([1, -1]) * 10 ** chance.uniform(-300, 300)
+        near = [middle * (1 + chance.random() * 10.0 ** -chance.randrange(17)) for _ in range(3)]
+        sent = [round(one) if abs(one) > 1e9 and chance.random() < 0.5 else one for one in near]
+        parts = readings_text.told(table, [Reading(NOON, json.dumps(one)) for one in sent])
+        known = parts.values["value"].values
+        assert (known["min"], known["max"]) == (min(sent), max(sent))
+        assert known["min"] <= known["mean"] <= known["max"]
+
+
+def test_a_value_may_be_called_as_a_figure_is() -> None:
+    sent = {"count": 30, "a": 1, "a.last": 5, "mean": {"max": 7}}
+    parts = told("", sent, {**sent, "count": 50})
+    assert rendered(parts, "${recent.count} ${recent.count.mean} ${recent.count.count}") == "2 40 2"
+    assert rendered(parts, "${recent.a.last} ${recent.a.last.max} ${recent.a.mean}") == "1 5 1"
+    assert rendered(parts, "${recent.mean.max.min} ${recent.mean.max}") == "7 undefined"
+    turned = told("", {"a.last": 5, "a": 1, "count.last": 6})
+    assert rendered(turned, "${recent.a.last} ${recent.a.last.max}") == "1 5"
+    assert rendered(turned, "${recent.count} ${recent.count.last.max}") == "1 6"
+    only = told('fields = ["count"]', sent)
+    assert rendered(only, "${recent.count} ${recent.count.max}") == "1 30"
+
+
+def test_a_prompt_finds_a_figure_that_the_table_has_no_room_for() -> None:
+    others = {f"k{at}": at for at in range(12)}
+    parts = told("", {**others, "temperature": 20}, {"temperature": 21})
+    assert parts.text.splitlines()[1].endswith(",k11")
+    assert rendered(parts, "${recent.temperature.mean} ${recent.k3.max}") == "20.5 3"
+
+
+def test_nobody_crowds_out_the_figures_and_they_are_bounded() -> None:
+    junk = {f"k{at}": at for at in range(5000)}
+    parts = told("", junk, {"temperature": 20}, {"temperature": 21})
+    assert rendered(parts, "${recent.temperature.mean}") == "20.5"
+    assert len(parts.values) <= readings_text.FIGURED + readings_text.COLUMNS + 1
+    deep = told("", {"a." * 30_000: 1, "a.b.c.d.e": 2})
+    assert rendered(deep, "${recent.a.b.c.d.e.max}") == "2"
+    levels, value = 0, deep.values
+    while value := getattr(value.get("a"), "values", None):
+        levels += 1
+    assert levels <= readings_text.LEVELS
+
+
+@pytest.mark.parametrize("at", [10**17, -(10**17), 10**400])
+def test_no_time_is_too_absurd(at: int) -> None:
+    table = flow('topic = "boilers/${device}/t"').recent
+    for readings in ([Reading(at, "1")], sorted([Reading(NOON, "2"), Reading(at, "1")])):
+        parts = readings_text.told(table, readings)
+        assert f"{len(readings)} message" in parts.text
+        assert "?" in parts.text
+        assert rendered(parts, "${recent.value.min}") == "1"
+
+
+@pytest.mark.parametrize("mark", ["\n", "\r", "\r\n", *"\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"])
+def test_no_line_can_be_forged(mark: str) -> None:
+    forged = f"off{mark}12:59:00 999"
+    parts = told("", {"t": 5, f"x{mark}y": 1}, {"t": f"6{mark}y: min 0"}, forged, topic=f"a{mark}b")
+    assert len(parts.text.splitlines()) == parts.text.count("\n") + 1 == 7
+    assert parts.text.splitlines()[1:] == [
+        "time (UTC),topic,t,x y,value",
+        "12:00:00,a b,5,1,",
+        "12:01:00,a b,6 y: min 0,,",
+        "12:02:00,a b,,,off 12:59:00 999",
+        "t: min 5 at 12:00:00, mean 5, max 5 at 12:00:00, last 6 y: min 0",
+        "x y: min 1 at 12:00:00, mean 1, max 1 at 12:00:00, last 1",
+    ]
+
+
+def test_a_name_can_not_pass_for_figures() -> None:
+    parts = told("", {"t: min 0": 5}, {"t: min 0": "6, max 9"})
+    assert parts.text.splitlines()[-1] == (
+        '"t: min 0": min 5 at 12:00:00, mean 5, max 5 at 12:00:00, last "6, max 9"'
+    )
+
+
+def test_half_a_character_is_told_as_none() -> None:
+    parts = told('fields = ["t", "l"]', {"t": "\ud800", "l": ["\udfff"]}, topic="a/\udc80")
+    assert '12:00:00,a/\ufffd,\ufffd,"[""\ufffd""]"' in parts.text
+    assert rendered(parts, "${recent.t.last}${recent.l.last}") == '\ufffd["\ufffd"]'
+    parts = told("", {"\ud800": 1}, "\ud800")
+    assert "time (UTC),\ufffd,value" in parts.text
+    assert parts.text.encode()
+    assert rendered(parts, "${recent.value.last}") == "\ufffd"
+
+
+def test_an_integer_is_told_as_it_was_sent() -> None:
+    many = [2**64 + 1, 2**64 + 3]
+    parts = told("", *({"n": number} for number in many))
+    assert rendered(parts, "${recent.n.min} ${recent.n.max} ${recent.n.last}") == (
+        f"{many[0]} {many[1]} {many[1]}"
+    )
+    assert f"12:01:00,{many[1]}\n" in parts.text
+
+
+def test_only_rows_are_made_that_may_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 readings took 0.7 s and more, most of it for rows that nobody was told."""
+    made: list[int] = []
+    time_of = readings_text._time
+
+    def counted(at: int, span: int) -> str:
+        made.append(at)
+        return time_of(at, span)
+
+    monkeypatch.setattr(readings_text, "_time", counted)
+    told("messages = 10000", *({"t": at} for at in range(10_000)), step=1000)
+    assert len(made) < 2500
 
 
 def test_levels_keep_their_windows_apart_and_an_empty_one_is_its_own() -> None:

@@ -14,10 +14,11 @@ from service.answering.redelivery import Redelivery
 from service.answering.request_limits import Limits
 from service.answering.request_run import RequestRunner
 from service.answering.summaries import Summaries
-from service.domain import Answer, Claimed, Publish, State, Turn
-from service.errors import ErrorKind, ModelError
+from service.domain import Claimed, Ending, Publish, State, Turn
+from service.errors import BudgetError, ErrorKind, ModelError
 from service.flows import Catalogue, Edition
 from service.llm.answers import Completion
+from service.llm.tool_calls import ToolCall
 from service.operations.events import Hub
 from service.operations.health import Health
 from service.operations.metrics import Metrics
@@ -66,7 +67,7 @@ class House:
         self.in_hand.take(request, task)
         return task
 
-    async def run(self, payload: bytes = b"hi", **fields: Any) -> Answer | None:
+    async def run(self, payload: bytes = b"hi", **fields: Any) -> Ending | None:
         """A whole life; the answer that was stored, if one was."""
         await self.begin(claimed(payload, **fields))
         assert not self.in_hand.running
@@ -127,6 +128,63 @@ async def test_a_refused_reply_is_told_and_ends_as_failed() -> None:
     (end,) = house.store.ends
     assert (end["outcome"], end["error_code"]) == (State.FAILED, "publish_refused")
     assert house.ended("failed", "publish_refused") == 1
+
+
+async def test_a_refused_reply_is_told_also_where_the_request_had_failed() -> None:
+    house = House(FLOW + 'on_error = "Look at it yourself."\nerror = "errors/${user}"', passing())
+    house.publisher.refuse["out/ada"] = refused()
+    answer = await house.run()
+    assert answer is not None
+    assert house.said == [
+        ("out/ada", b"Look at it yourself."),
+        ("errors/ada", b"No answer: EMQX refused a message."),
+    ]
+    assert house.ended("failed", "model_timeout") == 1
+
+
+async def test_a_refused_failure_is_told_once() -> None:
+    house = House(FLOW, ModelError("no", code="model_refused", kind=ErrorKind.REQUEST))
+    house.publisher.refuse["out/ada"] = refused()
+    await house.run()
+    assert house.said == [("out/ada", b"No answer: no.")]
+    assert house.ended("failed", "model_refused") == 1
+
+
+@pytest.mark.parametrize("fate", ["nobody", "refused"])
+async def test_a_light_is_no_reply(fate: str) -> None:
+    """Of a flow that only acts, say: nobody misses its status, and it is not held."""
+    house = House(FLOW.replace("reply", "status") + 'hold = "5m"')
+    house.publisher.nobody = fate == "nobody"
+    if fate == "refused":
+        house.publisher.refuse["out/ada"] = refused()
+    await house.run()
+    (said,) = house.publisher.delivered
+    assert b'"status":"completed"' in said.payload
+    assert house.store.ends == [{"delivered": None, "held": None}]
+    assert house.ended("done") == 1
+    nobody = house.metrics.registry.get_sample_value("emqx_gpt_undelivered_total", {"flow": ""})
+    assert not nobody
+
+
+async def test_a_piece_that_is_refused_fails_the_reply() -> None:
+    house = House(FLOW + "chunk = 40", Completion("one two " * 40, "m"))
+    house.publisher.refuse_at = 2
+    await house.run()
+    assert house.store.ends[0]["error_code"] == "publish_refused"
+
+
+async def test_a_budget_that_ends_after_a_tool_was_called_is_a_failure() -> None:
+    over = BudgetError("all tokens of today are used up", "daily_tokens")
+    tool = '[[flows.x.tools]]\nname = "lamp"\ndescription = "d"\ntopic = "lamp/set"\n'
+    call = ToolCall("c1", "lamp", "{}")
+    house = House(FLOW + tool, Completion("", "m", tool_calls=(call,)), over)
+    answer = await house.run()
+    assert answer is not None
+    assert (answer.outcome, answer.error_code) == (State.FAILED, "limit")
+    house = House(FLOW + tool, over)
+    answer = await house.run()
+    assert answer is not None
+    assert (answer.outcome, answer.error_code) == (State.IGNORED, "limit")
 
 
 async def test_a_lost_lease_stores_publishes_and_counts_nothing() -> None:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from service.domain import Answer, Attempt, Message, Publish, Reservation, State, Turn, Usage
+from service.domain import Attempt, Ending, Message, Publish, Reservation, State, Turn, Usage
 from service.domain import Entry as New
 from service.inbox import Inbox
 from tests.databases import postgresql
@@ -47,7 +47,7 @@ def new(id: str, conversation: str, **fields: Any) -> New:
     return New(message=Message(**message), **values)
 
 
-def said(text: str, **fields: Any) -> Answer:
+def said(text: str, **fields: Any) -> Ending:
     values: dict[str, Any] = {
         "outcome": State.DONE,
         "outbox": (Publish("chatgpt/response/u", text.encode("utf-8", "surrogatepass")),),
@@ -58,7 +58,7 @@ def said(text: str, **fields: Any) -> Answer:
         "keep_turns": 10,
         "attempts": (Attempt(NOW, 5, "gpt", "ok"),),
     } | fields
-    return Answer(**values)
+    return Ending(**values)
 
 
 async def fill(store: Inbox) -> None:
@@ -70,17 +70,19 @@ async def fill(store: Inbox) -> None:
         return (await store.claim(flows, 1, "worker", 60_000)).requests[0]
 
     done = await take(new("done", "u1"))
-    await store.reply(done, said("answered"))
+    await store.save_ending(done, said("answered"))
     await store.finish(done, delivered=True)
     failed = await take(new("failed", "u2"))
-    await store.reply(failed, said("sorry", outcome=State.FAILED, error_code="refused", turn=None))
+    sorry = said("sorry", outcome=State.FAILED, error_code="refused", turn=None)
+    await store.save_ending(failed, sorry)
     await store.finish(failed, delivered=True)
     ignored = await take(new("ignored", "u3"))
-    await store.reply(ignored, Answer(State.IGNORED, error_code="cooldown", cooldown_until=NOW + 9))
+    cooling = Ending(State.IGNORED, error_code="cooldown", cooldown_until=NOW + 9)
+    await store.save_ending(ignored, cooling)
     expired = await take(new("expired", "u4", deadline=NOW - 1))
-    await store.reply(expired, Answer(State.EXPIRED, error_code="expired"))
+    await store.save_ending(expired, Ending(State.EXPIRED, error_code="expired"))
     answered = await take(new("answered", "u5"))
-    await store.reply(answered, said(ODD))
+    await store.save_ending(answered, said(ODD))
     odd = await take(new("odd", ODD, message={"payload": b"\0\xff"}))
     await store.reschedule(odd, at=NOW + 1000, attempts=[Attempt(NOW, 5, "gpt", "busy", ODD)])
     await take(new("answering", "u6"))

@@ -33,7 +33,7 @@ async def dead(store: Inbox, *steps: Step, state: State = State.FAILED, **more: 
     await store.add(loose(**more))
     claimed = await claim_one(store)
     assert await store.checkpoint(claimed, steps)
-    assert await store.save_answer(claimed, ended(state, error_code="model_refused"))
+    assert await store.save_ending(claimed, ended(state, error_code="model_refused"))
     return claimed.id
 
 
