@@ -250,6 +250,48 @@ MUTANTS = (
         "tests/e2e/test_home.py::test_bad_arguments_are_told_and_nothing_is_published",
     ),
     Mutant(
+        "service/flows/flow.py",
+        "    yield from (place.value for place in walk(flow, ()) if place.mark is Mark.ANSWER)\n",
+        "    return\n",
+        "tests/pure/test_commands.py::test_nothing_else_is_published_where_a_tool_speaks_or_hears",
+    ),
+    Mutant(
+        "service/flows/flow.py",
+        "        lands = landing(str(topic))\n",
+        "        lands = str(topic)\n",
+        "tests/e2e/test_tool_topics.py::test_a_delayed_reply_is_no_command",
+    ),
+    Mutant(
+        "service/answering/tool_gate.py",
+        "                check_way(job.flow, tool, made.message.topic)\n",
+        "                pass\n",
+        "tests/e2e/test_tool_topics.py::test_another_tool_is_no_way_to_a_guarded_topic",
+    ),
+    Mutant(
+        "service/answering/tool_gate.py",
+        'made.tool.confirm or "seal" in made.kept',
+        "made.tool.confirm",
+        "tests/e2e/test_safe_hands.py::test_a_no_is_a_no_also_when_the_tool_asks_no_more",
+    ),
+    Mutant(
+        "service/answering/tool_answers.py",
+        "        if message.id and any(one.wait.heard == message.id for one in heard):\n",
+        "        if False:\n",
+        "tests/e2e/test_safe_hands.py::test_one_answer_of_a_device_that_emqx_brings_twice_answers_one_call",
+    ),
+    Mutant(
+        "service/answering/tool_answers.py",
+        '    return message.received_at + SLACK < int(wait.rule.get("since", 0))\n',
+        "    return False\n",
+        "tests/e2e/test_safe_hands.py::test_what_was_said_before_a_question_is_no_answer_to_it",
+    ),
+    Mutant(
+        "service/answering/tool_waits.py",
+        "char if char.isprintable() else",
+        "char if True else",
+        "tests/e2e/test_safe_hands.py::test_a_question_shows_all_that_is_done_and_nothing_else",
+    ),
+    Mutant(
         "service/mqtt/templates.py",
         '    if any(char in value for char in "/+#\\0") or not _encodes(value):\n',
         "    if False:\n",
