@@ -108,13 +108,12 @@ def _heard_ourselves(heard: _Spot, said: _Spot, report: Report) -> None:
         )
         return
     where = show(report.place(said.path))
-    what = "what a model said" if said.mark is Mark.RESPONSE else "our own message"
-    hint = "narrow allow_response_topics" if said.mark is Mark.RESPONSE else _DIFFER
-    report.add(
-        heard.path,
-        f'"{heard.text}" can be reached by {where}, "{said.text}": {what} would be the answer',
-        hint,
-    )
+    reached = f'"{heard.text}" can be reached by {where}, "{said.text}"'
+    if said.mark is Mark.RESPONSE:
+        what = "what a device wants to have there is not published, since it would be the answer"
+        report.warn(heard.path, f"{reached}: {what}", "narrow allow_response_topics")
+        return
+    report.add(heard.path, f"{reached}: our own message would be the answer", _DIFFER)
 
 
 def _heard_twice(person: _Spot, device: _Spot, report: Report) -> None:
@@ -189,7 +188,8 @@ def _gets_round(
     path: Path, tool: Tool, there: Path, other: Tool, keys: str, report: Report
 ) -> None:
     whose = other.name if path[1] == there[1] else f"{other.name} of flow {there[1]}"
-    report.add(
+    tell = report.add if "confirm" in keys else report.warn
+    tell(
         (*path, "topic"),
         f'"{tool.topic}" can reach "{other.topic}" of the tool {whose}: a way round its {keys}',
         f"give {tool.name} the same {keys}; or keep the two apart by a level that is plain text, "

@@ -178,12 +178,13 @@ class Flow(FlowKeys):
         return any(matches(allowed, topic) for allowed in self.allow_response_topics)
 
     def bypassed(self, tool: Tool, topic: str) -> str | None:
-        """The tool whose guards a call of `tool` to `topic` would get round. None: there is none,
-        as `check` sees to; the gate asks it of each command all the same."""
+        """The tool whose `confirm` a call of `tool` to `topic` would get round. None: there is
+        none, as `check` sees to; the gate asks it of each command all the same."""
         lands = landing(topic)
         for other in self.tools:
-            if tool.gets_round(other) and any(overlap(one, lands) for one in other.reach):
-                return other.name
+            if "confirm" in tool.gets_round(other):
+                if any(overlap(one, lands) for one in other.reach):
+                    return other.name
         return None
 
 

@@ -121,12 +121,17 @@ class Tool:
 
     def gets_round(self, other: Tool) -> list[str]:
         """Which of another tool's guards this one has not: where both publish to one topic, a call
-        of this one would be a way round them. Not where each says a text of its own, as LOCK and
-        UNLOCK: what the other guards is not said then."""
+        of this one would be a way round them. It may have them with other figures or words, but a
+        PIN is a PIN. Not where each says a text of its own, as LOCK and UNLOCK: what the other
+        guards is not said then."""
         said, theirs = _fixed(self.payload), _fixed(other.payload)
         if said is not None and theirs is not None and said != theirs:
             return []
-        return [key for key in GUARDS if getattr(other, key) not in (None, getattr(self, key))]
+        missing = [key for key in GUARDS if getattr(other, key) and not getattr(self, key)]
+        pin = other.confirm.pin_env if other.confirm is not None else None
+        if self.confirm is not None and pin not in (None, self.confirm.pin_env):
+            missing.insert(0, "confirm")
+        return missing
 
     @property
     def reach(self) -> tuple[str, ...]:

@@ -78,8 +78,10 @@ async def test_a_response_topic_is_no_way_to_say_yes(database, unchecked):
         assert await commands(house, "door/front/set") == []
 
 
-def test_a_response_topic_on_which_somebody_answers_is_a_fault():
-    fault(SAID, "what a model said would be the answer")
+def test_of_a_response_topic_on_which_somebody_answers_check_warns():
+    flows, told = parse(SAID)
+    assert flows is not None
+    assert ["what a device wants to have there" in str(one) for one in told] == [True]
 
 
 async def test_a_delayed_reply_is_no_command(database):

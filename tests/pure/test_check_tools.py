@@ -142,7 +142,6 @@ tools_from = ["plant"]
             "of the tool g: a way round its rate and hours",
             "the same rate and hours; or keep the two apart",
         ),
-        (T + 'rate = "9/min"\n' + guarded('rate = "3/min"'), 13, "way round its rate", ""),
         (T + AT_DOOR, 7, "way round", ""),
         (T + guarded(PLAIN_CONFIRM, topic="$delayed/5/dev/a/set", more=""), 7, "way round", ""),
         (
@@ -173,13 +172,13 @@ tools_from = ["plant"]
         (
             X + 'allow_response_topics = "said/#"\n' + TOOL + ROOM + PLAIN_CONFIRM,
             10,
-            'by flows.x.allow_response_topics, "said/#": what a model said would be the answer',
+            'by flows.x.allow_response_topics, "said/#": what a device wants to have there is not',
             "narrow allow_response_topics",
         ),
         (
             X + 'allow_response_topics = "dev/#"\n' + TOOL + ROOM + 'answer = "dev/${room}/state"',
             10,
-            "what a model said would be the answer",
+            "what a device wants to have there is not published",
             "narrow",
         ),
         (
@@ -189,7 +188,7 @@ tools_from = ["plant"]
             + ROOM
             + 'verify = { expect = "${payload} = 1", answer = "dev/${room}/state" }',
             10,
-            "what a model said would be the answer",
+            "what a device wants to have there is not published",
             "narrow",
         ),
         (
@@ -340,6 +339,7 @@ def test_a_tool_without_bounds_is_a_way_round_them() -> None:
     "text",
     [
         T + PLAIN_CONFIRM + "\n" + guarded(PLAIN_CONFIRM),  # the same guard
+        T + 'rate = "9/min"\n' + guarded('rate = "3/min"'),  # with another figure
         T + guarded(PLAIN_CONFIRM, topic="door/${room}/set"),
         X + TOOL + ENUM % '"hall"' + AT_DOOR,
         X + TOOL + ENUM % '"hall"' + guarded(PLAIN_CONFIRM, more=ENUM % '"door"'),
