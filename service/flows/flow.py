@@ -182,9 +182,9 @@ class Flow(FlowKeys):
         none, as `check` sees to; the gate asks it of each command all the same."""
         lands = landing(topic)
         for other in self.tools:
-            if "confirm" in tool.gets_round(other):
-                if any(overlap(one, lands) for one in other.reach):
-                    return other.name
+            meets = any(overlap(one, lands) for one in other.reach)
+            if meets and "confirm" in tool.gets_round(other):
+                return other.name
         return None
 
 
