@@ -6,10 +6,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from service.operations.logs import JsonFormatter, TextFormatter
+from tests.e2e.conftest import QUICK
 from tests.fakes.emqx import FaultyRest, answer
 from tests.fakes.model import FakeModel, Step, garbage, ok, page, reset, status, wrong_shape
 from tests.rig import OPERATOR_AUTH, message, rig
@@ -157,8 +159,9 @@ async def test_no_canary_is_shown_when_the_broker_refuses(
         assert secrets
 
 
-async def test_what_is_told_without_a_token_is_nobody_s_words(database: str, quick: None) -> None:
-    async with rig(database, flows=FLOWS) as house:
+async def test_what_is_told_without_a_token_is_nobody_s_words(database: str) -> None:
+    policy = replace(QUICK, account_pause=30.0)
+    async with rig(database, flows=FLOWS, policy=policy) as house:
         house.model.behave(lambda call: status(401, message=f"no: {PAYLOAD}"))
         body = {"id": "1", "topic": "chatgpt/request/ada", "payload": PAYLOAD, "flow": "chat"}
         assert (await house.webhook(body)).status_code == 202

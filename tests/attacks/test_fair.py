@@ -28,7 +28,8 @@ async def flood(process: Process, count: int) -> list[dict[str, int]]:
     """So many questions of one client, each in a conversation of its own; the answers."""
     headers = {"authorization": f"Bearer {WEBHOOK}"}
     limits = httpx.Limits(max_connections=8)
-    async with httpx.AsyncClient(headers=headers, timeout=30, limits=limits) as http:
+    patience = httpx.Timeout(30, pool=None)  # all of them wait for the eight connections
+    async with httpx.AsyncClient(headers=headers, timeout=patience, limits=limits) as http:
 
         async def one(number: int) -> dict[str, int]:
             fields = {
