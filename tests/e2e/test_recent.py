@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sqlite3
@@ -244,10 +245,16 @@ prompt = "${recent}"
 recent = { topic = "plant/+/state", messages = 1000, size = "10 KB", for = "1h" }
 """
     async with rig(database, flows=flows) as house:
-        for number in range(200):
-            topic = f"plant/{'y' * 3_000}{number}/state"
-            body = {"recent": "night", "topic": topic, "payload": "1"}
-            await house.webhook({**body, "publish_received_at": house.clock() + number})
+        bodies = [
+            {
+                "recent": "night",
+                "topic": f"plant/{'y' * 3_000}{number}/state",
+                "payload": "1",
+                "publish_received_at": house.clock() + number,
+            }
+            for number in range(200)
+        ]
+        await asyncio.gather(*map(house.webhook, bodies))
         await kept(house, 200)
         with contextlib.closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as found:
             rows = found.execute("SELECT sum(size), sum(length(body)) FROM readings")
