@@ -28,8 +28,16 @@ async def found(house: Rig, **query: Any) -> list[str]:
     return [one["id"] for one in await house.requests(**query)]
 
 
+CHAT = """
+[flows.chat]
+request = "chatgpt/request/${user}"
+reply = "chatgpt/response/${user}"
+"""
+
+
 async def test_filters(database: str) -> None:
-    async with rig(database) as house:
+    # Not the shipped flows: one of them asks at seven, and the clock may jump over that.
+    async with rig(database, flows=CHAT) as house:
         first = await ask(house, "Is the Window open? 100% _sure_", user="ada")
         house.clock.ahead += 3_600_000
         middle = house.clock()
