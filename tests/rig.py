@@ -8,7 +8,9 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -313,7 +315,10 @@ def desired(flows: flows_module.Flows, url: str) -> dict[str, Any]:
 
 def load_flows(text: str | None) -> flows_module.Flows:
     if text is None:
-        return flows_module.load(ROOT / "flows.toml")
+        shipped = flows_module.load(ROOT / "flows.toml")
+        # A clock that a test moves must not come past the hour at which one of them asks.
+        asked = {name: flow for name, flow in shipped.flows.items() if flow.every is None}
+        return replace(shipped, flows=MappingProxyType(asked))
     found, faults = flows_module.parse(text)
     assert found is not None, [str(fault) for fault in faults]
     return found
